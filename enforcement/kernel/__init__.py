@@ -1,0 +1,1 @@
+"""The raw wall: system calls, netlink, BPF. Nothing here decides anything."""

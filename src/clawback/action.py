@@ -1,0 +1,113 @@
+"""What an action is: the declaration that every file in `actions/` makes, and that `clawback.response` drives.
+
+An action is seven functions and what a reader must know before running it. The functions share no memory: what
+`capture` and `apply` return is written to the journal as JSON, and `verify`, `revert` and `verify_reverted` get
+only that, perhaps in another process, perhaps after a crash. Returned mappings therefore hold plain JSON and never
+a secret's value.
+
+plan             what it would do, touching nothing; makes the read-only checks too
+capture          read the state that undoing and proving need
+apply            make the change; converges from whatever is there, so that running it twice is running it once
+verify           observe the effect from the victim's side
+revert           undo from the captured record alone
+verify_reverted  observe that it is undone
+
+Each may raise `Unreachable` (the step stays pending and is tried again by `clawback resume`) or another
+`ClawbackError` (the step failed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from clawback.model import Enforcement, Incident, Phase
+
+if TYPE_CHECKING:
+    from clawback.world import World
+
+__all__ = ["Action", "Context", "Params", "Plan", "Record", "Reversibility", "Verification"]
+
+Record = Mapping[str, Any]
+
+
+class Params(BaseModel):
+    """Base of every action's parameters: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reversibility(StrEnum):
+    """reversible: `revert` restores what was. compensable: it restores the function by other means (a new key).
+    irreversible: nothing undoes it, and the action says so."""
+
+    REVERSIBLE = "reversible"
+    COMPENSABLE = "compensable"
+    IRREVERSIBLE = "irreversible"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What an action is given besides its parameters: the incident as it stands, who acts, and the way outside."""
+
+    incident: Incident
+    world: World
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A dry run: `changes` as lines of a diff (`- old`, `+ new`), `checks` as what was read and found."""
+
+    changes: tuple[str, ...]
+    checks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was observed. `verified` only if the postcondition was seen; `proof` says what was tried and what came back."""
+
+    verified: bool
+    enforcement: Enforcement
+    proof: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action(Generic[P]):
+    """One step of a response, declared. The catalogue refuses one that leaves anything out.
+
+    id            `room.verb`, unique: `agent.freeze`, `aws.rotate-keys`
+    summary       one sentence, imperative
+    needs         capabilities it uses, `part:verb` (`core:freeze`, `iam:UpdateAccessKey`, `vault:auth/token/revoke-accessor`)
+    scope         the most it may touch, in words
+    d3fend        MITRE D3FEND technique, `D3-…`; empty where none fits
+    openc2        OpenC2 verb (`contain`, `deny`, `restore`, `update` …)
+    key           idempotency key of these parameters within one incident
+    reflex        may run before any flow starts (reversible and idempotent only)
+    """
+
+    id: str
+    summary: str
+    phase: Phase
+    reversibility: Reversibility
+    needs: frozenset[str]
+    scope: str
+    openc2: str
+    d3fend: str = ""
+    reflex: bool = False
+    params: type[P]
+    key: Callable[[P], str]
+    plan: Callable[[Context, P], Plan]
+    capture: Callable[[Context, P], Record]
+    apply: Callable[[Context, P, Record], Record]
+    verify: Callable[[Context, P, Record, Record], Verification]
+    revert: Callable[[Context, P, Record], None] | None = None
+    verify_reverted: Callable[[Context, P, Record], Verification] | None = None

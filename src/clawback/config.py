@@ -1,0 +1,174 @@
+"""Settings: `clawback.yaml`, then `CLAWBACK_*` over it (`CLAWBACK_VAULT__ADDRESS` for `vault.address`).
+
+The file is the one named by `--config` or `CLAWBACK_CONFIG`, else `./clawback.yaml`, else `/etc/clawback/clawback.yaml`,
+else none: every key has a default that works on one machine. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from clawback.errors import InvalidInput
+
+__all__ = ["AwsSettings", "CoreSettings", "GatewaySettings", "PrefectSettings", "Settings", "VaultSettings", "load"]
+
+
+def _default_state() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/clawback")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "clawback"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CoreSettings(_Section):
+    """`core:` – sandboxes and quarantine."""
+
+    cgroup: str = Field("clawback", description="name of the core's own group under the cgroup roots")
+    uid_base: int = Field(1_900_000, ge=65_536, description="first of the outer user ids given to agents, one each")
+    allow: dict[int, tuple[str, ...]] = Field(
+        default_factory=dict, description="user id → verbs it may call; root and the core's own user may call all"
+    )
+    canaries: tuple[str, ...] = Field(
+        ("/root/.aws/credentials", "/root/.ssh/id_ed25519", "/etc/clawback/credentials"),
+        description="empty decoy files placed in every sandbox; opening one is telemetry",
+    )
+    landlock_audit: bool = Field(
+        False, description="switch the host's audit on, so that Landlock denials are reported (80 ns a system call)"
+    )
+    heartbeat_seconds: float = Field(5.0, gt=0)
+
+
+class GatewaySettings(_Section):
+    """`gateway:` – the agents' only way out."""
+
+    uid: int | None = Field(None, description="user to become when started as root; none: 1899999")
+    resolve: dict[str, str] = Field(default_factory=dict, description="host name → address, before DNS")
+    allow_private: tuple[str, ...] = Field(
+        (), description="private or loopback networks that policies may lead to (CIDR)"
+    )
+
+
+class VaultSettings(_Section):
+    """`vault:` – HashiCorp Vault or OpenBao."""
+
+    address: str
+    token_file: Path
+
+
+class AwsSettings(_Section):
+    """`aws:` – IAM. Credentials come from boto3's own chain, or from `credentials_file` (JSON, mode 0600)."""
+
+    region: str = "us-east-1"
+    endpoint_url: str | None = None
+    credentials_file: Path | None = None
+
+
+class PrefectSettings(_Section):
+    """`prefect:` – with no `api_url`, `clawback up` runs a server of its own on `port` (0: any free one)."""
+
+    api_url: str | None = None
+    port: int = Field(0, ge=0, le=65_535)
+
+
+class Settings(BaseSettings):
+    """All of it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CLAWBACK_", env_nested_delimiter="__", extra="forbid", frozen=True, yaml_file=None
+    )
+
+    state: Path = Field(default_factory=_default_state)
+    journal_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
+    core: CoreSettings = CoreSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    vault: VaultSettings | None = None
+    aws: AwsSettings | None = None
+    prefect: PrefectSettings = PrefectSettings()
+
+    @property
+    def run(self) -> Path:
+        """Where the sockets are."""
+        return self.state / "run"
+
+    @property
+    def core_socket(self) -> Path:
+        """The core's API."""
+        return self.run / "core.sock"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """The gateway's API."""
+        return self.run / "gateway.sock"
+
+    @property
+    def telemetry(self) -> Path:
+        """Holds `sandbox.jsonl`, `policy.jsonl`, `routing.jsonl`."""
+        return self.state / "telemetry"
+
+    @property
+    def journal(self) -> str:
+        """The journal's SQLAlchemy URL."""
+        return self.journal_url or f"sqlite:///{self.state / 'journal.db'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+
+def _find(path: Path | None) -> Path | None:
+    if path is None and (named := os.environ.get("CLAWBACK_CONFIG")):
+        path = Path(named)
+    if path is not None:
+        if not path.is_file():
+            raise InvalidInput(f"no configuration file at {path}", hint="check --config or CLAWBACK_CONFIG")
+        return path
+    for candidate in (Path("clawback.yaml"), Path("/etc/clawback/clawback.yaml")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def load(path: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings. `InvalidInput` names the file and key, and never repeats a value."""
+    file = _find(path)
+
+    class _FromFile(Settings):
+        model_config = SettingsConfigDict(yaml_file=file)
+
+    # CLAWBACK_CONFIG and CLAWBACK_TEST_DATA share the prefix but are no settings; pydantic reads only known names.
+    try:
+        return _FromFile(**overrides)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        raise InvalidInput(f"{where}: not YAML", hint="check the indentation and quotes there") from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            f"{file or 'environment'}: {key}: {first['msg']}", hint="the keys are listed in docs/configuration.md"
+        ) from None

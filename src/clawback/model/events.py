@@ -1,0 +1,231 @@
+"""What the telemetry says: one frozen type for each kind of event.
+
+Events are written by Clawback's own processes (the core, the gateway, the router) and describe what a hostile
+party did. `agent`, `instance`, `source` and `time_ns` come from the writer; every other string may have been
+chosen by the agent and is data, bounded when it is read (see `clawback.model.ocsf`), never an instruction.
+
+The class and activity numbers are OCSF's (schema 1.7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import ClassVar
+
+__all__ = [
+    "Disposition",
+    "Event",
+    "FileActivity",
+    "HttpActivity",
+    "KernelActivity",
+    "Lifecycle",
+    "NetworkActivity",
+    "PolicyChange",
+    "ProcessActivity",
+    "RouteActivity",
+    "Sensitivity",
+    "Severity",
+    "Source",
+]
+
+
+class Source(StrEnum):
+    """Which of the three telemetry streams an event belongs to; one JSONL file each."""
+
+    SANDBOX = "sandbox"
+    POLICY = "policy"
+    ROUTING = "routing"
+
+
+class Severity(IntEnum):
+    """OCSF severity_id."""
+
+    UNKNOWN = 0
+    INFORMATIONAL = 1
+    LOW = 2
+    MEDIUM = 3
+    HIGH = 4
+    CRITICAL = 5
+    FATAL = 6
+
+
+class Disposition(IntEnum):
+    """OCSF disposition_id, as far as Clawback uses it."""
+
+    UNKNOWN = 0
+    ALLOWED = 1
+    BLOCKED = 2
+    LOGGED = 17
+
+
+class Sensitivity(StrEnum):
+    """The privacy router's classes, in rising order."""
+
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    RESTRICTED = "restricted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events share.
+
+    `writer` is a random name of the process that wrote it, `sequence` counts from 1 within that writer: together
+    they identify the event, and a gap is a loss. `agent` is the stable id, `instance` one launch of it; both are
+    empty for events about no agent (a policy change, a component's heartbeat).
+    """
+
+    class_uid: ClassVar[int] = 0
+
+    time_ns: int
+    writer: str
+    sequence: int
+    source: Source
+    agent: str = ""
+    instance: str = ""
+    activity_id: int = 0
+    severity: Severity = Severity.INFORMATIONAL
+    disposition: Disposition = Disposition.UNKNOWN
+    policy: str = ""
+    policy_version: int = 0
+    message: str = ""
+
+    @property
+    def uid(self) -> str:
+        """Identifies the event among all."""
+        return f"{self.source}/{self.writer}/{self.sequence}"
+
+    @property
+    def blocked(self) -> bool:
+        """The attempt was refused."""
+        return self.disposition is Disposition.BLOCKED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileActivity(Event):
+    """A file was opened, or an attempt to was refused. Activity 14 is Open."""
+
+    class_uid: ClassVar[int] = 1001
+    OPEN: ClassVar[int] = 14
+
+    path: str
+    access: str = "read"
+    pid: int = 0
+    exe: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelActivity(Event):
+    """A system call that the sandbox's filter saw, denied unless the disposition says otherwise. Activity 4 is Invoke."""
+
+    class_uid: ClassVar[int] = 1003
+    INVOKE: ClassVar[int] = 4
+
+    syscall: str
+    number: int = -1
+    pid: int = 0
+    exe: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessActivity(Event):
+    """A process of the agent's tree started or ended. Activities: 1 Launch, 2 Terminate."""
+
+    class_uid: ClassVar[int] = 1007
+    LAUNCH: ClassVar[int] = 1
+    TERMINATE: ClassVar[int] = 2
+
+    pid: int
+    parent_pid: int = 0
+    exe: str = ""
+    command: str = ""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkActivity(Event):
+    """A connection, or an attempt. Activities: 1 Open, 2 Close, 5 Refuse, 6 Traffic.
+
+    `bytes_out` and `bytes_in` are totals of the connection `connection` so far, as the gateway counted them.
+    """
+
+    class_uid: ClassVar[int] = 4001
+    OPEN: ClassVar[int] = 1
+    CLOSE: ClassVar[int] = 2
+    REFUSE: ClassVar[int] = 5
+    TRAFFIC: ClassVar[int] = 6
+
+    host: str
+    port: int
+    connection: str = ""
+    bytes_out: int = 0
+    bytes_in: int = 0
+    rule: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpActivity(Event):
+    """One HTTP request through the gateway. OCSF's activities: 1 Connect … 3 Get, 6 Post, 7 Put, 8 Trace."""
+
+    class_uid: ClassVar[int] = 4002
+
+    method: str
+    host: str
+    port: int
+    path: str
+    status: int = 0
+    connection: str = ""
+    bytes_out: int = 0
+    bytes_in: int = 0
+    rule: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChange(Event):
+    """A policy version became active, or a reload was refused. OCSF 5019, Device Config State Change; activity 1 Log."""
+
+    class_uid: ClassVar[int] = 5019
+    LOG: ClassVar[int] = 1
+
+    previous_version: int = 0
+    sha256: str = ""
+    author: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifecycle(Event):
+    """A component or sandbox started, stopped, failed or is alive. Activities: 3 Start, 4 Stop, 99 Other (heartbeat).
+
+    `lost` counts telemetry that was dropped since the previous heartbeat; `violations` the agent's denials in the
+    hour before it.
+    """
+
+    class_uid: ClassVar[int] = 6002
+    START: ClassVar[int] = 3
+    STOP: ClassVar[int] = 4
+    OTHER: ClassVar[int] = 99
+
+    component: str
+    status: str
+    lost: int = 0
+    violations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteActivity(Event):
+    """The privacy router chose a model for a query. OCSF 6003, API Activity; activity 1 Create."""
+
+    class_uid: ClassVar[int] = 6003
+    CREATE: ClassVar[int] = 1
+
+    model: str
+    endpoint: str
+    destination: str  # "local" or "cloud"
+    sensitivity: Sensitivity
+    confidence: float = 1.0
+    data_types: tuple[str, ...] = ()

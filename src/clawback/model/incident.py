@@ -1,0 +1,162 @@
+"""Findings, incidents and receipts: the record that everything downstream is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from clawback.model.agent import Enforcement, Level
+from clawback.model.events import Severity
+
+__all__ = [
+    "Finding",
+    "Incident",
+    "IncidentStatus",
+    "Orchestration",
+    "Phase",
+    "Receipt",
+    "ReceiptState",
+    "TimelineEntry",
+]
+
+
+class Phase(StrEnum):
+    """The phases of NIST SP 800-61r2, with containment, eradication and recovery told apart."""
+
+    IDENTIFY = "identify"
+    CONTAIN = "contain"
+    ERADICATE = "eradicate"
+    RECOVER = "recover"
+    POST_INCIDENT = "post-incident"
+
+    @property
+    def csf(self) -> str:
+        """The CSF 2.0 function that SP 800-61r3 files the phase under."""
+        return {
+            Phase.IDENTIFY: "DETECT",
+            Phase.CONTAIN: "RESPOND",
+            Phase.ERADICATE: "RESPOND",
+            Phase.RECOVER: "RECOVER",
+            Phase.POST_INCIDENT: "IDENTIFY",
+        }[self]
+
+
+class IncidentStatus(StrEnum):
+    """`open` while anything is pending, failed or unverified; `closed` only when everything was verified."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Orchestration(StrEnum):
+    """Who drives the playbook: a Prefect flow, or the journal alone because Prefect could not be reached."""
+
+    NONE = "none"  # no playbook has started yet
+    PREFECT = "prefect"
+    DEGRADED = "degraded"
+
+
+class ReceiptState(StrEnum):
+    """How far an action has come. Only `verified`, `reverted` and `already_absent` claim anything about the world."""
+
+    INTENDED = "intended"
+    APPLIED = "applied"
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+    FAILED = "failed"
+    REVERT_PENDING = "revert_pending"
+    REVERTED = "reverted"
+    REVERT_FAILED = "revert_failed"
+    ALREADY_ABSENT = "already_absent"
+    ORPHANED = "orphaned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A detector's claim about one agent. `resource` is what was reached for: a path, a host, a system call.
+
+    `reflex` is the highest level of the ladder that may be applied at once, None where the alert is for a person.
+    `events` are the uids of the events it rests on; `summary` is for people and may quote the agent, bounded.
+    """
+
+    detector: str
+    agent: str
+    instance: str
+    severity: Severity
+    technique: str
+    resource: str
+    policy: str
+    policy_version: int
+    title: str
+    summary: str
+    time_ns: int
+    events: tuple[str, ...]
+    reflex: Level | None = None
+    attack: tuple[str, ...] = ()
+    atlas: tuple[str, ...] = ()
+    asi: tuple[str, ...] = ()
+    seed_asi: tuple[str, ...] = ()
+    attempts: tuple[tuple[str, str], ...] = ()  # (kind, target) of `Attempt`s that recovery must see denied
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What makes two findings one: never their text."""
+        return (self.instance, self.technique, self.resource, self.policy_version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What the journal knows of one action of one incident.
+
+    `key` is the action's idempotency key within the incident; `captured` is all that undoing needs; `proof` says what
+    was observed and how. Times are Unix nanoseconds, 0 where the step was not reached.
+    """
+
+    id: int
+    incident: str
+    key: str
+    action: str
+    phase: Phase
+    state: ReceiptState
+    params: dict[str, Any]
+    captured: dict[str, Any] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
+    enforcement: Enforcement | None = None
+    proof: str = ""
+    error: str = ""
+    actor: str = ""
+    attempts: int = 0
+    intended_ns: int = 0
+    applied_ns: int = 0
+    verified_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEntry:
+    """One line of what happened, in order. `at_ns` is Unix nanoseconds."""
+
+    at_ns: int
+    phase: Phase
+    what: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """One incident as read at one moment: frozen, re-read to see what came after."""
+
+    id: str
+    agent: str
+    instance: str
+    status: IncidentStatus
+    phase: Phase
+    severity: Severity
+    playbook: str
+    drill: bool
+    orchestration: Orchestration
+    opened_ns: int
+    closed_ns: int = 0
+    findings: tuple[Finding, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()

@@ -1,0 +1,72 @@
+"""What a playbook is: a plain function that reads as the NIST phases, and what it may call.
+
+    @playbook(id="contain-rogue-agent", title="…", answers={"secrets.outside-allow-list"}, runbook="contain-rogue-agent")
+    def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
+        with respond.phase(Phase.CONTAIN):
+            respond(freeze, freeze.params(agent=incident.agent))
+
+The function must be deterministic in the incident: a resumed response runs it again from the top, and every step that
+the journal already knows as verified is adopted instead of repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from clawback.action import Action, Params
+from clawback.model import Incident, Phase, Receipt
+
+__all__ = ["Playbook", "Respond", "playbook"]
+
+
+class Respond(Protocol):
+    """How a playbook acts: one call, one journalled action, one receipt.
+
+    A step that fails or cannot be reached returns its receipt (`failed`, `unverified`); the playbook goes on with what
+    does not depend on it, and the incident stays open. `after` names receipts that this step depends on: unless all of
+    them are verified, it is not started and its receipt says `failed` with the reason.
+    """
+
+    def phase(self, phase: Phase) -> AbstractContextManager[None]:
+        """Enter a phase: recorded in the timeline, and on every receipt made inside."""
+        ...
+
+    def __call__(self, action: Action[Any], params: Params, *, after: tuple[Receipt, ...] = ()) -> Receipt:
+        """Run the action through the journal, or adopt what the journal already holds."""
+        ...
+
+    def incident(self) -> Incident:
+        """The incident as it stands now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Playbook:
+    """A playbook, declared. `answers` are the detector ids it is started by."""
+
+    id: str
+    title: str
+    answers: frozenset[str]
+    runbook: str
+    run: Callable[[Incident, Respond], None]
+    doc: str = ""
+
+
+def playbook(
+    *,
+    id: str,  # noqa: A002 - the field's word for it
+    title: str,
+    answers: set[str],
+    runbook: str,
+) -> Callable[[Callable[[Incident, Respond], None]], Playbook]:
+    """Turn the function below into a `Playbook`; its docstring is its description."""
+
+    def declare(run: Callable[[Incident, Respond], None]) -> Playbook:
+        return Playbook(
+            id=id, title=title, answers=frozenset(answers), runbook=runbook, run=run, doc=(run.__doc__ or "").strip()
+        )
+
+    return declare

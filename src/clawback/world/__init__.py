@@ -1,0 +1,37 @@
+"""The outside, as actions see it: Protocols only. `clawback.connectors` and the enforcement clients implement them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clawback.errors import Unreachable
+from clawback.world.credentials import Cloud, Vault
+from clawback.world.parts import Core, Policies, SecretStore, Tickets
+
+__all__ = ["Cloud", "Core", "Policies", "SecretStore", "Tickets", "Vault", "World"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything an action may reach. A part that is not configured is `Unreachable` when it is asked for, not before."""
+
+    core: Core
+    policies: Policies
+    secrets: SecretStore
+    tickets: Tickets
+    vault_or_none: Vault | None = None
+    cloud_or_none: Cloud | None = None
+
+    @property
+    def vault(self) -> Vault:
+        """The secrets manager."""
+        if self.vault_or_none is None:
+            raise Unreachable("no Vault is configured", hint="set vault.address in clawback.yaml")
+        return self.vault_or_none
+
+    @property
+    def cloud(self) -> Cloud:
+        """The cloud's IAM."""
+        if self.cloud_or_none is None:
+            raise Unreachable("no cloud account is configured", hint="set aws.region in clawback.yaml")
+        return self.cloud_or_none

@@ -1,0 +1,156 @@
+"""The enforcement side of the world: what actions may ask of the core and the gateway.
+
+All calls raise `Unreachable` where the part does not answer, `NotFound` for an unknown agent, policy or version, and
+`Refused` where the part understands and declines (a hold, another instance, a peer without the verb).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from clawback.model import (
+    AgentInfo,
+    Attempt,
+    AttemptResult,
+    CredentialRef,
+    Decision,
+    EvidenceBundle,
+    LaunchSpec,
+    Level,
+    LevelResult,
+    PolicyVersion,
+)
+
+__all__ = ["Core", "Policies", "SecretStore", "Tickets"]
+
+
+class Core(Protocol):
+    """The enforcement core of this host."""
+
+    def agents(self) -> tuple[AgentInfo, ...]:
+        """All agents the core knows, running or not."""
+        ...
+
+    def agent(self, agent: str) -> AgentInfo:
+        """One agent by its stable id."""
+        ...
+
+    def launch(self, spec: LaunchSpec) -> AgentInfo:
+        """Start an agent; `Refused` under a hold."""
+        ...
+
+    def contain(
+        self, agent: str, level: Level, *, instance: str = "", reason: str, by: str, incident: str = ""
+    ) -> LevelResult:
+        """Make one level true and keep it so: the hold is durable before the kernel is touched.
+
+        With `instance` given, another instance is `Refused`. Says what was observed, `none` where nothing was.
+        """
+        ...
+
+    def probe(self, agent: str, level: Level) -> LevelResult:
+        """Read one level's postcondition back, from inside where that is where it shows; changes nothing."""
+        ...
+
+    def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
+        """Undo the levels given (all of the hold's where none are), in reverse. A result's enforcement is how much of the
+        level still holds: `none` is a complete release; `full` after seal or stop, which only a relaunch undoes."""
+        ...
+
+    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
+        """End what is left of the agent and start its recorded command anew, under this policy, with the secrets that
+        the store holds now. `Refused` while a hold stands."""
+        ...
+
+    def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
+        """Try each from inside the agent's sandbox, under its own namespaces, filters and cgroup."""
+        ...
+
+    def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
+        """Collect a bounded, redacted, hashed snapshot. Works on a frozen tree and never thaws it."""
+        ...
+
+
+class Policies(Protocol):
+    """The policy version store, by way of the gateway that decides with it."""
+
+    def versions(self, policy: str) -> tuple[PolicyVersion, ...]:
+        """All versions, oldest first."""
+        ...
+
+    def read(self, policy: str, version: int) -> str:
+        """The text of one version."""
+        ...
+
+    def active(self, policy: str) -> PolicyVersion:
+        """The version the engine decides with at this moment, as the engine itself says."""
+        ...
+
+    def put(self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False) -> PolicyVersion:
+        """Record and activate a text. Equal to the active one: that version, unchanged. Malformed: `InvalidInput`."""
+        ...
+
+    def mark_known_good(self, policy: str, version: int, *, author: str) -> PolicyVersion:
+        """Mark a version as what recovery may return to."""
+        ...
+
+    def restore(self, policy: str, version: int, *, author: str, reason: str, incident: str = "") -> PolicyVersion:
+        """Activate a new version whose text equals `version`'s; if the active text already equals it, the active one."""
+        ...
+
+    def decide(self, policy: str, attempt: Attempt) -> Decision:
+        """What the active version says to an `http` or `connect` attempt, without making it."""
+        ...
+
+
+class SecretStore(Protocol):
+    """Where the values of agents' credentials lie, outside every log, journal and ticket.
+
+    One value is current for each (agent, name). `stage` sets the next beside it, `promote` makes the next current and the
+    current old, `discard` destroys the old. The old one is kept so that a proof can use it.
+    """
+
+    def current(self, agent: str, name: str) -> str:
+        """The value that the agent was or will be given. `NotFound` where there is none."""
+        ...
+
+    def old(self, agent: str, name: str) -> str | None:
+        """The value that was current before the last `promote`, until it is discarded."""
+        ...
+
+    def staged(self, agent: str, name: str) -> str | None:
+        """The next value, if one was staged and not yet promoted."""
+        ...
+
+    def put(self, agent: str, ref: CredentialRef, value: str) -> None:
+        """Set the current value and what identifies it."""
+        ...
+
+    def stage(self, agent: str, ref: CredentialRef, value: str) -> None:
+        """Set the next value, durably, before it is used."""
+        ...
+
+    def promote(self, agent: str, name: str) -> None:
+        """Next becomes current, current becomes old. Without a staged value nothing happens."""
+        ...
+
+    def discard(self, agent: str, name: str) -> None:
+        """Destroy the old value."""
+        ...
+
+    def refs(self, agent: str) -> tuple[CredentialRef, ...]:
+        """What the agent holds now, without values."""
+        ...
+
+
+class Tickets(Protocol):
+    """Where tickets go. The built-in one writes files; a connector may write to a tracker as well."""
+
+    def write(self, incident: str, *, markdown: str, jira: str) -> dict[str, str]:
+        """Create or replace the incident's ticket; returns where it is: `markdown`, `jira` paths and any tracker's key."""
+        ...
+
+    def read(self, incident: str) -> dict[str, str]:
+        """The ticket as it stands, by the same keys, texts instead of paths. Empty where there is none."""
+        ...
