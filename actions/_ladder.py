@@ -1,0 +1,189 @@
+"""The quarantine ladder's levels as actions: one shape, five files that say what each level means.
+
+Verifying never believes what applying answered: it probes the level again, from the victim's side.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field
+
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.model import AgentInfo, Enforcement, Level, LevelResult, Phase
+
+__all__ = ["LadderParams", "hold_levels", "ladder_action", "released", "result_record", "seen"]
+
+
+class LadderParams(Params):
+    """One level of one agent.
+
+    instance   the instance that is meant; another one is refused by the core. Empty: whichever runs
+    require    the least that counts as done: `full`, or `partial` where a host may lack a part of the level and the
+               caller takes what there is. What is missing is named in the proof either way
+    """
+
+    agent: str = Field(min_length=1, max_length=128)
+    instance: str = Field("", max_length=128)
+    reason: str = Field(min_length=1, max_length=500)
+    require: Enforcement = Enforcement.FULL
+
+
+def hold_levels(info: AgentInfo) -> tuple[Level, ...]:
+    """The levels that the agent is ordered to be kept at now, lowest first."""
+    return tuple(sorted(info.hold.levels)) if info.hold else ()
+
+
+def result_record(result: LevelResult) -> dict[str, object]:
+    """A level's result as the journal keeps it."""
+    return {
+        "level": result.level.word,
+        "enforcement": result.enforcement.value,
+        "observed": result.observed,
+        "missing": list(result.missing),
+        "elapsed_ms": round(result.elapsed_ms, 3),
+        "at_ns": result.at_ns,
+    }
+
+
+# `observed` counts as "4 of 4 processes …"; see clawback.model.LevelResult.
+_COUNT = re.compile(r"\b(\d+) of (\d+) process")
+
+
+def _every_process_stopped(result: LevelResult) -> bool:
+    found = _COUNT.search(result.observed)
+    return found is not None and found[1] == found[2] and int(found[2]) > 0
+
+
+def seen(result: LevelResult, require: Enforcement) -> bool:
+    """Whether what was observed is the level's postcondition.
+
+    A partial freeze (signals, where there is no cgroup) is one only if every process was counted as stopped.
+    """
+    if result.enforcement is Enforcement.FULL:
+        return True
+    if result.enforcement is Enforcement.NONE:
+        return False
+    if result.level is Level.FREEZE:
+        return _every_process_stopped(result)
+    return require is Enforcement.PARTIAL
+
+
+def _proof(result: LevelResult) -> str:
+    missing = f"; not enforced: {', '.join(result.missing)}" if result.missing else ""
+    return f"{result.level.word}: {result.observed or 'nothing observed'}{missing}"
+
+
+def released(ctx: Context, agent: str, level: Level) -> Verification:
+    """Whether one level no longer holds: neither ordered nor observed."""
+    info = ctx.world.core.agent(agent)
+    if level in hold_levels(info):
+        return Verification(
+            verified=False, enforcement=Enforcement.FULL, proof=f"the hold of {agent} still orders {level.word}"
+        )
+    left = ctx.world.core.probe(agent, level)
+    return Verification(
+        verified=left.enforcement is Enforcement.NONE,
+        enforcement=left.enforcement,
+        proof=f"not ordered any more; {_proof(left)}",
+        details=result_record(left),
+    )
+
+
+def ladder_action(
+    level: Level,
+    *,
+    summary: str,
+    scope: str,
+    openc2: str,
+    d3fend: str = "",
+    reflex: bool = False,
+    reversible: bool = True,
+) -> Action[LadderParams]:
+    """One level as an action. Irreversible levels have no revert: release says what is left, a relaunch ends it."""
+    action_id = f"agent.{level.word}"
+
+    def key(params: LadderParams) -> str:
+        # Not the reason: the playbook must find what the reflex did.
+        return f"{action_id}:{params.agent}:{params.instance}"
+
+    def plan(ctx: Context, params: LadderParams) -> Plan:
+        info = ctx.world.core.agent(params.agent)
+        now = ctx.world.core.probe(params.agent, level)
+        held = ", ".join(item.word for item in hold_levels(info)) or "nothing"
+        wanted = f"{level.word} held" if reversible else f"{level.word} held, which no release undoes"
+        return Plan(
+            changes=(f"- {params.agent}: {level.word} {now.enforcement.value}", f"+ {params.agent}: {wanted}"),
+            checks=(
+                f"{params.agent} is instance {info.instance}, {info.state.value}, held at: {held}",
+                _proof(now),
+            ),
+        )
+
+    def capture(ctx: Context, params: LadderParams) -> Record:
+        info = ctx.world.core.agent(params.agent)
+        return {"instance": info.instance, "held": [item.word for item in hold_levels(info)]}
+
+    def apply(ctx: Context, params: LadderParams, _captured: Record) -> Record:
+        return result_record(
+            ctx.world.core.contain(
+                params.agent,
+                level,
+                instance=params.instance,
+                reason=params.reason,
+                by=ctx.actor,
+                incident=ctx.incident.id,
+            )
+        )
+
+    def verify(ctx: Context, params: LadderParams, _captured: Record, _outcome: Record) -> Verification:
+        result = ctx.world.core.probe(params.agent, level)
+        info = ctx.world.core.agent(params.agent)
+        proof, verified = _proof(result), seen(result, params.require)
+        if params.instance and info.instance != params.instance:
+            proof, verified = f"instance {info.instance} is there, not {params.instance}; {proof}", False
+        if level not in hold_levels(info):
+            # True now, and nothing keeps it true: a restart of anything may undo it.
+            proof, verified = f"no hold orders it; {proof}", False
+        return Verification(
+            verified=verified, enforcement=result.enforcement, proof=proof, details=result_record(result)
+        )
+
+    def revert(ctx: Context, params: LadderParams, captured: Record) -> None:
+        if level.word in captured["held"]:
+            return  # somebody's hold from before this incident: not ours to lift
+        if level not in hold_levels(ctx.world.core.agent(params.agent)):
+            return
+        ctx.world.core.release(
+            params.agent, levels=(level,), reason=f"revert of {ctx.incident.id}: {params.reason}", by=ctx.actor
+        )
+
+    def verify_reverted(ctx: Context, params: LadderParams, captured: Record) -> Verification:
+        if level.word in captured["held"]:
+            now = ctx.world.core.probe(params.agent, level)
+            return Verification(
+                verified=level in hold_levels(ctx.world.core.agent(params.agent)),
+                enforcement=now.enforcement,
+                proof=f"was held before this incident, left so; {_proof(now)}",
+            )
+        return released(ctx, params.agent, level)
+
+    return Action(
+        id=action_id,
+        summary=summary,
+        phase=Phase.CONTAIN,
+        reversibility=Reversibility.REVERSIBLE if reversible else Reversibility.IRREVERSIBLE,
+        needs=frozenset({f"core:{level.word}", "core:probe"} | ({"core:release"} if reversible else set())),
+        scope=scope,
+        openc2=openc2,
+        d3fend=d3fend,
+        reflex=reflex,
+        params=LadderParams,
+        key=key,
+        plan=plan,
+        capture=capture,
+        apply=apply,
+        verify=verify,
+        revert=revert if reversible else None,
+        verify_reverted=verify_reverted if reversible else None,
+    )
