@@ -1,0 +1,1 @@
+"""What is reported about agents: sources, and the writer of the telemetry files."""
