@@ -128,8 +128,10 @@ class Receipt:
     actor: str = ""
     attempts: int = 0
     intended_ns: int = 0
+    captured_ns: int = 0
     applied_ns: int = 0
     verified_ns: int = 0
+    reverted_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,91 @@
+"""Opens the journal's database: durable commits, writers in line, and the schema brought up to date.
+
+SQLite is set to write-ahead logging with a disk flush at every commit (0.3 ms on the machine it was measured on). A
+writing transaction takes the write lock when it begins: one that reads first and upgrades later fails at once with
+`database is locked` when another wrote meanwhile, however long the busy time-out is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+
+from clawback.errors import InvalidInput, Unreachable
+from clawback.journal.schema import VERSION
+
+__all__ = ["open_database"]
+
+BUSY_MS = 10_000
+
+
+def open_database(url: str) -> Engine:
+    """An engine on a journal whose schema is current. `InvalidInput` for a bad URL or a journal of a newer Clawback."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidInput(
+            "journal_url: not a database URL", hint="for example sqlite:////var/lib/clawback/journal.db"
+        ) from None
+    sqlite = parsed.get_backend_name() == "sqlite"
+    if sqlite:
+        if not parsed.database or parsed.database == ":memory:":
+            raise InvalidInput("journal_url: a journal in memory is none", hint="name a file")
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, pool_size=16, max_overflow=16)
+    if sqlite:
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "begin", _begin)
+    try:
+        _bring_up_to_date(engine)
+    except OperationalError as error:
+        engine.dispose()
+        raise Unreachable(
+            f"the journal does not open: {error.orig}", hint=f"check {parsed.render_as_string()}"
+        ) from None
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # sqlite3 itself begins nothing; `_begin` below does
+    for pragma in (
+        f"busy_timeout = {BUSY_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _version(connection: Connection) -> str | None:
+    try:
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    except (OperationalError, ProgrammingError):  # no such table: a new journal
+        return None
+
+
+def _bring_up_to_date(engine: Engine) -> None:
+    with engine.connect() as connection:
+        version = _version(connection)
+    if version == VERSION:
+        return
+    if version is not None and version > VERSION:
+        raise InvalidInput(f"the journal has schema {version}, this Clawback knows {VERSION}", hint="upgrade Clawback")
+    from alembic import command  # 0.15 s to import, and wanted once in a journal's life
+    from alembic.config import Config
+
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        # Another process may have got here first; with the write lock held the second look is final.
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("version_path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

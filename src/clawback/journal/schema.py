@@ -1,0 +1,113 @@
+"""The journal's tables. A change here wants a migration beside the first one in `migrations/versions`."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+__all__ = ["VERSION", "findings", "incidents", "locks", "metadata", "receipts", "timeline"]
+
+VERSION = "0001"  # the newest migration; a journal that says so is opened without asking Alembic
+
+metadata = MetaData()
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("agent", String(256), nullable=False),
+    Column("instance", String(256), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("playbook", String(256), nullable=False),
+    Column("drill", Boolean, nullable=False),
+    Column("orchestration", String(16), nullable=False),
+    Column("opened_ns", BigInteger, nullable=False),
+    Column("closed_ns", BigInteger, nullable=False, default=0),
+    Index("incidents_by_status", "status", "opened_ns"),
+    # One open incident for one launch of an agent; a drill never hides a real one.
+    Index(
+        "incidents_open_once",
+        "instance",
+        "agent",
+        "drill",
+        unique=True,
+        sqlite_where=text("status = 'open'"),
+        postgresql_where=text("status = 'open'"),
+    ),
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("incident", String(32), ForeignKey("incidents.id"), nullable=False),
+    Column("digest", String(64), nullable=False),  # of what makes two findings one
+    Column("occurrence", String(64), nullable=False),  # of that and the events it rests on
+    Column("body", JSON, nullable=False),
+    UniqueConstraint("incident", "digest", name="findings_once"),
+    Index("findings_by_occurrence", "occurrence"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("incident", String(32), ForeignKey("incidents.id"), nullable=False),
+    Column("key", String(512), nullable=False),
+    Column("action", String(256), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("captured", JSON, nullable=False),
+    Column("outcome", JSON, nullable=False),
+    Column("enforcement", String(16), nullable=True),
+    Column("proof", Text, nullable=False, default=""),
+    Column("error", Text, nullable=False, default=""),
+    Column("actor", String(256), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("intended_ns", BigInteger, nullable=False),
+    Column("captured_ns", BigInteger, nullable=False, default=0),
+    Column("applied_ns", BigInteger, nullable=False, default=0),
+    Column("verified_ns", BigInteger, nullable=False, default=0),
+    Column("reverted_ns", BigInteger, nullable=False, default=0),
+    UniqueConstraint("incident", "key", name="receipts_once"),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("incident", String(32), ForeignKey("incidents.id"), nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("what", String(512), nullable=False),
+    Column("detail", Text, nullable=False, default=""),
+    Index("timeline_by_incident", "incident", "id"),
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("agent", String(256), primary_key=True),
+    Column("token", String(32), nullable=False),
+    Column("host", String(256), nullable=False),
+    Column("boot", String(64), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("taken_ns", BigInteger, nullable=False),
+)
