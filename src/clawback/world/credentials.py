@@ -1,11 +1,13 @@
 """The issuers' side of the world: what credential actions may ask of a Vault and of a cloud's IAM.
 
 Values are passed in and out as plain strings and must go nowhere but the secret store. `Unreachable` where the issuer
-does not answer; other refusals are `ClawbackError`s without the value in them.
+does not answer; other refusals are `ClawbackError`s without the value in them. A probe (`*_works`, `permitted` …) tells
+a refusal, which is an answer, from silence, which is `Unreachable` and proves nothing.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Protocol
 
 __all__ = ["Cloud", "Vault"]
@@ -15,19 +17,35 @@ class Vault(Protocol):
     """HashiCorp Vault or OpenBao."""
 
     def token_lookup(self, accessor: str) -> dict[str, Any] | None:
-        """Non-secret facts of a token (`policies`, `ttl`, `meta`, `orphan`), None where the issuer no longer knows it."""
+        """Non-secret facts of a token, None where the issuer no longer knows it.
+
+        `policies`, `ttl` (seconds left), `creation_ttl`, `explicit_max_ttl`, `period`, `num_uses`, `renewable`,
+        `orphan`, `meta`, `role` (token role, empty without), `path` (where it was issued), `display_name`.
+        """
         ...
 
     def token_revoke(self, accessor: str) -> None:
         """Revoke by accessor, with all children. Already gone is success."""
         ...
 
-    def token_create(self, *, policies: list[str], ttl: str, meta: dict[str, str]) -> tuple[str, str]:
-        """A new token: (value, accessor)."""
+    def token_create(
+        self,
+        *,
+        policies: list[str],
+        ttl: str,
+        meta: dict[str, str],
+        role: str = "",
+        period: str = "",
+        explicit_max_ttl: str = "",
+        renewable: bool = True,
+        orphan: bool = False,
+        display_name: str = "",
+    ) -> tuple[str, str]:
+        """A new token: (value, accessor). Exactly these policies; `default` is not added."""
         ...
 
     def token_find(self, meta: dict[str, str]) -> list[str]:
-        """Accessors of live tokens whose metadata contains all of `meta`."""
+        """Accessors of live tokens whose metadata contains all of `meta`. One call for every live token there is."""
         ...
 
     def token_works(self, token: str) -> tuple[bool, str]:
@@ -39,7 +57,7 @@ class Vault(Protocol):
         ...
 
     def leases_revoke(self, prefix: str) -> None:
-        """Revoke every lease under a prefix."""
+        """Revoke every lease under a prefix, and wait until each backend has confirmed."""
         ...
 
     def read_as(self, token: str, path: str) -> tuple[bool, str]:
@@ -48,7 +66,19 @@ class Vault(Protocol):
 
 
 class Cloud(Protocol):
-    """AWS IAM and STS, or what speaks their API."""
+    """AWS IAM and STS, or what speaks their API.
+
+    A credential is a JSON text with `access_key_id`, `secret_access_key` and, for a session, `session_token`.
+    """
+
+    @property
+    def settle(self) -> float:
+        """Seconds for which IAM may still honour what was before a change; refusals must be seen to outlast it."""
+        ...
+
+    def server_time(self) -> datetime:
+        """The issuer's clock (UTC, whole seconds, rounded down), by which it stamps the sessions that it issues."""
+        ...
 
     def access_keys(self, user: str) -> dict[str, str]:
         """Access key id → `Active` | `Inactive`."""
@@ -56,6 +86,10 @@ class Cloud(Protocol):
 
     def access_key_create(self, user: str) -> tuple[str, str]:
         """A new key: (id, secret)."""
+        ...
+
+    def access_key_activate(self, user: str, access_key_id: str) -> None:
+        """Set Active. `NotFound` where it was deleted."""
         ...
 
     def access_key_deactivate(self, user: str, access_key_id: str) -> None:
@@ -95,6 +129,24 @@ class Cloud(Protocol):
         ...
 
     def works(self, credential: str) -> tuple[bool, str]:
-        """Use a credential as its holder would: a JSON text with `access_key_id`, `secret_access_key` and, for a session,
-        `session_token`; (accepted, the issuer's answer)."""
+        """Ask who the credential is (GetCallerIdentity): (authenticated, the issuer's answer).
+
+        AWS answers this call under an explicit deny too: it tells a dead key from a live one, and nothing of sessions.
+        """
+        ...
+
+    def permitted(self, credential: str) -> tuple[bool, str]:
+        """Use a credential for something harmless that its holder may do: (accepted, the issuer's answer)."""
+        ...
+
+    def assume(self, credential: str, role: str, session: str) -> tuple[bool, str]:
+        """Try to become a role with somebody's credential: (accepted, answer). A session thus won is thrown away."""
+        ...
+
+    def session_create(self, credential: str, role: str, session: str) -> str:
+        """Become a role with somebody's credential, and keep the session's own. `Refused` where that is denied."""
+        ...
+
+    def user_session_create(self, credential: str) -> str:
+        """A user's own session (GetSessionToken), which outlives its access key. `Refused` where that is denied."""
         ...

@@ -127,8 +127,20 @@ class SecretStore(Protocol):
         """Set the current value and what identifies it."""
         ...
 
+    def begin(self, agent: str, name: str) -> bool:
+        """Note durably that an issuer is about to be asked for a next value.
+
+        True where an earlier note stands: it was asked then, perhaps answered, and nothing was staged, so the issuer
+        may hold a credential whose value is lost.
+        """
+        ...
+
     def stage(self, agent: str, ref: CredentialRef, value: str) -> None:
-        """Set the next value, durably, before it is used."""
+        """Set the next value, durably, before it is used; ends what `begin` noted."""
+        ...
+
+    def staged_ref(self, agent: str, name: str) -> CredentialRef | None:
+        """What identifies the staged value."""
         ...
 
     def promote(self, agent: str, name: str) -> None:
