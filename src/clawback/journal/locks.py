@@ -13,15 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import delete, insert, select
 
 from clawback.errors import Refused
 from clawback.journal.schema import locks
-
-if TYPE_CHECKING:
-    from clawback.journal.journal import Journal
+from clawback.journal.store import Store
 
 __all__ = ["hold_lock"]
 
@@ -42,7 +40,7 @@ def _boot() -> str:
 
 
 @contextmanager
-def hold_lock(journal: Journal, agent: str, timeout: float) -> Iterator[None]:
+def hold_lock(journal: Store, agent: str, timeout: float) -> Iterator[None]:
     """Hold the agent's lock. `Refused` when its owner lives and does not let go within `timeout` seconds."""
     token, deadline = secrets.token_hex(8), time.monotonic() + timeout
     while (owner := _take(journal, agent, token)) is not None:
@@ -58,7 +56,7 @@ def hold_lock(journal: Journal, agent: str, timeout: float) -> Iterator[None]:
             connection.execute(delete(locks).where(locks.c.agent == agent, locks.c.token == token))
 
 
-def _take(journal: Journal, agent: str, token: str) -> int | None:
+def _take(journal: Store, agent: str, token: str) -> int | None:
     """None when the lock is ours now, else the pid of whoever has it."""
     host, boot, pid = socket.gethostname(), _boot(), os.getpid()
     with journal.reading() as connection:  # most waits end here, without asking for the write lock

@@ -1,0 +1,160 @@
+"""The journal's incidents: opened or joined by findings, carried through the phases, closed when all is settled."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from sqlalchemy import Connection, insert, select, update
+
+from clawback.journal import records
+from clawback.journal.schema import findings, incidents, timeline
+from clawback.journal.states import SETTLED
+from clawback.journal.store import Store, id_of
+from clawback.model import Finding, Incident, IncidentStatus, Orchestration, Phase
+
+__all__ = ["Incidents"]
+
+_ID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: nothing to mistake when read aloud
+
+
+class Incidents(Store):
+    """What `Journal` does with incidents."""
+
+    def open_or_join(self, finding: Finding, *, playbook: str, drill: bool = False) -> tuple[Incident, bool]:
+        """The incident that this finding belongs to, and whether it was opened just now.
+
+        Joins the open incident of the same agent instance; a finding already in it (`Finding.key`) changes nothing. The
+        same events seen again, as by a watch that restarts, lead to the incident they led to before, closed or not.
+        """
+        agent = records.identifier(finding.agent, "agent")
+        instance = records.identifier(finding.instance, "instance")
+        occurrence, now = records.occurrence_of(finding), time.time_ns()
+        with self.writing() as connection:
+            again = connection.execute(
+                select(incidents.c.id)
+                .join(findings, findings.c.incident == incidents.c.id)
+                .where(findings.c.occurrence == occurrence, incidents.c.agent == agent, incidents.c.drill == drill)
+                .limit(1)
+            ).scalar()
+            if again is not None:
+                return self._incident(connection, again), False
+            row = connection.execute(
+                select(incidents).where(
+                    incidents.c.agent == agent,
+                    incidents.c.instance == instance,
+                    incidents.c.drill == drill,
+                    incidents.c.status == IncidentStatus.OPEN,
+                )
+            ).one_or_none()
+            if row is None:
+                incident = self._open(connection, finding, records.bounded(playbook, 256), drill=drill, now=now)
+            else:
+                incident = str(row.id)
+                if finding.severity > row.severity:
+                    connection.execute(
+                        update(incidents).where(incidents.c.id == incident).values(severity=int(finding.severity))
+                    )
+            digest = records.digest_of(finding)
+            known = connection.execute(
+                select(findings.c.id).where(findings.c.incident == incident, findings.c.digest == digest)
+            ).scalar()
+            if known is None:
+                connection.execute(
+                    insert(findings).values(
+                        incident=incident, digest=digest, occurrence=occurrence, body=records.finding_body(finding)
+                    )
+                )
+                self._line(
+                    connection, incident, Phase.IDENTIFY, f"finding {finding.detector}", finding.summary, at_ns=now
+                )
+            return self._incident(connection, incident), row is None
+
+    def _open(self, connection: Connection, finding: Finding, playbook: str, *, drill: bool, now: int) -> str:
+        day = time.strftime("%Y%m%d", time.gmtime(now / 1e9))
+        while True:
+            incident = f"INC-{day}-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(6))
+            if connection.execute(select(incidents.c.id).where(incidents.c.id == incident)).scalar() is None:
+                break
+        connection.execute(
+            insert(incidents).values(
+                id=incident,
+                agent=finding.agent,
+                instance=finding.instance,
+                status=IncidentStatus.OPEN,
+                phase=Phase.IDENTIFY,
+                severity=int(finding.severity),
+                playbook=playbook,
+                drill=drill,
+                orchestration=Orchestration.NONE,
+                opened_ns=now,
+                closed_ns=0,
+            )
+        )
+        what = "drill opened" if drill else "incident opened"
+        self._line(connection, incident, Phase.IDENTIFY, what, f"{finding.agent} ({finding.instance})", at_ns=now)
+        return incident
+
+    def incident(self, incident: str | Incident) -> Incident:
+        """The incident as it stands, with findings, receipts and timeline in the order in which they came."""
+        with self.reading() as connection:
+            return self._incident(connection, id_of(incident))
+
+    def incidents(self, status: IncidentStatus | None = None) -> tuple[Incident, ...]:
+        """All, or those of one status, oldest first."""
+        query = select(incidents.c.id).order_by(incidents.c.opened_ns, incidents.c.id)
+        if status is not None:
+            query = query.where(incidents.c.status == status)
+        with self.reading() as connection:
+            return tuple(self._incident(connection, name) for name in connection.execute(query).scalars().all())
+
+    def note(self, incident: str | Incident, phase: Phase, what: str, detail: str = "") -> None:
+        """Add a line to the timeline."""
+        with self.writing() as connection:
+            self._row(connection, id_of(incident))
+            self._line(connection, id_of(incident), phase, what, detail)
+
+    def enter(self, incident: str | Incident, phase: Phase) -> None:
+        """The response is in this phase now. Entering again, as a resumed playbook does, adds no second line."""
+        with self.writing() as connection:
+            row = self._row(connection, id_of(incident))
+            what = f"phase {phase.value}"
+            known = connection.execute(
+                select(timeline.c.id).where(timeline.c.incident == row.id, timeline.c.what == what).limit(1)
+            ).scalar()
+            if known is None:
+                self._line(connection, row.id, phase, what, phase.csf)
+            if row.phase != phase:
+                connection.execute(update(incidents).where(incidents.c.id == row.id).values(phase=phase))
+
+    def orchestration(self, incident: str | Incident, orchestration: Orchestration, detail: str = "") -> None:
+        """Who drives the playbook from here on."""
+        with self.writing() as connection:
+            row = self._row(connection, id_of(incident))
+            if row.orchestration != orchestration:
+                connection.execute(
+                    update(incidents).where(incidents.c.id == row.id).values(orchestration=orchestration)
+                )
+                self._line(connection, row.id, Phase(row.phase), f"orchestration {orchestration.value}", detail)
+
+    def close(self, incident: str | Incident, *, findings_seen: int | None = None) -> Incident:
+        """Close it if every receipt is settled; otherwise it stays open and is returned so.
+
+        With `findings_seen`, also only if no further finding has joined: its playbook has not answered that one.
+        """
+        with self.writing() as connection:
+            current = self._incident(connection, id_of(incident))
+            unsettled = [receipt for receipt in current.receipts if receipt.state not in SETTLED]
+            grown = findings_seen is not None and len(current.findings) != findings_seen
+            if current.status is IncidentStatus.CLOSED or unsettled or grown:
+                return current
+            now = time.time_ns()
+            connection.execute(
+                update(incidents)
+                .where(incidents.c.id == current.id)
+                .values(status=IncidentStatus.CLOSED, closed_ns=now)
+            )
+            self._line(
+                connection, current.id, current.phase, "incident closed", f"{len(current.receipts)} steps", at_ns=now
+            )
+            return self._incident(connection, current.id)

@@ -1,0 +1,175 @@
+"""The journal's receipts: each step of an action, written down in the order in which a crash may interrupt it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from clawback.errors import NotFound, Refused
+from clawback.journal import records
+from clawback.journal.schema import receipts
+from clawback.journal.states import FROM
+from clawback.journal.store import Store, id_of
+from clawback.model import Enforcement, Incident, Phase, Receipt, ReceiptState
+
+__all__ = ["Receipts"]
+
+
+class Receipts(Store):
+    """What `Journal` does with receipts."""
+
+    def intend(  # noqa: PLR0917 - what it records, in the order of the words
+        self,
+        incident: str | Incident,
+        key: str,
+        action: str,
+        phase: Phase,
+        params: Mapping[str, Any],
+        actor: str,
+        *,
+        captured: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Write down, before any effect, that an action is about to be made. The same key again is the next attempt.
+
+        What an earlier attempt captured is kept: after an effect that may have happened, reading anew would record the
+        effect as the state to return to. `captured` given here saves a write, and counts only if there is none yet.
+        """
+        now = time.time_ns()
+        fresh = (
+            {"captured": records.plain(captured, f"{action}: captured"), "captured_ns": now}
+            if captured is not None
+            else {}
+        )
+        with self.writing() as connection:
+            incident = self._row(connection, id_of(incident)).id
+            known = connection.execute(
+                select(receipts).where(receipts.c.incident == incident, receipts.c.key == key)
+            ).one_or_none()
+            again = {
+                "state": ReceiptState.INTENDED,
+                "params": records.plain(params, f"{action}: params"),
+                "actor": records.bounded(actor, 256),
+                "error": "",
+                "intended_ns": now,
+            }
+            if known is None:
+                statement = insert(receipts).values(
+                    incident=incident,
+                    key=key,
+                    action=action,
+                    phase=phase,
+                    proof="",
+                    attempts=1,
+                    applied_ns=0,
+                    verified_ns=0,
+                    reverted_ns=0,
+                    outcome={},
+                    **({"captured": {}, "captured_ns": 0} | fresh),
+                    **again,
+                )
+                return records.to_receipt(connection.execute(statement.returning(receipts)).one())
+            self._allowed(known, ReceiptState.INTENDED)
+            kept = {} if known.captured_ns else fresh
+            return self._change(connection, known.id, attempts=known.attempts + 1, **again, **kept)
+
+    def captured(self, receipt: int, captured: Mapping[str, Any]) -> Receipt:
+        """What undoing needs; the first record stays."""
+        with self.writing() as connection:
+            row = self._receipt(connection, receipt)
+            if row.captured_ns:
+                return records.to_receipt(row)
+            data = records.plain(captured, f"{row.action}: captured")
+            return self._change(connection, receipt, captured=data, captured_ns=time.time_ns())
+
+    def applied(self, receipt: int, outcome: Mapping[str, Any]) -> Receipt:
+        """The change was made; nothing is claimed about its effect yet."""
+        return self._to(receipt, ReceiptState.APPLIED, "applied_ns", outcome=outcome)
+
+    def verified(self, receipt: int, proof: str, enforcement: Enforcement) -> Receipt:
+        """The effect was observed."""
+        return self._to(receipt, ReceiptState.VERIFIED, "verified_ns", proof=proof, enforcement=enforcement)
+
+    def unverified(self, receipt: int, proof: str, enforcement: Enforcement) -> Receipt:
+        """It was looked for and not observed; `proof` says what was seen instead."""
+        return self._to(receipt, ReceiptState.UNVERIFIED, proof=proof, enforcement=enforcement)
+
+    def failed(self, receipt: int, error: str) -> Receipt:
+        """It could not be done."""
+        return self._to(receipt, ReceiptState.FAILED, error=error)
+
+    def pending(self, receipt: int, error: str) -> Receipt:
+        """A part did not answer: the state stays what it was, to be gone on from by `clawback resume`."""
+        with self.writing() as connection:
+            row = self._receipt(connection, receipt)
+            self._line(connection, row.incident, Phase(row.phase), f"{row.action} pending", error)
+            return self._change(connection, receipt, error=records.bounded(error))
+
+    def revert_pending(self, receipt: int) -> Receipt:
+        """Undoing is about to begin."""
+        return self._to(receipt, ReceiptState.REVERT_PENDING)
+
+    def reverted(self, receipt: int, proof: str) -> Receipt:
+        """It was observed to be undone."""
+        return self._to(receipt, ReceiptState.REVERTED, "reverted_ns", proof=proof)
+
+    def already_absent(self, receipt: int, proof: str) -> Receipt:
+        """There was nothing left to undo."""
+        return self._to(receipt, ReceiptState.ALREADY_ABSENT, "reverted_ns", proof=proof)
+
+    def revert_failed(self, receipt: int, error: str) -> Receipt:
+        """Undoing did not work, or could not be observed."""
+        return self._to(receipt, ReceiptState.REVERT_FAILED, error=error)
+
+    def orphaned(self, receipt: int, error: str) -> Receipt:
+        """What it was done to is gone, so that it can be neither undone nor shown to be undone."""
+        return self._to(receipt, ReceiptState.ORPHANED, error=error)
+
+    def _to(
+        self,
+        receipt: int,
+        state: ReceiptState,
+        stamp: str = "",
+        *,
+        outcome: Mapping[str, Any] | None = None,
+        proof: str | None = None,
+        enforcement: Enforcement | None = None,
+        error: str = "",
+    ) -> Receipt:
+        now = time.time_ns()
+        with self.writing() as connection:
+            row = self._receipt(connection, receipt)
+            self._allowed(row, state)
+            values: dict[str, Any] = {"state": state, "error": records.bounded(error)}
+            if stamp:
+                values[stamp] = now
+            if outcome is not None:
+                values["outcome"] = records.plain(outcome, f"{row.action}: outcome")
+            if proof is not None:
+                values["proof"] = records.bounded(proof)
+            if enforcement is not None:
+                values["enforcement"] = enforcement
+            if state is not ReceiptState.APPLIED:  # its proof, or the lack of it, follows at once
+                self._line(
+                    connection, row.incident, Phase(row.phase), f"{row.action} {state.value}", proof or error, at_ns=now
+                )
+            return self._change(connection, receipt, **values)
+
+    @staticmethod
+    def _allowed(row: Any, state: ReceiptState) -> None:
+        if ReceiptState(row.state) not in FROM[state]:
+            raise Refused(f"{row.action} is {row.state} and cannot become {state.value}", hint=f"receipt {row.id}")
+
+    @staticmethod
+    def _change(connection: Connection, receipt: int, **values: Any) -> Receipt:
+        statement = update(receipts).where(receipts.c.id == receipt).values(**values).returning(receipts)
+        return records.to_receipt(connection.execute(statement).one())
+
+    @staticmethod
+    def _receipt(connection: Connection, receipt: int) -> Any:
+        row = connection.execute(select(receipts).where(receipts.c.id == receipt)).one_or_none()
+        if row is None:
+            raise NotFound(f"no receipt {receipt} in the journal")
+        return row

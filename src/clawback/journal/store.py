@@ -1,0 +1,81 @@
+"""What the journal's halves share: its transactions, and reading an incident within one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from clawback.errors import NotFound
+from clawback.journal import records
+from clawback.journal.database import open_database
+from clawback.journal.schema import findings, incidents, receipts, timeline
+from clawback.model import Incident, Phase
+
+__all__ = ["Store", "id_of"]
+
+
+def id_of(incident: str | Incident) -> str:
+    """Callers may name an incident or hand it over."""
+    return incident if isinstance(incident, str) else incident.id
+
+
+class Store:
+    """A database, its transactions, and the rows that both halves need."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_database(url)
+
+    def dispose(self) -> None:
+        """Close all connections; the next use opens new ones (as after a fork)."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view for several reads."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One durable change: on disk when this returns, gone without trace when it raises."""
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    @staticmethod
+    def _row(connection: Connection, incident: str) -> Any:
+        row = connection.execute(select(incidents).where(incidents.c.id == incident)).one_or_none()
+        if row is None:
+            raise NotFound(f"no incident {incident[:40]!a}", hint="`clawback incidents` lists them")
+        return row
+
+    @staticmethod
+    def _line(
+        connection: Connection, incident: str, phase: Phase, what: str, detail: str = "", *, at_ns: int = 0
+    ) -> None:
+        connection.execute(
+            insert(timeline).values(
+                incident=incident,
+                at_ns=at_ns or time.time_ns(),
+                phase=phase,
+                what=records.bounded(what, 512),
+                detail=records.bounded(detail),
+            )
+        )
+
+    def _incident(self, connection: Connection, incident: str) -> Incident:
+        row = self._row(connection, incident)
+        found = connection.execute(
+            select(findings.c.body).where(findings.c.incident == incident).order_by(findings.c.id)
+        )
+        done = connection.execute(select(receipts).where(receipts.c.incident == incident).order_by(receipts.c.id))
+        lines = connection.execute(select(timeline).where(timeline.c.incident == incident).order_by(timeline.c.id))
+        return records.to_incident(
+            row,
+            tuple(records.to_finding(body) for body in found.scalars()),
+            tuple(records.to_receipt(item) for item in done),
+            tuple(records.to_timeline(line) for line in lines),
+        )
