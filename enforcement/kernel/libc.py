@@ -1,4 +1,4 @@
-"""The thin ctypes wall: system calls in, `OSError` with the kernel's errno out. Nothing above it touches ctypes or errno."""
+"""The thin ctypes wall: system calls in, `OSError` with the kernel's errno out."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _argument(value: Any) -> Any:
 
 def syscall(name_or_number: str | int, *arguments: Any, blocking: bool = False) -> int:
     """Any system call by name or number. Integers go as longs, None as a null pointer, str and bytes as char pointers,
-    ctypes values as they are. `blocking` releases the interpreter lock. `OSError` (ENOSYS where the name is unknown here).
+    ctypes values as they are. `blocking` releases the interpreter lock. A name unknown here is ENOSYS.
     """
     number = NUMBER.get(name_or_number, -1) if isinstance(name_or_number, str) else name_or_number
     call = _blocking_syscall if blocking else _syscall
@@ -97,7 +97,7 @@ def clone3(flags: int, *, cgroup_fd: int | None = None) -> int:
     if cgroup_fd is not None:
         flags |= CLONE_INTO_CGROUP
     block = (ctypes.c_uint64 * 11)(flags, 0, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0)
-    # Python's own fork hooks run around the raw call, or the child would keep the parent's idea of locks and thread ids.
+    # Python's own fork hooks run around the raw call, or the child would keep the parent's idea of locks and ids.
     ctypes.pythonapi.PyOS_BeforeFork()
     pid = _syscall(ctypes.c_long(NUMBER["clone3"]), ctypes.byref(block), ctypes.c_long(ctypes.sizeof(block)))
     if pid == 0:
@@ -121,30 +121,30 @@ def setns(fd: int, flags: int = 0) -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    """mount(2)."""
+    """Mount, remount, bind or change propagation, by MS_* flags."""
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
     result = _held.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
     check(result, f"mount {kind or hex(flags)}", source or "-", target)
 
 
 def umount2(target: str, flags: int) -> None:
-    """umount2(2)."""
+    """Unmount, by MNT_* flags."""
     check(_held.umount2(os.fsencode(target), ctypes.c_int(flags)), "umount2", target)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    """pivot_root(2)."""
+    """Make one mount the root and put the old root elsewhere."""
     check(_syscall(ctypes.c_long(NUMBER["pivot_root"]), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
 def prctl(option: int, *arguments: Any) -> int:
-    """prctl(2), missing arguments zero."""
+    """Any process control; missing arguments are zero."""
     padded = [*arguments, 0, 0, 0, 0][:4]
     return check(_held.prctl(ctypes.c_int(option), *map(_argument, padded)), f"prctl {option}")
 
 
 def sethostname(name: str) -> None:
-    """sethostname(2)."""
+    """Name this UTS namespace."""
     encoded = os.fsencode(name)
     check(_held.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
 

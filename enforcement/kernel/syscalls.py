@@ -1,4 +1,4 @@
-"""System call names and numbers on x86_64 and aarch64, up to Linux 6.17 (from asm/unistd_64.h and asm-generic/unistd.h)."""
+"""System call names and numbers on x86_64 (asm/unistd_64.h) and aarch64 (asm-generic/unistd.h), up to Linux 6.17."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+"""Capabilities: give all of them up, in every set, for good."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+
+from clawback.enforcement.kernel import libc
+
+__all__ = ["drop_all", "drop_bounding", "no_new_privileges"]
+
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_PR_SET_SECUREBITS = 28
+# NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE with their locks, KEEP_CAPS locked off: linux/securebits.h
+_SECUREBITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+_VERSION_3 = 0x20080522
+
+
+def drop_bounding() -> None:
+    """Empty the bounding set and lock the secure bits. Needs CAP_SETPCAP: must come before the user id is changed."""
+    for capability in range(64):
+        try:
+            libc.prctl(_PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: past the last one this kernel knows
+                raise
+            break
+    libc.prctl(_PR_SET_SECUREBITS, _SECUREBITS)
+
+
+def drop_all() -> None:
+    """Clear the ambient, inheritable, permitted and effective sets of this thread."""
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    libc.syscall("capset", ctypes.byref(header), ctypes.byref(sets))
+
+
+def no_new_privileges() -> None:
+    """From here on no exec gains anything. Demanded by seccomp and Landlock without CAP_SYS_ADMIN."""
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1)

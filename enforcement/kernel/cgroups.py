@@ -1,0 +1,164 @@
+"""Control groups: find the hierarchies (v2, v1 or both), make a leaf in each, set limits, and take it away again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Hierarchies", "Leaf", "discover", "is_frozen", "make_leaf", "processes", "remove_leaf", "set_limits"]
+
+_WANTED_V1 = ("pids", "memory", "cpu")
+_CPU_PERIOD = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchies:
+    """Where cgroups are mounted. `unified` is the v2 root, empty where there is none; `v1` is controller → root."""
+
+    unified: str = ""
+    v1: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One sandbox's groups: absolute v2 path (empty without v2), and controller → absolute v1 path."""
+
+    unified: str = ""
+    controllers: dict[str, str] = field(default_factory=dict)
+
+
+def discover(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
+    """Read the mounts; a hybrid host has v2 beside v1 controllers (v2 may then hold none)."""
+    unified = ""
+    v1: dict[str, str] = {}
+    for line in Path(mountinfo).read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        point = before.split(" ")[4]
+        if kind == "cgroup2" and not unified:
+            unified = point
+        elif kind == "cgroup":
+            for controller in _WANTED_V1:
+                if controller in options.split(",") and controller not in v1:
+                    v1[controller] = point
+    return Hierarchies(unified, v1)
+
+
+def _enable_controllers(group: Path) -> None:
+    """Hand the v2 controllers that exist down to a group's children; those taken by v1 are not listed and not missed."""
+    available = (group / "cgroup.controllers").read_text().split()
+    wanted = [f"+{name}" for name in _WANTED_V1 if name in available]
+    if wanted:
+        # EBUSY: the group itself holds processes (v2 allows no inner processes); limits then show as not enforced.
+        with contextlib.suppress(OSError):
+            (group / "cgroup.subtree_control").write_text(" ".join(wanted))
+
+
+def make_leaf(hierarchies: Hierarchies, parent: str, name: str) -> Leaf:
+    """Make `ROOT/parent/name` in every hierarchy. `OSError` (EACCES, EROFS) where groups are not ours to make."""
+    unified = ""
+    controllers: dict[str, str] = {}
+    if hierarchies.unified:
+        root = Path(hierarchies.unified)
+        group = root / parent
+        if not group.is_dir():
+            _enable_controllers(root)
+            group.mkdir(exist_ok=True)
+            _enable_controllers(group)
+        (group / name).mkdir()
+        unified = str(group / name)
+    for controller, point in hierarchies.v1.items():
+        leaf = Path(point) / parent / name
+        leaf.mkdir(parents=True)
+        controllers[controller] = str(leaf)
+    return Leaf(unified, controllers)
+
+
+def _write(folder: str, file: str, value: str) -> bool:
+    try:
+        Path(folder, file).write_text(value)
+    except OSError:
+        return False
+    return True
+
+
+def set_limits(
+    leaf: Leaf, *, memory: int | None = None, cpu: float | None = None, processes: int | None = None
+) -> dict[str, bool]:
+    """Set limits (bytes, cores, count) wherever the controller is. Says of each asked-for limit whether it reads back."""
+    done: dict[str, bool] = {}
+    v1 = leaf.controllers
+    if processes is not None:
+        folder = v1.get("pids", leaf.unified)
+        done["pids"] = (
+            bool(folder) and _write(folder, "pids.max", str(processes)) and _reads(folder, "pids.max", processes)
+        )
+    if memory is not None:
+        if "memory" in v1:
+            ok = _write(v1["memory"], "memory.limit_in_bytes", str(memory))
+            # Swap would let it grow past the limit; the file is absent where swap is not accounted.
+            _write(v1["memory"], "memory.memsw.limit_in_bytes", str(memory))
+            done["memory"] = ok and _reads(v1["memory"], "memory.limit_in_bytes", memory)
+        elif leaf.unified:
+            ok = _write(leaf.unified, "memory.max", str(memory))
+            _write(leaf.unified, "memory.swap.max", "0")
+            _write(leaf.unified, "memory.oom.group", "1")
+            done["memory"] = ok and _reads(leaf.unified, "memory.max", memory)
+        else:
+            done["memory"] = False
+    if cpu is not None:
+        quota = max(1000, int(cpu * _CPU_PERIOD))
+        if "cpu" in v1:
+            ok = _write(v1["cpu"], "cpu.cfs_period_us", str(_CPU_PERIOD))
+            done["cpu"] = ok and _write(v1["cpu"], "cpu.cfs_quota_us", str(quota))
+        else:
+            done["cpu"] = bool(leaf.unified) and _write(leaf.unified, "cpu.max", f"{quota} {_CPU_PERIOD}")
+    return done
+
+
+def _reads(folder: str, file: str, value: int) -> bool:
+    """Memory is kept in pages: what reads back may be up to one page less."""
+    text = Path(folder, file).read_text().strip()
+    return text.isdigit() and 0 <= value - int(text) < os.sysconf("SC_PAGE_SIZE")
+
+
+def processes(group: str) -> tuple[int, ...]:
+    """Pids in a group; empty where the group is gone."""
+    try:
+        return tuple(int(line) for line in Path(group, "cgroup.procs").read_text().split())
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return ()
+        raise
+
+
+def is_frozen(group: str) -> bool:
+    """Whether a v2 group is, or is being, frozen."""
+    try:
+        return Path(group, "cgroup.freeze").read_text().strip() == "1"
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def remove_leaf(leaf: Leaf, *, kill: bool = True, timeout: float = 2.0) -> bool:
+    """Remove a leaf everywhere, ending what is still in it. True when nothing of it is left."""
+    groups = [group for group in (leaf.unified, *leaf.controllers.values()) if group]
+    if kill and leaf.unified and processes(leaf.unified):
+        _write(leaf.unified, "cgroup.kill", "1")
+    deadline = time.monotonic() + timeout
+    while True:
+        for group in groups:
+            # EBUSY: a process in it is dead and not yet reaped.
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+        if not any(os.path.isdir(group) for group in groups):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)

@@ -1,0 +1,100 @@
+"""Landlock: which files, TCP ports and processes a task may reach, by whatever ABI the kernel speaks (1 to 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clawback.enforcement.kernel import libc
+
+__all__ = ["Ruleset", "abi", "restrict"]
+
+# linux/landlock.h
+_CREATE_VERSION = 1
+_RULE_PATH_BENEATH = 1
+_RULE_NET_PORT = 2
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_BIND_TCP, _CONNECT_TCP = 1, 2
+_SCOPE_ABSTRACT_UNIX, _SCOPE_SIGNAL = 1, 2
+_LOG_SAME_EXEC_OFF, _LOG_NEW_EXEC_ON = 1, 2
+
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
+_FILE_ONLY = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """What stays allowed. `read` includes executing; `write` includes reading; `ports` are TCP ports to connect to.
+
+    Everything else that the ABI can handle is denied: other files, every TCP bind, other ports, abstract Unix sockets of
+    and signals to processes outside. `log` has denials after the next exec reported to audit (ABI 7).
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    log: bool = True
+
+
+def abi() -> int:
+    """The kernel's Landlock ABI; 0 where it has none or it is switched off."""
+    try:
+        return libc.syscall("landlock_create_ruleset", None, 0, _CREATE_VERSION)
+    except OSError as error:
+        if error.errno in {errno.ENOSYS, errno.EOPNOTSUPP}:
+            return 0
+        raise
+
+
+def _files(version: int) -> int:
+    handled = (1 << 13) - 1
+    for since, right in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEV)):
+        if version >= since:
+            handled |= right
+    return handled
+
+
+def _allow_paths(ruleset: int, paths: Iterable[str], access: int) -> None:
+    for path in paths:
+        # A path that is not in the tree needs no rule: nothing can be opened there.
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                is_folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+                block = (ctypes.c_char * 12)()  # struct landlock_path_beneath_attr, packed: u64 access, s32 fd
+                ctypes.c_uint64.from_buffer(block).value = access if is_folder else access & _FILE_ONLY
+                ctypes.c_int32.from_buffer(block, 8).value = fd
+                libc.syscall("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.byref(block), 0)
+            finally:
+                os.close(fd)
+
+
+def restrict(rules: Ruleset, *, version: int | None = None) -> int:
+    """Restrict this thread and its descendants for good; needs no_new_privs. Returns the ABI used, 0 for nothing done."""
+    version = abi() if version is None else version
+    if version < 1:
+        return 0
+    files = _files(version)
+    net = _BIND_TCP | _CONNECT_TCP if version >= 4 else 0
+    scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if version >= 6 else 0
+    attributes = (ctypes.c_uint64 * 3)(files, net, scoped)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = libc.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
+    try:
+        _allow_paths(ruleset, rules.read, _READ & files)
+        _allow_paths(ruleset, rules.write, files)
+        if net:
+            for port in rules.ports:
+                block = (ctypes.c_uint64 * 2)(_CONNECT_TCP, port)
+                libc.syscall("landlock_add_rule", ruleset, _RULE_NET_PORT, ctypes.byref(block), 0)
+        flags = _LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if version >= 7 and rules.log else 0
+        libc.syscall("landlock_restrict_self", ruleset, flags)
+    finally:
+        os.close(ruleset)
+    return version

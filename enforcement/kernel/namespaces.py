@@ -1,0 +1,64 @@
+"""Namespaces: be born into them, map ids, bring loopback up, enter those of another process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+from clawback.enforcement.kernel import libc
+
+__all__ = ["KINDS", "enter", "identities", "loopback", "write_maps"]
+
+KINDS: dict[str, int] = {
+    "user": libc.CLONE_NEWUSER,
+    "mnt": libc.CLONE_NEWNS,
+    "pid": libc.CLONE_NEWPID,
+    "net": libc.CLONE_NEWNET,
+    "ipc": libc.CLONE_NEWIPC,
+    "uts": libc.CLONE_NEWUTS,
+    "cgroup": libc.CLONE_NEWCGROUP,
+}
+"""Names as under /proc/PID/ns, and their clone flags."""
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+
+
+def write_maps(pid: int, *, inside: int, uid: int, gid: int) -> None:
+    """Map one user and one group id into a new user namespace. Done from outside it, before it does anything.
+
+    setgroups is denied: without root outside the kernel demands it, and an agent has no use for it.
+    """
+    Path(f"/proc/{pid}/setgroups").write_text("deny")
+    Path(f"/proc/{pid}/uid_map").write_text(f"{inside} {uid} 1")
+    Path(f"/proc/{pid}/gid_map").write_text(f"{inside} {gid} 1")
+
+
+def loopback(*, up: bool) -> None:
+    """Set `lo` of this network namespace up or down. Up gives it 127.0.0.1 and ::1 by the kernel's own doing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sh22x", b"lo", 0))
+        flags = struct.unpack_from("h", request, 16)[0]
+        flags = flags | _IFF_UP if up else flags & ~_IFF_UP
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags))
+
+
+def identities(pid: int | str = "self") -> dict[str, int]:
+    """Inode number of each namespace of a process. `OSError` where it is gone or not ours to see."""
+    return {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in KINDS}
+
+
+def enter(pid: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+    """Join a process's namespaces, all or nothing. A pid namespace takes effect for children only."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        flags = 0
+        for kind in kinds:
+            flags |= KINDS[kind]
+        libc.setns(pidfd, flags)
+    finally:
+        os.close(pidfd)
