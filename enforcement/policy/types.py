@@ -12,7 +12,7 @@ class SandboxPolicy:
     """The static part, fixed at launch. Sizes in bytes, CPU in cores; None is no limit.
 
     syscalls       `minimal` (an allow-list) or `default` (OpenShell's blocked set denied)
-    filesystem     `read-only` or `read-write` (of the working directory and `/tmp`; everything else is read-only in both)
+    filesystem     `read-only` or `read-write` (of the working directory and `/tmp`; all else is read-only in both)
     network        `restricted` (the gateway alone) or `none`
     readable, writable   host paths shown inside beyond the base system
     """
@@ -35,7 +35,10 @@ class SandboxPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressRule:
-    """One line of an egress list. Empty `ports`, `methods` or `paths` match any; `domain` may start with `*.`."""
+    """One line of an egress list. Empty `ports`, `methods` or `paths` match any; `domain` may start with `*.`.
+
+    Only a deny rule's domain may be `*`; with no other restriction it is the default deny, which allow rules precede.
+    """
 
     name: str
     domain: str
@@ -56,8 +59,9 @@ class NetworkPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFile:
-    """A whole file. `sha256` is of its bytes."""
+    """A whole file. `sha256` is of its bytes; `unenforced` names the keys that are accepted and not acted on."""
 
     sandbox: SandboxPolicy
     network: NetworkPolicy = field(default_factory=lambda: NetworkPolicy(name=""))
     sha256: str = ""
+    unenforced: tuple[str, ...] = ()
