@@ -1,0 +1,12 @@
+"""Runs actions and playbooks through the journal: intent before effect, proof before claim, nothing done twice.
+
+Response(journal, world, actor="watch", incident_id=incident.id).execute(freeze, params, phase=Phase.CONTAIN)
+"""
+
+from __future__ import annotations
+
+from clawback.response.respond import Responder
+from clawback.response.response import Response, step_key
+from clawback.response.run import Run, run_playbook, unfinished, unsettled
+
+__all__ = ["Responder", "Response", "Run", "run_playbook", "step_key", "unfinished", "unsettled"]

@@ -1,0 +1,28 @@
+"""What the engine insists on, whoever wrote the playbook: evidence before a rotation or a kill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clawback.action import Action, Reversibility
+from clawback.model import Incident, Phase, ReceiptState
+
+__all__ = ["destroys_evidence", "evidence_is_held"]
+
+EVIDENCE = "evidence."
+_ISSUERS = ("vault:", "iam:", "sts:")
+
+
+def destroys_evidence(action: Action[Any]) -> bool:
+    """The action ends processes, or takes away credentials whose use would have shown who held them."""
+    if "core:stop" in action.needs or "core:relaunch" in action.needs:
+        return True
+    rotates = any(need.startswith(_ISSUERS) for need in action.needs)
+    return rotates and action.phase is Phase.ERADICATE and action.reversibility is not Reversibility.REVERSIBLE
+
+
+def evidence_is_held(incident: Incident) -> bool:
+    """Some evidence action of this incident was verified."""
+    return any(
+        receipt.action.startswith(EVIDENCE) and receipt.state is ReceiptState.VERIFIED for receipt in incident.receipts
+    )

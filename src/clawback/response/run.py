@@ -1,0 +1,65 @@
+"""Runs a playbook to its end and closes the incident, if everything in it was observed to have worked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from clawback.journal import SETTLED, Journal
+from clawback.model import Incident, IncidentStatus, Receipt
+from clawback.playbook import Playbook
+from clawback.response.guard import guarded
+from clawback.response.respond import Responder
+
+__all__ = ["Run", "run_playbook", "unfinished", "unsettled"]
+
+_log = structlog.get_logger()
+
+# Findings may join while the playbook runs; it is run again for them, adopting what is done. An agent that keeps
+# producing new ones must not keep the response in a circle.
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a run ended: the incident as it then stood, and the playbook's own error, if it raised one."""
+
+    incident: Incident
+    error: str = ""
+
+    @property
+    def pending(self) -> tuple[Receipt, ...]:
+        """What keeps the incident open."""
+        return unsettled(self.incident)
+
+
+def run_playbook(playbook: Playbook, responder: Responder) -> Run:
+    """From the top, every time: steps that are done are adopted. The incident closes only when all is settled."""
+    journal, incident_id = responder.response.journal, responder.response.incident_id
+    incident = journal.incident(incident_id)
+    for _ in range(_ROUNDS):
+        if incident.status is IncidentStatus.CLOSED:
+            break
+        began, at = len(incident.findings), incident
+        ended = guarded(f"playbook {playbook.id}", lambda at=at: playbook.run(at, responder))  # type: ignore[misc]  # mypy infers no type for a lambda's default
+        if not ended.ok:
+            journal.note(incident_id, journal.incident(incident_id).phase, "playbook stopped", ended.error)
+            return Run(incident=journal.incident(incident_id), error=ended.error)
+        incident = journal.close(incident_id, findings_seen=began)
+        if len(incident.findings) == began:
+            break
+    if incident.status is not IncidentStatus.CLOSED:
+        waiting = ", ".join(f"{receipt.action} {receipt.state.value}" for receipt in unsettled(incident))
+        journal.note(incident_id, incident.phase, "incident stays open", waiting or "findings kept joining")
+    return Run(incident=journal.incident(incident_id))
+
+
+def unsettled(incident: Incident) -> tuple[Receipt, ...]:
+    """The receipts that keep an incident open."""
+    return tuple(receipt for receipt in incident.receipts if receipt.state not in SETTLED)
+
+
+def unfinished(journal: Journal) -> tuple[str, ...]:
+    """Ids of the incidents that a start of the responder goes on with, oldest first."""
+    return tuple(incident.id for incident in journal.incidents(IncidentStatus.OPEN))
