@@ -1,0 +1,1 @@
+"""Evidence: what is kept of an agent before anything about it is changed for good."""

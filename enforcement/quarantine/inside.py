@@ -1,0 +1,64 @@
+"""Sockets opened inside an agent's network namespace and used from outside it: a socket stays where it was made."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from clawback.enforcement.kernel.libc import CLONE_NEWNET, setns
+from clawback.enforcement.kernel.netlink import NETLINK_ROUTE, NETLINK_SOCK_DIAG
+from clawback.enforcement.quarantine import tree
+from clawback.enforcement.sandbox.record import Sandbox
+
+__all__ = ["DIAG", "ROUTE", "TCP4", "TCP6", "opened"]
+
+Kind = tuple[int, int, int]
+
+ROUTE: Kind = (socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
+DIAG: Kind = (socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+TCP4: Kind = (socket.AF_INET, socket.SOCK_STREAM, 0)
+TCP6: Kind = (socket.AF_INET6, socket.SOCK_STREAM, 0)
+
+
+@contextmanager
+def opened(box: Sandbox, kinds: Sequence[Kind]) -> Iterator[list[socket.socket]]:
+    """Sockets of these kinds (family, type, protocol) in the sandbox's network namespace, closed at the end.
+
+    `ProcessLookupError` where the sandbox has ended; `PermissionError` without CAP_SYS_ADMIN over the namespace.
+    """
+    made: list[socket.socket] = []
+    errors: list[OSError] = []
+    try:
+        with tree.process_folder(box) as folder:
+            namespace = os.open("ns/net", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                # The namespace is the thread's: even one that could not go back takes it along when it ends.
+                worker = threading.Thread(target=_open, args=(namespace, kinds, made, errors), name="netns")
+                worker.start()
+                worker.join()
+            finally:
+                os.close(namespace)
+        if errors:
+            raise errors[0]
+        yield made
+    finally:
+        for one in made:
+            one.close()
+
+
+def _open(namespace: int, kinds: Sequence[Kind], made: list[socket.socket], errors: list[OSError]) -> None:
+    try:
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(namespace, CLONE_NEWNET)
+            try:
+                made.extend(socket.socket(*kind) for kind in kinds)
+            finally:
+                setns(home, CLONE_NEWNET)
+        finally:
+            os.close(home)
+    except OSError as error:
+        errors.append(error)

@@ -1,0 +1,164 @@
+"""Level 2: cut an agent off. Nothing established survives and nothing new starts; release opens the way again.
+
+The sandbox's network namespace has one interface, loopback, and one way out, the gateway's listener on it. So: take the
+loopback addresses away (a connect then fails at once with ENETUNREACH; with the interface down alone it would time out,
+since local routes stay), take the interface down, and destroy every socket but that listener. In this order: destroyed
+first, an agent would have reconnected before its addresses were gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from dataclasses import dataclass
+
+from clawback.enforcement.kernel import netlink
+from clawback.enforcement.quarantine import inside, tree
+from clawback.enforcement.quarantine.result import Clock
+from clawback.enforcement.sandbox.record import GATEWAY_PORT, Sandbox
+from clawback.model import Level, LevelResult
+
+__all__ = ["apply", "probe", "release"]
+
+_ENDED = "the sandbox has ended: its network namespace has no process"
+_KINDS = (inside.ROUTE, inside.DIAG, inside.TCP4, inside.TCP6)
+_REFUSALS = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
+
+
+def apply(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
+    """Cut, then look from inside. Works on a frozen tree and on a running one. `patience` in seconds."""
+    clock = Clock(Level.ISOLATE)
+    try:
+        with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
+            refused = _cut(route, diag, patience)
+            return _judge(_look(route, diag, tcp4, tcp6), clock, *refused)
+    except ProcessLookupError:
+        return _ended(box, clock)
+    except OSError as error:
+        return clock.none(f"the network namespace could not be cut: {error.strerror}", "every part of isolation")
+
+
+def probe(box: Sandbox) -> LevelResult:
+    """From inside: connects to the gateway fail at once, no address is left, no socket has a peer."""
+    clock = Clock(Level.ISOLATE)
+    try:
+        with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
+            return _judge(_look(route, diag, tcp4, tcp6), clock)
+    except ProcessLookupError:
+        return _ended(box, clock)
+    except OSError as error:
+        return clock.none(f"the network namespace could not be read: {error.strerror}", "the proof of isolation")
+
+
+def release(box: Sandbox) -> LevelResult:
+    """Loopback up again, by which the kernel gives it its addresses back; then connect to the gateway from inside."""
+    clock = Clock(Level.ISOLATE)
+    try:
+        with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
+            for link in netlink.links(route):
+                netlink.set_link(route, link.index, up=True)
+            seen = _look(route, diag, tcp4, tcp6, reach=True)
+    except ProcessLookupError:
+        result = _ended(box, clock)
+        return clock.none(result.observed) if not result.missing else result
+    except OSError as error:
+        return clock.full(f"loopback could not be raised: {error.strerror}")
+    if seen.reached:
+        return clock.none(f"connect from inside reaches the gateway's listener on {' and '.join(seen.reached)}")
+    if seen.addresses:
+        return clock.none(f"loopback is up again; nothing listens on port {GATEWAY_PORT} ({_tried(seen)})")
+    return clock.full(f"connect from inside still fails: {_tried(seen)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """`outcomes` maps each address tried to an errno's name, or `connected`, or `no answer`."""
+
+    addresses: tuple[netlink.Address, ...]
+    flows: tuple[netlink.InetSocket, ...]
+    idle: int
+    outcomes: dict[str, str]
+
+    @property
+    def reached(self) -> list[str]:
+        return [address for address, outcome in self.outcomes.items() if outcome == "connected"]
+
+
+def _cut(route: socket.socket, diag: socket.socket, patience: float) -> tuple[str, ...]:
+    """Returns what the kernel refused to destroy, in words."""
+    refused: dict[str, int] = {}
+    for _ in tree.until(patience):
+        netlink.withdraw(route, netlink.addresses(route), [link.index for link in netlink.links(route) if link.up])
+        doomed = [one for one in netlink.sockets(diag) if not _gateways(one)]
+        if not doomed:
+            return ()
+        refused = netlink.destroy(diag, doomed)
+        if not [one for one in netlink.sockets(diag) if one.connected]:
+            return ()
+    return tuple(f"{number} sockets not destroyed: {name}" for name, number in refused.items())
+
+
+def _gateways(one: netlink.InetSocket) -> bool:
+    """The listener that release needs. It was bound before the agent's first instruction, and its port is taken."""
+    return one.listening and one.local_port == GATEWAY_PORT and one.local in {"127.0.0.1", "::1"}
+
+
+def _look(
+    route: socket.socket, diag: socket.socket, tcp4: socket.socket, tcp6: socket.socket, *, reach: bool = False
+) -> _Seen:
+    """Addresses, flows and what a connect from inside comes to. `reach` waits for one that does not fail at once."""
+    outcomes = {"127.0.0.1": _connect(tcp4, "127.0.0.1", reach=reach), "::1": _connect(tcp6, "::1", reach=reach)}
+    own = {tcp4.getsockname()[1], tcp6.getsockname()[1]} - {0}
+    everything = [
+        one
+        for one in netlink.sockets(diag)
+        if not _gateways(one) and one.local_port not in own and one.remote_port not in own
+    ]
+    return _Seen(
+        addresses=netlink.addresses(route),
+        flows=tuple(one for one in everything if one.connected and one.state != netlink.TIME_WAIT),
+        idle=sum(not one.connected for one in everything),
+        outcomes=outcomes,
+    )
+
+
+def _connect(probe: socket.socket, address: str, *, reach: bool) -> str:
+    probe.setblocking(False)
+    code = probe.connect_ex((address, GATEWAY_PORT))
+    if code == errno.EINPROGRESS:
+        if not select.select([], [probe], [], 1.0 if reach else 0.01)[1]:
+            return "no answer"
+        code = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return errno.errorcode.get(code, str(code)) if code else "connected"
+
+
+def _judge(seen: _Seen, clock: Clock, *refused: str) -> LevelResult:
+    missing = list(refused)
+    missing += [f"address {address.text} is still there" for address in seen.addresses]
+    missing += [
+        f"connect from inside to {address}: {outcome}"
+        for address, outcome in seen.outcomes.items()
+        if not _dead(outcome)
+    ]
+    if seen.flows:
+        missing.append(f"{len(seen.flows)} sockets still have a peer")
+    observed = (
+        f"connect from inside: {_tried(seen)}; {len(seen.addresses)} addresses, {len(seen.flows)} connections left"
+    )
+    nothing_holds = len(seen.addresses) > 0 and len(seen.reached) > 0
+    return clock.judged(observed, tuple(missing), anything=not nothing_holds)
+
+
+def _dead(outcome: str) -> bool:
+    return getattr(errno, outcome, None) in _REFUSALS
+
+
+def _tried(seen: _Seen) -> str:
+    return ", ".join(f"{address} {outcome}" for address, outcome in seen.outcomes.items())
+
+
+def _ended(box: Sandbox, clock: Clock) -> LevelResult:
+    if tree.gone(box):
+        return clock.full(_ENDED)
+    return clock.none("the sandbox's first process is gone and others are alive", "every part of isolation")

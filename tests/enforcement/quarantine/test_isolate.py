@@ -1,0 +1,156 @@
+"""Isolated, an agent's upload dies and its every attempt to connect fails at once; released, it connects again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+import pytest
+
+from clawback.enforcement.kernel import netlink
+from clawback.enforcement.quarantine import freeze, inside, isolate, tree
+from clawback.model import Enforcement
+
+pytestmark = pytest.mark.kernel
+
+# 0: bytes sent, 1: the errno that ended the upload, 2: attempts since, 3: the last attempt's errno, 4: successes since
+UPLOAD = """
+def upload():
+    with socket.create_connection(("127.0.0.1", 3128)) as link:
+        while True:
+            board[0] += link.send(bytes(65536))
+try:
+    upload()
+except OSError as error:
+    board[1] = error.errno
+while True:
+    last = code(socket.create_connection, ("127.0.0.1", 3128))
+    board[4] += last == 0
+    board[3] = last
+    board[2] += 1
+"""
+
+HOARD = """
+server = socket.create_server(("127.0.0.1", 4000), backlog=200)
+kept = [server]
+for _ in range(100):
+    kept.append(socket.create_connection(("127.0.0.1", 4000)))
+    kept.append(server.accept()[0])
+for _ in range(20):
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.connect(("127.0.0.1", 53))
+    kept.append(one)
+    six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    six.bind(("::1", 0))
+    kept.append(six)
+kept.append(socket.create_connection(("127.0.0.1", 3128)))
+board[0] = len(kept)
+while True: time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
+def test_an_established_upload_dies_and_nothing_new_starts(make, frozen):
+    made = make(UPLOAD)
+    make.wait_until(lambda: made.gateway.received > 1 << 22, "4 MiB have come")
+    if frozen:
+        assert freeze.apply(made.box).enforcement is Enforcement.FULL
+    result = isolate.apply(made.box)
+    assert result.enforcement is Enforcement.FULL, result
+    assert "127.0.0.1 ENETUNREACH" in result.observed
+    make.wait_until(lambda: made.gateway.aborted == 1, "the gateway's side is reset")
+    received = made.gateway.received
+    if frozen:
+        assert freeze.release(made.box).enforcement is Enforcement.NONE
+    make.wait_until(lambda: made.board[2] > 100, "it tried again and again")
+    assert made.board[1] in {errno.ECONNABORTED, errno.EPIPE}
+    assert made.board[3] == errno.ENETUNREACH
+    assert made.board[4] == 0
+    assert made.gateway.received == received
+    assert isolate.probe(made.box).enforcement is Enforcement.FULL
+
+
+def test_release_opens_the_way_again(make):
+    made = make(UPLOAD)
+    make.wait_until(lambda: made.gateway.received > 0, "bytes come")
+    assert isolate.apply(made.box).enforcement is Enforcement.FULL
+    make.wait_until(lambda: made.board[2] > 0, "it tried")
+    released = isolate.release(made.box)
+    assert released.enforcement is Enforcement.NONE, released
+    assert "reaches the gateway" in released.observed
+    make.wait_until(lambda: made.board[4] > 0, "the agent connects again")
+    assert isolate.probe(made.box).enforcement is not Enforcement.FULL
+    assert isolate.apply(made.box).enforcement is Enforcement.FULL
+    assert isolate.apply(made.box).enforcement is Enforcement.FULL
+
+
+def test_an_open_sandbox_is_not_said_to_be_isolated(make):
+    made = make(UPLOAD)
+    make.wait_until(lambda: made.gateway.received > 0, "bytes come")
+    result = isolate.probe(made.box)
+    assert result.enforcement is Enforcement.NONE
+    assert any("127.0.0.1" in line for line in result.missing)
+
+
+def test_every_socket_but_the_gateways_listener_is_destroyed(make):
+    made = make(HOARD)
+    make.wait_until(lambda: made.board[0] > 0, "the sockets are there")
+    assert isolate.apply(made.box).enforcement is Enforcement.FULL
+    with inside.opened(made.box, (inside.DIAG,)) as (diag,):
+        left = netlink.sockets(diag)
+    assert not [one for one in left if one.connected]
+    assert [(one.local, one.local_port) for one in left if one.listening] == [("127.0.0.1", 3128)]
+
+
+def test_the_callers_own_namespace_is_not_touched(make):
+    made = make(UPLOAD)
+    before = os.stat("/proc/thread-self/ns/net").st_ino
+    isolate.apply(made.box)
+    isolate.release(made.box)
+    assert os.stat("/proc/thread-self/ns/net").st_ino == before
+    assert os.stat("/proc/self/ns/net").st_ino == before
+
+
+def test_another_process_with_the_number_is_left_alone(make):
+    from dataclasses import replace
+
+    made = make(UPLOAD)
+    make.wait_until(lambda: made.gateway.received > 0, "bytes come")
+    result = isolate.apply(replace(made.box, start_ticks=made.box.start_ticks + 1))
+    assert result.enforcement is Enforcement.NONE
+    before = made.gateway.received
+    make.wait_until(lambda: made.gateway.received > before, "bytes still come")
+
+
+def test_an_ended_sandbox_has_no_network(make):
+    made = make("pass")
+    make.wait_until(lambda: tree.gone(made.box), "it ends")
+    assert isolate.apply(made.box).enforcement is Enforcement.FULL
+    assert isolate.release(made.box).enforcement is Enforcement.NONE
+
+
+def test_an_agent_that_keeps_connecting_never_succeeds_after_the_cut(make):
+    made = make(
+        """
+def again(n):
+    while True:
+        board[n] = code(socket.create_connection, ("127.0.0.1", 3128))
+        board[n + 8] += 1
+for n in range(4): threading.Thread(target=again, args=(n,)).start()
+"""
+    )
+    made.moves(8)
+    for _ in range(10):
+        assert isolate.apply(made.box).enforcement is Enforcement.FULL
+        accepted = made.gateway.accepted
+        for n in range(4):
+            made.moves(n + 8)
+            made.moves(n + 8)
+        assert [made.board[n] for n in range(4)] == [errno.ENETUNREACH] * 4
+        end = time.monotonic() + 0.02
+        make.wait_until(lambda end=end: time.monotonic() > end, "what was accepted shows")
+        # A connection that was in the listener's queue may still be accepted (backlog + 1 of them); it is dead.
+        assert made.gateway.accepted - accepted <= 65
+        assert isolate.release(made.box).enforcement is Enforcement.NONE
+        make.wait_until(lambda: made.board[0] == 0, "connects again")
