@@ -10,7 +10,7 @@ import re
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.model import AgentInfo, Enforcement, Level, LevelResult, Phase
+from clawback.model import AgentInfo, AgentState, Enforcement, Level, LevelResult, Phase
 
 __all__ = ["LadderParams", "hold_levels", "ladder_action", "released", "result_record", "seen"]
 
@@ -81,6 +81,11 @@ def released(ctx: Context, agent: str, level: Level) -> Verification:
         return Verification(
             verified=False, enforcement=Enforcement.FULL, proof=f"the hold of {agent} still orders {level.word}"
         )
+    if info.state is not AgentState.RUNNING:
+        # Probing the dead says that nothing runs, which is true and no containment of ours.
+        return Verification(
+            verified=True, enforcement=Enforcement.NONE, proof="not ordered any more; its processes are gone"
+        )
     left = ctx.world.core.probe(agent, level)
     return Verification(
         verified=left.enforcement is Enforcement.NONE,
@@ -105,7 +110,7 @@ def ladder_action(
 
     def key(params: LadderParams) -> str:
         # Not the reason: the playbook must find what the reflex did.
-        return f"{action_id}:{params.agent}:{params.instance}"
+        return f"{params.agent}:{params.instance}"
 
     def plan(ctx: Context, params: LadderParams) -> Plan:
         info = ctx.world.core.agent(params.agent)

@@ -1,0 +1,147 @@
+"""Lift the hold on an agent, and say what stays enforced without it.
+
+Freeze, isolate and restrict end with the hold. Seal and stop do not: they hold for as long as the old processes exist,
+and only a relaunch ends that. Reverting contains the agent again at the levels that were recorded.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._ladder import hold_levels, result_record, seen
+from clawback.model import AgentState, Enforcement, Level, Phase
+
+__all__ = ["ACTION", "ReleaseParams"]
+
+_LASTING = frozenset({Level.SEAL, Level.STOP})
+
+
+class ReleaseParams(Params):
+    """`levels` by word (`freeze` …); none is the whole hold."""
+
+    agent: str = Field(min_length=1, max_length=128)
+    instance: str = Field("", max_length=128)
+    reason: str = Field(min_length=1, max_length=500)
+    levels: tuple[str, ...] = ()
+
+    @field_validator("levels")
+    @classmethod
+    def _known(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        known = {level.word for level in Level}
+        if unknown := [word for word in words if word not in known]:
+            raise ValueError(f"no such level: {unknown[0]!r}; there are {', '.join(sorted(known))}")
+        return words
+
+
+def _levels(words: object) -> tuple[Level, ...]:
+    names = [str(word) for word in words] if isinstance(words, (list, tuple)) else []
+    return tuple(Level[name.upper()] for name in names)
+
+
+def _key(params: ReleaseParams) -> str:
+    return f"{params.agent}:{params.instance}:{','.join(sorted(params.levels))}"
+
+
+def _plan(ctx: Context, params: ReleaseParams) -> Plan:
+    info = ctx.world.core.agent(params.agent)
+    held = hold_levels(info)
+    wanted = _levels(params.levels) or held
+    left = [level.word for level in wanted if level in _LASTING]
+    return Plan(
+        changes=(
+            f"- {params.agent}: held at {', '.join(level.word for level in held) or 'nothing'}",
+            f"+ {params.agent}: held at {', '.join(x.word for x in held if x not in wanted) or 'nothing'}",
+        ),
+        checks=(f"stays until a relaunch: {', '.join(left)}",) if left else (),
+    )
+
+
+def _capture(ctx: Context, params: ReleaseParams) -> Record:
+    info = ctx.world.core.agent(params.agent)
+    held = hold_levels(info)
+    wanted = _levels(params.levels) or held
+    return {
+        "instance": info.instance,
+        "held": [level.word for level in held],
+        "released": [level.word for level in wanted if level in held],
+        "reason": info.hold.reason if info.hold else "",
+    }
+
+
+def _apply(ctx: Context, params: ReleaseParams, captured: Record) -> Record:
+    held = hold_levels(ctx.world.core.agent(params.agent))
+    # From what stands now: after a crash, some or all of it is lifted already.
+    levels = tuple(level for level in _levels(captured["released"]) if level in held)
+    results = ctx.world.core.release(params.agent, levels=levels, reason=params.reason, by=ctx.actor) if levels else ()
+    return {"left": [result_record(result) for result in results]}
+
+
+def _verify(ctx: Context, params: ReleaseParams, captured: Record, _outcome: Record) -> Verification:
+    info = ctx.world.core.agent(params.agent)
+    levels = _levels(captured["released"])
+    if still := [level.word for level in levels if level in hold_levels(info)]:
+        return Verification(
+            verified=False, enforcement=Enforcement.NONE, proof=f"the hold still orders {', '.join(still)}"
+        )
+    if not levels:
+        return Verification(verified=True, enforcement=Enforcement.FULL, proof="no hold was there to lift")
+    if info.state is not AgentState.RUNNING:
+        return Verification(
+            verified=True,
+            enforcement=Enforcement.PARTIAL,
+            proof=f"hold on {', '.join(level.word for level in levels)} lifted; its processes are gone, "
+            "only a relaunch brings it back",
+        )
+    left = {level: ctx.world.core.probe(params.agent, level) for level in levels}
+    stuck = [level.word for level, x in left.items() if level not in _LASTING and x.enforcement is not Enforcement.NONE]
+    lasting = [level.word for level, x in left.items() if level in _LASTING and x.enforcement is not Enforcement.NONE]
+    said = "; ".join(f"{level.word}: {x.enforcement.value} ({x.observed})" for level, x in left.items())
+    after = f"; stays enforced until a relaunch: {', '.join(lasting)}" if lasting else ""
+    return Verification(
+        verified=not stuck,
+        enforcement=Enforcement.PARTIAL if stuck or lasting else Enforcement.FULL,
+        proof=f"hold lifted; what still holds: {said}{after}",
+        details={"left": [result_record(result) for result in left.values()]},
+    )
+
+
+def _revert(ctx: Context, params: ReleaseParams, captured: Record) -> None:
+    for level in sorted(_levels(captured["released"])):  # freeze first: nothing may run while the rest is rebuilt
+        ctx.world.core.contain(
+            params.agent,
+            level,
+            reason=f"release reverted: {captured['reason'] or params.reason}"[:500],
+            by=ctx.actor,
+            incident=ctx.incident.id,
+        )
+
+
+def _verify_reverted(ctx: Context, params: ReleaseParams, captured: Record) -> Verification:
+    held = hold_levels(ctx.world.core.agent(params.agent))
+    results = [ctx.world.core.probe(params.agent, level) for level in _levels(captured["released"])]
+    good = [seen(result, Enforcement.FULL) and result.level in held for result in results]
+    return Verification(
+        verified=all(good),
+        enforcement=Enforcement.FULL if all(good) else Enforcement.PARTIAL if any(good) else Enforcement.NONE,
+        proof="contained again: " + ("; ".join(f"{x.level.word}: {x.observed}" for x in results) or "at nothing"),
+    )
+
+
+ACTION = Action(
+    id="agent.release",
+    summary="Lift the agent's hold, and say what stays enforced.",
+    phase=Phase.RECOVER,
+    reversibility=Reversibility.COMPENSABLE,
+    needs=frozenset({"core:release", "core:probe", "core:contain"}),
+    scope="the hold on one agent; no process is started",
+    openc2="allow",
+    params=ReleaseParams,
+    key=_key,
+    plan=_plan,
+    capture=_capture,
+    apply=_apply,
+    verify=_verify,
+    revert=_revert,
+    verify_reverted=_verify_reverted,
+)

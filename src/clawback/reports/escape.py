@@ -1,0 +1,54 @@
+"""Text that an agent may have chosen, made harmless: bounded, without controls, inert in Markdown and HTML.
+
+Everything shown of an incident goes through here, whoever wrote it: a detector's summary may quote the agent.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from clawback.log import redact_text
+
+__all__ = ["code", "inert", "plain"]
+
+_CUT = "… [cut]"
+# Everything that CommonMark, GFM or HTML may give a meaning to; a backslash before ASCII punctuation takes it away.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~=\"'$%&/:;?@^,])")
+_FENCE = re.compile(r"`+")
+# Trackers look for these in the rendered text, after every escape is gone: written as responders defang them.
+_TRACKER = ((re.compile(r"://"), "[:]//"), (re.compile(r"@"), "[at]"), (re.compile(r"(?i)\bwww\."), "www[.]"))
+
+
+def _shown(character: str) -> str:
+    """Make controls, bidirectional overrides, zero widths, tags, surrogates and unassigned characters visible."""
+    category = unicodedata.category(character)
+    if category in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+        return f"\\u{{{ord(character):x}}}"
+    return " " if category == "Zs" else character
+
+
+def plain(text: object, limit: int = 500) -> str:
+    """One line of visible characters, redacted, at most `limit` long. Not yet safe as Markdown."""
+    # Redaction first: it must see the whole text, or a secret cut in half would pass.
+    line = " ".join(redact_text(str(text)).split())
+    shown = "".join(_shown(character) for character in line)
+    return shown if len(shown) <= limit else shown[: limit - len(_CUT)] + _CUT
+
+
+def inert(text: object, limit: int = 500) -> str:
+    """The same as Markdown that renders as that text: no link, image, HTML, mention, heading, list or emphasis."""
+    shown = plain(text, limit)
+    for pattern, defanged in _TRACKER:
+        shown = pattern.sub(defanged, shown)
+    return _SPECIAL.sub(r"\\\1", shown)
+
+
+def code(text: object, limit: int = 500) -> str:
+    """The same as a code span: monospace, and nothing in it can end the span."""
+    shown = plain(text, limit)
+    if not shown:
+        return "-"
+    longest = max((len(run) for run in _FENCE.findall(shown)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {shown} {fence}" if longest else f"{fence}{shown}{fence}"

@@ -1,0 +1,78 @@
+"""Incidents and the catalogue as plain data, for `--json` and for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from clawback.model import Incident, Phase, ReceiptState
+from clawback.reports.facts import draw
+from clawback.reports.times import receipts, times_ms
+
+if TYPE_CHECKING:
+    from clawback.catalog import Catalog
+
+__all__ = ["catalogue", "phases", "record", "summarise"]
+
+
+def summarise(incident: Incident) -> dict[str, Any]:
+    """One incident in a line."""
+    return {
+        "id": incident.id,
+        "agent": incident.agent,
+        "instance": incident.instance,
+        "severity": incident.severity.name.lower(),
+        "status": incident.status.value,
+        "phase": incident.phase.value,
+        "orchestration": incident.orchestration.value,
+        "playbook": incident.playbook,
+        "drill": incident.drill,
+        "opened_ns": incident.opened_ns,
+        "closed_ns": incident.closed_ns,
+        "findings": len(incident.findings),
+        "receipts": len(incident.receipts),
+    }
+
+
+def phases(incident: Incident) -> list[dict[str, Any]]:
+    """The phases that were entered, each with its CSF 2.0 function and how many of its steps were verified."""
+    entered = {entry.phase for entry in incident.timeline} | {receipt.phase for receipt in incident.receipts}
+    made = {phase: [x for x in incident.receipts if x.phase is phase] for phase in Phase if phase in entered}
+    return [
+        {
+            "phase": phase.value,
+            "csf": phase.csf,
+            "steps": len(found),
+            "verified": sum(x.state is ReceiptState.VERIFIED for x in found),
+        }
+        for phase, found in made.items()
+    ]
+
+
+def record(incident: Incident) -> dict[str, Any]:
+    """The whole incident: summary, times, phases, findings, receipts, timeline, artefacts."""
+    facts = draw(incident)
+    return {
+        **summarise(incident),
+        "incident": incident.id,
+        "times_ms": times_ms(incident),
+        "phases": phases(incident),
+        "findings": list(incident.findings),
+        "receipts": receipts(incident),
+        "timeline": list(facts.timeline),
+        "artefacts": dict(facts.artefacts),
+    }
+
+
+def _rows(units: Mapping[str, Any], about: str) -> list[dict[str, str]]:
+    return [{"id": name, "summary": getattr(unit, about)} for name, unit in units.items()]
+
+
+def catalogue(found: Catalog) -> dict[str, list[dict[str, str]]]:
+    """Every unit by kind, as `{id, summary}`."""
+    return {
+        "actions": _rows(found.actions, "summary"),
+        "detectors": _rows(found.detectors, "title"),
+        "playbooks": _rows(found.playbooks, "title"),
+        "runbooks": _rows(found.runbooks, "title"),
+    }

@@ -1,0 +1,308 @@
+"""A world in memory that holds state as the real one does, and that tests can make lie."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from clawback.errors import NotFound, Refused, Unreachable
+from clawback.model import (
+    AgentInfo,
+    AgentState,
+    Attempt,
+    AttemptResult,
+    CredentialRef,
+    Decision,
+    Enforcement,
+    EvidenceBundle,
+    Hold,
+    LaunchSpec,
+    Level,
+    LevelResult,
+    PolicyVersion,
+)
+from clawback.world import World
+
+GOOD = "allow: [api.internal]\n"
+WIDE = "allow: ['*.example']\n"
+
+TOKEN = CredentialRef(kind="vault-token", name="vault-token", identifiers={"accessor": "acc-1", "policies": "support"})
+
+
+class MemoryCore:
+    """One host. `enforced` is the truth about each agent; `lies` are levels that `contain` claims and does not make."""
+
+    def __init__(self, folder: Path, policies: MemoryPolicies, secrets: MemorySecrets) -> None:
+        self.folder, self.policies, self.secrets = folder, policies, secrets
+        self.known: dict[str, AgentInfo] = {}
+        self.enforced: dict[str, dict[Level, Enforcement]] = {}
+        self.lies: set[Level] = set()
+        self.observed: dict[Level, LevelResult] = {}
+        self.open_calls: set[tuple[str, str]] = set()
+        self.weaker_after_relaunch = False
+        self.down = False
+        self.calls: list[str] = []
+
+    def _ask(self, call: str) -> None:
+        if self.down:
+            raise Unreachable("the core does not answer")
+        self.calls.append(call)
+
+    def agents(self) -> tuple[AgentInfo, ...]:
+        self._ask("agents")
+        return tuple(self.known.values())
+
+    def agent(self, agent: str) -> AgentInfo:
+        self._ask("agent")
+        if agent not in self.known:
+            raise NotFound(f"no agent {agent}")
+        return self.known[agent]
+
+    def launch(self, spec: LaunchSpec) -> AgentInfo:
+        self._ask("launch")
+        info = AgentInfo(
+            agent=spec.agent,
+            instance=f"i{len(self.known) + 1}",
+            state=AgentState.RUNNING,
+            pid=4242,
+            command=spec.command,
+            policy=spec.policy,
+            policy_version=spec.policy_version,
+            started_ns=time.time_ns(),
+            layers={"network": Enforcement.FULL, "landlock": Enforcement.FULL},
+            credentials=spec.credentials,
+            tenant=spec.tenant,
+            team=spec.team,
+        )
+        self.known[spec.agent] = info
+        self.enforced[spec.agent] = {}
+        return info
+
+    def _result(self, agent: str, level: Level) -> LevelResult:
+        if level in self.observed:
+            return self.observed[level]
+        found = self.enforced[agent].get(level, Enforcement.NONE)
+        return LevelResult(level=level, enforcement=found, observed=f"{level.word} seen {found}", at_ns=time.time_ns())
+
+    def contain(
+        self, agent: str, level: Level, *, instance: str = "", reason: str, by: str, incident: str = ""
+    ) -> LevelResult:
+        self._ask(f"contain {level.word}")
+        info = self.known[agent]
+        if instance and instance != info.instance:
+            raise Refused(f"{agent} is instance {info.instance}")
+        levels = {*(info.hold.levels if info.hold else ()), level}
+        hold = Hold(agent=agent, levels=tuple(sorted(levels)), reason=reason, by=by, incident=incident)
+        self.known[agent] = replace(info, hold=hold)
+        if level in self.lies:
+            return LevelResult(level=level, enforcement=Enforcement.FULL, observed="done, believe me")
+        self.enforced[agent][level] = Enforcement.FULL
+        if level is Level.STOP:
+            self.known[agent] = replace(self.known[agent], state=AgentState.EXITED, exit_status=-9)
+        return self._result(agent, level)
+
+    def probe(self, agent: str, level: Level) -> LevelResult:
+        self._ask(f"probe {level.word}")
+        return self._result(agent, level)
+
+    def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
+        self._ask("release")
+        info = self.known[agent]
+        held = info.hold.levels if info.hold else ()
+        wanted = tuple(levels) or held
+        left = tuple(level for level in held if level not in wanted)
+        self.known[agent] = replace(info, hold=replace(info.hold, levels=left) if info.hold and left else None)
+        for level in wanted:
+            if level < Level.SEAL and level not in self.lies:
+                self.enforced[agent].pop(level, None)
+        return tuple(self._result(agent, level) for level in wanted)
+
+    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
+        self._ask("relaunch")
+        info = self.known[agent]
+        if info.hold:
+            raise Refused(f"{agent} is held")
+        layers = dict.fromkeys(info.layers, Enforcement.PARTIAL) if self.weaker_after_relaunch else info.layers
+        self.known[agent] = replace(
+            info,
+            instance=info.instance + "r",
+            state=AgentState.RUNNING,
+            exit_status=None,
+            policy_version=policy_version,
+            layers=layers,
+            credentials=self.secrets.refs(agent),
+        )
+        self.enforced[agent] = {}
+        return self.known[agent]
+
+    def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
+        self._ask("attempt")
+        return tuple(
+            AttemptResult(attempt=x, denied=(x.kind, x.target) not in self.open_calls, detail="EACCES")
+            for x in attempts
+        )
+
+    def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
+        self._ask("evidence")
+        folder = self.folder / incident
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "processes.json").write_text("[]")
+        (folder / "output.log").write_text("hello\n")
+        files = [
+            {"path": x.name, "sha256": sha256(x.read_bytes()).hexdigest(), "bytes": x.stat().st_size}
+            for x in sorted(folder.glob("*.*"))
+            if x.name != "manifest.json"
+        ]
+        manifest = folder / "manifest.json"
+        manifest.write_text(json.dumps({"files": files}))
+        return EvidenceBundle(
+            folder=str(folder),
+            manifest="manifest.json",
+            sha256=sha256(manifest.read_bytes()).hexdigest(),
+            files=len(files),
+            bytes=sum(int(x["bytes"]) for x in files),
+        )
+
+
+class MemoryPolicies:
+    """A version store; `stuck` makes restore record a version that the engine does not take up."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[tuple[PolicyVersion, str]]] = {}
+        self.deciding: dict[str, int] = {}
+        self.stuck = False
+
+    def _at(self, policy: str, version: int) -> tuple[PolicyVersion, str]:
+        for found in self.texts.get(policy, []):
+            if found[0].version == version:
+                return found
+        raise NotFound(f"no version {version} of {policy}")
+
+    def versions(self, policy: str) -> tuple[PolicyVersion, ...]:
+        if policy not in self.texts:
+            raise NotFound(f"no policy {policy}")
+        return tuple(version for version, _ in self.texts[policy])
+
+    def read(self, policy: str, version: int) -> str:
+        return self._at(policy, version)[1]
+
+    def active(self, policy: str) -> PolicyVersion:
+        return self._at(policy, self.deciding.get(policy, 0))[0]
+
+    def put(
+        self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False, incident: str = ""
+    ) -> PolicyVersion:
+        before = self.texts.setdefault(policy, [])
+        old = before[-1][1] if before else ""
+        new = PolicyVersion(
+            policy=policy,
+            version=len(before) + 1,
+            sha256=sha256(text.encode()).hexdigest(),
+            author=author,
+            reason=reason,
+            created_ns=time.time_ns(),
+            known_good=known_good,
+            incident=incident,
+            diff="".join(difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True))),
+        )
+        before.append((new, text))
+        if not self.stuck:
+            self.deciding[policy] = new.version
+        return new
+
+    def mark_known_good(self, policy: str, version: int, *, author: str) -> PolicyVersion:
+        index = version - 1
+        marked = replace(self.texts[policy][index][0], known_good=True)
+        self.texts[policy][index] = (marked, self.texts[policy][index][1])
+        return marked
+
+    def restore(self, policy: str, version: int, *, author: str, reason: str, incident: str = "") -> PolicyVersion:
+        text = self.read(policy, version)
+        if self.active(policy).sha256 == sha256(text.encode()).hexdigest():
+            return self.active(policy)
+        return self.put(policy, text, author=author, reason=reason, incident=incident)
+
+    def decide(self, policy: str, attempt: Attempt) -> Decision:
+        active = self.active(policy)
+        return Decision(allowed=False, rule="", reason="default", policy=policy, policy_version=active.version)
+
+
+class MemorySecrets:
+    """Current values and what identifies them."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, dict[str, tuple[CredentialRef, str]]] = {}
+        self.next: dict[tuple[str, str], tuple[CredentialRef, str]] = {}
+        self.before: dict[tuple[str, str], str] = {}
+
+    def current(self, agent: str, name: str) -> str:
+        return self.held[agent][name][1]
+
+    def old(self, agent: str, name: str) -> str | None:
+        return self.before.get((agent, name))
+
+    def staged(self, agent: str, name: str) -> str | None:
+        found = self.next.get((agent, name))
+        return found[1] if found else None
+
+    def put(self, agent: str, ref: CredentialRef, value: str) -> None:
+        self.held.setdefault(agent, {})[ref.name] = (ref, value)
+
+    def stage(self, agent: str, ref: CredentialRef, value: str) -> None:
+        self.next[agent, ref.name] = (ref, value)
+
+    def promote(self, agent: str, name: str) -> None:
+        if staged := self.next.pop((agent, name), None):
+            self.before[agent, name] = self.current(agent, name)
+            self.held[agent][name] = staged
+
+    def discard(self, agent: str, name: str) -> None:
+        self.before.pop((agent, name), None)
+
+    def refs(self, agent: str) -> tuple[CredentialRef, ...]:
+        return tuple(ref for ref, _ in self.held.get(agent, {}).values())
+
+
+class MemoryTickets:
+    """Tickets; `loses` makes a write vanish."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, dict[str, str]] = {}
+        self.loses = False
+
+    def write(self, incident: str, *, markdown: str, jira: str) -> dict[str, str]:
+        if not self.loses:
+            self.texts[incident] = {"markdown": markdown, "jira": jira}
+        return {"markdown": f"{incident}.md", "jira": f"{incident}.json"}
+
+    def read(self, incident: str) -> dict[str, str]:
+        return self.texts.get(incident, {})
+
+
+class MemoryWorld:
+    """All of it, with one agent `a` that runs under a widened policy and holds one Vault token."""
+
+    def __init__(self, folder: Path) -> None:
+        self.policies, self.secrets, self.tickets = MemoryPolicies(), MemorySecrets(), MemoryTickets()
+        self.core = MemoryCore(folder, self.policies, self.secrets)
+        self.policies.put("support", GOOD, author="soc", reason="reviewed", known_good=True)
+        self.policies.put("support", WIDE, author="dev", reason="quick fix")
+        self.secrets.put("a", TOKEN, "hvs.never-in-a-record-0123456789")
+        self.core.launch(
+            LaunchSpec(
+                agent="a",
+                command=("python3", "agent.py", "--goal", "answer tickets"),
+                policy="support",
+                policy_version=2,
+                policy_text=WIDE,
+                credentials=(TOKEN,),
+                tenant="acme",
+                team="support",
+            )
+        )
+        self.world = World(core=self.core, policies=self.policies, secrets=self.secrets, tickets=self.tickets)

@@ -1,0 +1,197 @@
+"""The ladder's actions: what they claim is what a probe saw, whatever applying answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clawback.actions import agent_freeze, agent_isolate, agent_release, agent_restrict, agent_seal, agent_stop
+from clawback.errors import Refused, Unreachable
+from clawback.model import Enforcement, Level, LevelResult, ReceiptState
+
+LADDER = [
+    (agent_freeze.ACTION, Level.FREEZE),
+    (agent_isolate.ACTION, Level.ISOLATE),
+    (agent_restrict.ACTION, Level.RESTRICT),
+    (agent_seal.ACTION, Level.SEAL),
+]
+UNDOABLE = LADDER[:3]
+
+
+@pytest.mark.parametrize(("action", "level"), LADDER)
+def test_a_level_that_was_seen_is_verified(drive: Any, there: Any, action: Any, level: Level) -> None:
+    seen = drive(action, agent="a", instance="i1", reason="rogue").run()
+    assert (seen.verified, seen.enforcement) == (True, Enforcement.FULL)
+    assert level.word in seen.proof
+    assert there.core.known["a"].hold.incident == "INC-1"
+
+
+@pytest.mark.parametrize(("action", "level"), LADDER)
+def test_a_core_that_lies_is_not_believed(drive: Any, there: Any, action: Any, level: Level) -> None:
+    there.core.lies.add(level)
+    seen = drive(action, agent="a", instance="i1", reason="rogue").run()
+    assert (seen.verified, seen.enforcement) == (False, Enforcement.NONE)
+
+
+@pytest.mark.parametrize(("action", "level"), LADDER)
+def test_twice_is_once(drive: Any, there: Any, action: Any, level: Level) -> None:
+    step = drive(action, agent="a", instance="i1", reason="rogue")
+    step.run()
+    before = dict(there.core.enforced["a"])
+    assert step.run().verified
+    assert there.core.enforced["a"] == before
+
+
+@pytest.mark.parametrize(("action", "level"), LADDER)
+def test_planning_touches_nothing(drive: Any, there: Any, action: Any, level: Level) -> None:
+    step = drive(action, agent="a", instance="i1", reason="rogue")
+    plan = action.plan(step.context, step.params)
+    assert plan.changes
+    assert there.core.enforced["a"] == {}
+    assert there.core.known["a"].hold is None
+
+
+@pytest.mark.parametrize(("action", "level"), UNDOABLE)
+def test_revert_undoes_and_sees_it_undone(drive: Any, there: Any, action: Any, level: Level) -> None:
+    step = drive(action, agent="a", instance="i1", reason="rogue")
+    step.run()
+    assert step.revert().verified
+    assert there.core.known["a"].hold is None
+
+
+@pytest.mark.parametrize(("action", "level"), UNDOABLE)
+def test_revert_leaves_a_hold_that_was_there_before(drive: Any, there: Any, action: Any, level: Level) -> None:
+    there.core.contain("a", level, reason="an analyst's", by="analyst")
+    step = drive(action, agent="a", instance="i1", reason="rogue")
+    step.run()
+    undone = step.revert()
+    assert undone.verified
+    assert "before this incident" in undone.proof
+    assert level in there.core.known["a"].hold.levels
+
+
+@pytest.mark.parametrize(("action", "level"), UNDOABLE)
+def test_a_release_that_did_nothing_is_not_a_revert(drive: Any, there: Any, action: Any, level: Level) -> None:
+    step = drive(action, agent="a", instance="i1", reason="rogue")
+    step.run()
+    there.core.lies.add(level)
+    assert not step.revert().verified
+
+
+def test_another_instance_is_refused(drive: Any) -> None:
+    with pytest.raises(Refused):
+        drive(agent_freeze.ACTION, agent="a", instance="other", reason="rogue").run()
+
+
+def test_a_new_instance_is_not_taken_for_the_one_that_was_frozen(drive: Any, there: Any) -> None:
+    step = drive(agent_freeze.ACTION, agent="a", instance="i1", reason="rogue")
+    step.run()
+    there.core.known["a"] = replace(there.core.known["a"], instance="i2")
+    seen = step.verify()
+    assert not seen.verified
+    assert "i2" in seen.proof
+
+
+def test_what_no_hold_orders_is_not_verified(drive: Any, there: Any) -> None:
+    step = drive(agent_freeze.ACTION, agent="a", instance="i1", reason="rogue")
+    step.run()
+    there.core.known["a"] = replace(there.core.known["a"], hold=None)
+    assert not step.verify().verified
+
+
+@pytest.mark.parametrize(
+    ("observed", "verified"),
+    [
+        ("4 of 4 processes stopped", True),
+        ("3 of 4 processes stopped", False),
+        ("stopped", False),
+        ("0 of 0 processes", False),
+    ],
+)
+def test_a_partial_freeze_counts_only_if_every_process_was_counted(
+    drive: Any, there: Any, observed: str, verified: bool
+) -> None:
+    there.core.observed[Level.FREEZE] = LevelResult(
+        level=Level.FREEZE, enforcement=Enforcement.PARTIAL, observed=observed, missing=("cgroup freezer",)
+    )
+    seen = drive(agent_freeze.ACTION, agent="a", instance="i1", reason="rogue").run()
+    assert (seen.verified, seen.enforcement) == (verified, Enforcement.PARTIAL)
+    assert "cgroup freezer" in seen.proof
+
+
+@pytest.mark.parametrize(("require", "verified"), [("full", False), ("partial", True)])
+def test_the_caller_says_whether_a_partial_level_will_do(drive: Any, there: Any, require: str, verified: bool) -> None:
+    there.core.observed[Level.RESTRICT] = LevelResult(
+        level=Level.RESTRICT, enforcement=Enforcement.PARTIAL, observed="opens refused", missing=("limits",)
+    )
+    seen = drive(agent_restrict.ACTION, agent="a", reason="rogue", require=require).run()
+    assert (seen.verified, seen.enforcement) == (verified, Enforcement.PARTIAL)
+    assert "not enforced: limits" in seen.proof
+
+
+def test_a_core_that_is_away_is_unreachable_not_failed(drive: Any, there: Any) -> None:
+    there.core.down = True
+    with pytest.raises(Unreachable):
+        drive(agent_freeze.ACTION, agent="a", reason="rogue").run()
+
+
+def test_stop_refuses_without_evidence_of_this_instance(
+    drive: Any, there: Any, make_incident: Any, make_receipt: Any
+) -> None:
+    with pytest.raises(Refused):
+        drive(agent_stop.ACTION, agent="a", instance="i1", reason="rogue").run()
+    for unusable in (
+        make_receipt("evidence.collect", state=ReceiptState.UNVERIFIED, outcome={"instance": "i1"}),
+        make_receipt("evidence.collect", outcome={"instance": "i0"}),
+        make_receipt("evidence.collect", params={"agent": "b"}, outcome={"instance": "i1"}),
+    ):
+        with pytest.raises(Refused):
+            drive(agent_stop.ACTION, on=make_incident(receipts=(unusable,)), agent="a", instance="i1", reason="x").run()
+    assert Level.STOP not in there.core.enforced["a"]
+
+
+def test_stop_goes_on_evidence_or_on_a_stated_reason(drive: Any, make_incident: Any, make_receipt: Any) -> None:
+    held = make_incident(receipts=(make_receipt("evidence.collect", outcome={"instance": "i1", "sha256": "ab"}),))
+    assert drive(agent_stop.ACTION, on=held, agent="a", instance="i1", reason="rogue").run().verified
+    seen = drive(agent_stop.ACTION, agent="a", reason="rogue", without_evidence="it is wiping the disk").run()
+    assert seen.verified
+    assert "it is wiping the disk" in seen.proof
+
+
+def test_release_says_what_stays(drive: Any, there: Any) -> None:
+    for level in (Level.FREEZE, Level.ISOLATE, Level.SEAL):
+        there.core.contain("a", level, reason="x", by="y")
+    seen = drive(agent_release.ACTION, agent="a", reason="done").run()
+    assert (seen.verified, seen.enforcement) == (True, Enforcement.PARTIAL)
+    assert "stays enforced until a relaunch: seal" in seen.proof
+
+
+def test_release_is_not_claimed_while_the_agent_is_still_frozen(drive: Any, there: Any) -> None:
+    there.core.contain("a", Level.FREEZE, reason="x", by="y")
+    there.core.lies.add(Level.FREEZE)
+    seen = drive(agent_release.ACTION, agent="a", reason="done").run()
+    assert not seen.verified
+
+
+def test_release_of_some_levels_keeps_the_others(drive: Any, there: Any) -> None:
+    for level in (Level.FREEZE, Level.ISOLATE):
+        there.core.contain("a", level, reason="x", by="y")
+    assert drive(agent_release.ACTION, agent="a", reason="watch it", levels=["freeze"]).run().verified
+    assert there.core.known["a"].hold.levels == (Level.ISOLATE,)
+
+
+def test_a_release_is_reverted_by_containing_again(drive: Any, there: Any) -> None:
+    for level in (Level.ISOLATE, Level.FREEZE):
+        there.core.contain("a", level, reason="x", by="y")
+    step = drive(agent_release.ACTION, agent="a", reason="done")
+    step.run()
+    there.core.calls.clear()
+    assert step.revert().verified
+    assert [call for call in there.core.calls if call.startswith("contain")] == ["contain freeze", "contain isolate"]
+
+
+def test_release_refuses_a_level_that_is_none() -> None:
+    with pytest.raises(ValueError, match="no such level"):
+        agent_release.ACTION.params(agent="a", reason="x", levels=["everything"])
