@@ -1,0 +1,48 @@
+# Everything happens in .venv/ of this checkout. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint test demo bench wheel system-packages clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## make .venv and install Clawback with what its demo and tests need
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python >= 3.11 is needed, $(PYTHON) is older" >&2; echo "hint: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module" >&2; echo "hint: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $(READY)
+
+lint: setup  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup  ## all tests, the quick ones first
+	$(BIN)/python -m pytest -m 'not kernel and not parts'
+	$(BIN)/python -m pytest -m 'kernel or parts'
+
+demo: setup  ## a rogue agent is detected, contained, cut off, restored
+	@$(BIN)/clawback demo
+
+bench: setup  ## measure; writes benches/results.json and prints a table
+	@$(BIN)/python -m benches
+
+wheel: setup  ## build the wheel into dist/
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --outdir dist . > build.log 2>&1 || { cat build.log; exit 1; }
+	@rm -f build.log; ls dist
+
+system-packages:  ## what Debian gives for the benches' peers (bubblewrap), as root
+	apt-get install --yes --no-install-recommends bubblewrap
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/clawback.egg-info

@@ -1,0 +1,99 @@
+"""`incidents`, `show`, `resume`, `ticket export`: the record, by way of the journal."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clawback.cli.app import app, settings
+from clawback.cli.output import console, print_json, table
+from clawback.errors import NotEnforced
+
+__all__: list[str] = []
+
+_JSON = Annotated[bool, typer.Option("--json", help="print JSON")]
+_INCIDENT = Annotated[str, typer.Argument(help="the incident's id, INC-…")]
+
+tickets = typer.Typer(no_args_is_help=True, help="Incident tickets.")
+app.add_typer(tickets, name="ticket")
+
+
+class _Format(StrEnum):
+    JIRA = "jira"
+    MARKDOWN = "markdown"
+
+
+@app.command()
+def incidents(*, as_json: _JSON = False) -> None:
+    """List the incidents, newest first."""
+    from clawback.journal import Journal
+    from clawback.reports.summary import summarise
+
+    found = [summarise(incident) for incident in Journal(settings().journal).incidents()]
+    found.sort(key=lambda row: row["opened_ns"], reverse=True)
+    if as_json:
+        print_json(found)
+        return
+    columns = ("id", "agent", "severity", "status", "phase", "orchestration", "playbook", "drill")
+    table(columns, ([row[column] for column in columns] for row in found), empty="no incidents")
+
+
+@app.command()
+def show(incident: _INCIDENT, *, as_json: _JSON = False) -> None:
+    """Show one incident: timeline, receipts, times."""
+    from clawback.journal import Journal
+    from clawback.reports.summary import record
+    from clawback.reports.timeline import render
+
+    found = Journal(settings().journal).incident(incident)
+    if as_json:
+        print_json(record(found))
+    else:
+        console.print(render(found))
+
+
+@app.command()
+def resume(
+    incident: Annotated[str | None, typer.Argument(help="one incident; all open ones where none is named")] = None,
+    *,
+    as_json: _JSON = False,
+) -> None:
+    """Finish what was cut off, failed or pending in open incidents, repeating nothing that was verified."""
+    from clawback.connectors.assemble import assemble
+    from clawback.journal import Journal
+    from clawback.model import IncidentStatus
+    from clawback.response import resume_all
+
+    chosen = settings()
+    journal = Journal(chosen.journal)
+    ended = resume_all(journal, lambda: assemble(chosen), only=incident)
+    rows = [(found.id, found.agent, found.status.value, found.phase.value) for found in ended]
+    if as_json:
+        print_json(ended)
+    else:
+        table(("id", "agent", "status", "phase"), rows, empty="nothing to resume")
+    still = [found.id for found in ended if found.status is not IncidentStatus.CLOSED]
+    if still:
+        raise NotEnforced(f"still open: {', '.join(still)}", hint=f"clawback show {still[0]}")
+
+
+@tickets.command("export")
+def export(
+    incident: _INCIDENT,
+    form: Annotated[_Format, typer.Option("--format", help="what to write")] = _Format.MARKDOWN,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="a file; default: stdout")] = None,
+) -> None:
+    """Write an incident's ticket as Markdown, or as JSON for Jira Cloud's REST v3 `POST /issue`."""
+    from clawback.journal import Journal
+    from clawback.reports.ticket import jira, markdown
+
+    found = Journal(settings().journal).incident(incident)
+    text = markdown(found) if form is _Format.MARKDOWN else jira(found)
+    if output is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    else:
+        output.write_text(text, encoding="utf-8")

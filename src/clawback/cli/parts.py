@@ -1,0 +1,62 @@
+"""`up`, `core`, `gateway`, `watch`: the processes of a host, together or one by one."""
+
+from __future__ import annotations
+
+from clawback.cli.app import app, config_file, settings
+from clawback.cli.output import console, safe
+
+__all__: list[str] = []
+
+
+@app.command()
+def core() -> None:
+    """Run the enforcement core: sandboxes and quarantine. As root, or rootless with less."""
+    from clawback.enforcement.core.main import serve
+
+    chosen = settings()
+    serve(
+        chosen.state,
+        cgroup=chosen.core.cgroup,
+        uid_base=chosen.core.uid_base,
+        allow=dict(chosen.core.allow),
+        canaries=chosen.core.canaries,
+        landlock_audit=chosen.core.landlock_audit,
+        heartbeat_seconds=chosen.core.heartbeat_seconds,
+    )
+
+
+@app.command()
+def gateway() -> None:
+    """Run the egress gateway: the agents' only way out."""
+    from clawback.enforcement.gateway.main import serve
+
+    chosen = settings()
+    serve(
+        chosen.state,
+        uid=chosen.gateway.uid,
+        resolve=dict(chosen.gateway.resolve),
+        allow_private=chosen.gateway.allow_private,
+        peers=(),
+    )
+
+
+@app.command()
+def watch() -> None:
+    """Run the detectors over the telemetry; contain, open incidents, start playbooks."""
+    from clawback.connectors.assemble import assemble
+    from clawback.watch.main import watch as run
+
+    chosen = settings()
+    run(chosen, lambda: assemble(chosen), config_file=config_file())
+
+
+@app.command()
+def up() -> None:
+    """Run all of them on this machine, with an embedded Prefect server, until interrupted."""
+    from clawback.services.stack import Stack
+
+    chosen = settings()
+    with Stack(chosen, config_file=config_file()) as stack:
+        for line in stack.describe():
+            console.print(safe(line, 400))
+        stack.wait()

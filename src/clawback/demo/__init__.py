@@ -1,0 +1,5 @@
+"""The demo: one drill, shown as it happens."""
+
+from clawback.demo.show import run
+
+__all__ = ["run"]

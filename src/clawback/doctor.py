@@ -1,0 +1,58 @@
+"""What this host can do and which parts answer: the kernel's features, then the processes and the issuers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clawback.config import Settings
+from clawback.enforcement.core.client import CoreClient
+from clawback.enforcement.features import Feature, probe
+from clawback.enforcement.gateway.client import GatewayClient
+from clawback.errors import ClawbackError
+
+__all__ = ["examine"]
+
+
+def _part(name: str, ask: Callable[[], str], lost: str, fix: str) -> Feature:
+    try:
+        found, ok = ask(), True
+    except ClawbackError as error:
+        found, ok = error.message, False
+    return Feature(name=name, ok=ok, found=found, lost=lost, fix="" if ok else fix)
+
+
+def _core(settings: Settings) -> str:
+    CoreClient(settings.core_socket).health()
+    return f"answers at {settings.core_socket}"
+
+
+def _gateway(settings: Settings) -> str:
+    GatewayClient(settings.gateway_socket).health()
+    return f"answers at {settings.gateway_socket}"
+
+
+def _journal(settings: Settings) -> str:
+    from clawback.journal import Journal
+
+    count = len(Journal(settings.journal).incidents())
+    return f"{count} incidents"
+
+
+def _vault(settings: Settings) -> str:
+    from clawback.connectors.assemble import assemble
+
+    if settings.vault is None:
+        return "not configured"
+    assemble(settings).vault.token_find({"clawback": "doctor"})
+    return f"answers at {settings.vault.address}"
+
+
+def examine(settings: Settings) -> tuple[Feature, ...]:
+    """Every check; nothing is changed. Call it before the process has threads."""
+    return (
+        *probe(),
+        _part("core", lambda: _core(settings), "nothing can be launched or contained", "clawback up, or clawback core"),
+        _part("gateway", lambda: _gateway(settings), "agents have no way out", "clawback up, or clawback gateway"),
+        _part("journal", lambda: _journal(settings), "no incident can be recorded", "check journal_url"),
+        _part("vault", lambda: _vault(settings), "Vault tokens are not rotated", "check vault.address and its token"),
+    )

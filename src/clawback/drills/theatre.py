@@ -1,0 +1,281 @@
+"""Run one drill in this process's own network namespace, and tell what happens as JSON lines on stdout.
+
+    python -m clawback.drills.theatre DRILL-FOLDER STATE HOST-NETWORK
+
+Started by `clawback.drills.rehearse`, which made the namespace. Everything that an incident would meet in earnest runs
+here as its own process, by the production code: the core, the gateway, watch, Prefect's server, and, as issuers of the
+agent's credentials, OpenBao and ministack. Only the schedule is ours.
+
+Lines: `{"stage": text, "ms"}` while it sets up, `{"at_ms", "phase", "what", "detail"}` as the incident goes, and last
+one `{"outcome": …}` or `{"error": …, "hint": …}`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import shutil
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clawback import config, log
+from clawback.connectors.assemble import assemble
+from clawback.drills.declaration import Drill, load
+from clawback.drills.provision import Issued, provision
+from clawback.drills.surroundings import Sink, loopback_up
+from clawback.errors import ClawbackError, NotEnforced, NotFound
+from clawback.journal import Journal
+from clawback.model import Incident, IncidentStatus, LaunchSpec, Level
+from clawback.reports.summary import record
+from clawback.reports.times import first_event_ns
+from clawback.services.ministack import Ministack
+from clawback.services.openbao import OpenBao
+from clawback.services.stack import Stack
+from clawback.world import World
+
+__all__: list[str] = []
+
+ROUNDS_BEFORE = 10
+_SETUP_SECONDS = 60.0
+_POLL_SECONDS = 0.01
+
+
+def _tell(**line: Any) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+class _Counters:
+    """What the agent says of itself in shared memory: rounds of work, bytes uploaded, its last instruction's time."""
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(bytes(24))
+        path.chmod(0o666)  # the agent's own user, whichever the core gives it, writes here
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 24)
+
+    def read(self) -> tuple[int, int, int]:
+        """(rounds, bytes uploaded, monotonic ns of the last instruction)."""
+        rounds, uploaded, last = struct.unpack_from("<QQQ", self._map)
+        return int(rounds), int(uploaded), int(last)
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    _tell(stage=name, ms=round((time.monotonic() - began) * 1e3))
+
+
+def _until(what: str, seconds: float, seen: Any) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := seen()):
+        if time.monotonic() > deadline:
+            raise NotEnforced(
+                f"the drill waited {seconds:g} s for {what} in vain", hint="see the logs that --keep keeps"
+            )
+        time.sleep(_POLL_SECONDS)
+    return found
+
+
+class _Theatre:
+    def __init__(self, drill: Drill, state: Path, host_network: Path) -> None:
+        self.drill, self.state, self.host_network = drill, state, host_network
+        self.shared = state / "shared"
+        for folder in ("inbox", "work"):
+            (self.shared / folder).mkdir(parents=True)
+        (self.shared / "work").chmod(0o777)
+        self.counters = _Counters(self.shared / "work" / "counters")
+
+    # -- setting up ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        with ExitStack() as running:
+            with _stage("private network, with a sink in another"):
+                loopback_up()
+                sink = running.enter_context(Sink(self.state))
+            with _stage("OpenBao"):
+                bao = running.enter_context(OpenBao(self.state / "openbao"))
+            with _stage("ministack (AWS IAM, enforced)"):
+                aws = running.enter_context(Ministack(self.state / "ministack"))
+            settings, file = self._settings(bao, aws)
+            with _stage("core, gateway, watch and Prefect's server"):
+                stack = running.enter_context(Stack(settings, config_file=file, host_network=self.host_network))
+            for line in stack.describe():
+                _tell(stage=f"  {line}", ms=None)
+            world = assemble(settings)
+            running.callback(self._clear, world)
+            with _stage("credentials issued, policy version 1 marked known-good, agent launched"):
+                issued = provision(self.drill.agent.id, bao, aws, world.secrets)
+                instance = self._launch(world, issued, bao, aws)
+            with _stage(f"the agent worked normally, {ROUNDS_BEFORE} rounds"):
+                _until("the agent's normal work", _SETUP_SECONDS, lambda: self.counters.read()[0] >= ROUNDS_BEFORE)
+            return self._rehearse(settings, world, sink, instance)
+
+    def _settings(self, bao: OpenBao, aws: Ministack) -> tuple[config.Settings, Path]:
+        file = self.state / "clawback.yaml"
+        file.write_text(
+            yaml.safe_dump(
+                {
+                    "state": str(self.state),
+                    "drill": True,
+                    "core": {"cgroup": f"clawback-drill-{self.state.name}"},
+                    "gateway": {
+                        "resolve": {
+                            "vault.internal": "127.0.0.1",
+                            "aws.internal": "127.0.0.1",
+                            self.drill.world.sink: Sink.address,
+                        },
+                        "allow_private": ["127.0.0.1/32", f"{Sink.address}/32"],
+                    },
+                    "vault": {"address": bao.address, "token_file": str(bao.token_file)},
+                    "aws": {
+                        "region": aws.region,
+                        "endpoint_url": aws.endpoint_url,
+                        "credentials_file": str(aws.credentials_file),
+                    },
+                }
+            )
+        )
+        return config.load(file), file
+
+    def _launch(self, world: World, issued: Issued, bao: OpenBao, aws: Ministack) -> str:
+        script, folder = self.drill.agent, self.drill.folder
+        text = (folder / script.policy).read_text()
+        version = world.policies.put(script.id, text, author="drill", reason="as reviewed", known_good=True)
+        info = world.core.launch(
+            LaunchSpec(
+                agent=script.id,
+                command=(
+                    sys.executable,
+                    str(folder / script.program),
+                    *("--shared", str(self.shared)),
+                    *("--vault", f"http://vault.internal:{bao.address.rpartition(':')[2]}"),
+                    *("--aws", f"http://aws.internal:{aws.endpoint_url.rpartition(':')[2]}"),
+                ),
+                policy=script.id,
+                policy_version=version.version,
+                policy_text=text,
+                workdir=str(self.shared),
+                readable=(str(folder), str(self.shared)),
+                writable=(str(self.shared / "work"),),
+                credentials=issued.credentials,
+                tenant=script.tenant,
+                team=script.team,
+                tags=("drill",),
+            )
+        )
+        return info.instance
+
+    # -- the incident --------------------------------------------------------------------------------------------------
+
+    def _rehearse(self, settings: config.Settings, world: World, sink: Sink, instance: str) -> dict[str, Any]:
+        script = self.drill.agent
+        if script.widened is not None:
+            world.policies.put(
+                script.id,
+                (self.drill.folder / script.widened).read_text(),
+                author="drill",
+                reason="partner export, unreviewed",
+            )
+            _tell(stage="the policy was widened, unreviewed, to version 2", ms=None)
+        _tell(stage="a ticket with instructions in it arrives", ms=None)
+        arriving = self.shared / "work" / "arriving"
+        shutil.copy(self.drill.folder / script.lure, arriving)
+        arriving.chmod(0o644)
+        arriving.rename(self.shared / "inbox" / script.lure)
+        journal = Journal(settings.journal)
+        deadline = time.monotonic() + self.drill.limits.seconds
+        incident = self._follow(journal, instance, deadline)
+        uploaded, received = self.counters.read()[1], sink.received
+        working = self._works_again(world, incident)
+        return self._outcome(incident, uploaded=uploaded, received=received, still=sink.received, working=working)
+
+    def _follow(self, journal: Journal, instance: str, deadline: float) -> Incident:
+        def ours() -> Incident | None:
+            return next((found for found in journal.incidents() if found.instance == instance), None)
+
+        incident: Incident = _until("an incident", deadline - time.monotonic(), ours)
+        told = 0
+        while True:
+            incident = journal.incident(incident.id)
+            zero = first_event_ns(incident)
+            for entry in incident.timeline[told:]:
+                _tell(at_ms=(entry.at_ns - zero) / 1e6, phase=entry.phase.value, what=entry.what, detail=entry.detail)
+            told = len(incident.timeline)
+            if incident.status is IncidentStatus.CLOSED or time.monotonic() > deadline:
+                return incident
+            time.sleep(_POLL_SECONDS)
+
+    def _works_again(self, world: World, incident: Incident) -> bool:
+        """The relaunched agent does its normal work with its new credentials."""
+        if incident.status is not IncidentStatus.CLOSED:
+            return False
+        try:
+            _until("the relaunched agent's work", 20, lambda: 0 < self.counters.read()[0] != self._rounds_stopped)
+        except NotEnforced:
+            return False
+        return world.core.agent(self.drill.agent.id).instance != incident.instance
+
+    @property
+    def _rounds_stopped(self) -> int:
+        return ROUNDS_BEFORE
+
+    def _outcome(
+        self, incident: Incident, *, uploaded: int, received: int, still: int, working: bool
+    ) -> dict[str, Any]:
+        data = record(incident)
+        expect = self.drill.expect
+        fired = {finding.detector for finding in incident.findings}
+        problems = [f"{name} did not fire" for name in expect.findings if name not in fired]
+        for action, state in expect.receipts.items():
+            states = [receipt.state.value for receipt in incident.receipts if receipt.action == action]
+            if not states:
+                problems.append(f"{action} was not run")
+            elif set(states) != {state}:
+                problems.append(f"{action} is {', '.join(states)}, not {state}")
+        if incident.status is not IncidentStatus.CLOSED:
+            problems.append(f"{incident.id} is still open")
+        if received == 0:
+            problems.append("the upload never reached the sink, so that stopping it proves nothing")
+        if still != received:
+            problems.append(f"the upload went on: {still - received} bytes more reached the sink")
+        if not working:
+            problems.append("the relaunched agent does not work")
+        return data | {
+            "upload": {"agent_sent": uploaded, "sink_received": still},
+            "working_again": working,
+            "problems": problems,
+        }
+
+    def _clear(self, world: World) -> None:
+        """End whatever agents are left, so that nothing outlives the drill."""
+        try:
+            for info in world.core.agents():
+                if info.exit_status is None:
+                    world.core.contain(info.agent, Level.STOP, reason="the drill is over", by="drill")
+        except NotFound:
+            return
+
+
+def main(folder: str, state: str, host_network: str) -> int:
+    """Run; the last line is the outcome."""
+    log.configure()
+    try:
+        drill = load(Path(folder).name, Path(folder).parent)
+        _tell(outcome=_Theatre(drill, Path(state), Path(host_network)).run())
+    except ClawbackError as error:
+        _tell(error=error.message, hint=error.hint)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""What a user sees of the command line when parts are missing or words are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TABLETOP = Path(__file__).parents[1] / "tabletop"
+
+
+def clawback(state: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CLAWBACK_")}
+    return subprocess.run(
+        [sys.executable, "-m", "clawback", "--state", str(state), *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=clean | environment,
+        cwd=state,
+    )
+
+
+def test_help_names_every_command(state):
+    said = clawback(state, "--help")
+    assert said.returncode == 0
+    for word in ["up", "core", "gateway", "watch", "demo", "run", "agents", "contain", "release", "incidents", "show", "resume", "replay", "drill", "ticket", "policy", "catalog", "doctor"]:
+        assert word in said.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("contain", "x", "--level", "freeze"),  # no reason
+        ("contain", "x", "--level", "melt", "--reason", "y"),
+        ("agents", "--no-such-flag"),
+        ("no-such-command",),
+        ("policy", "check", "no-such-file"),
+        ("run", "--policy", "no-such-file", "--", "true"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_a_hint(state, words):
+    said = clawback(state, *words)
+    assert said.returncode == 2, said
+    assert "error: " in said.stderr
+    assert "hint: " in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("agents",), ("contain", "x", "--level", "freeze", "--reason", "y"), ("policy", "list", "support")]
+)
+def test_a_missing_part_ends_with_3_and_says_which(state, words):
+    said = clawback(state, *words)
+    assert said.returncode == 3, said
+    assert said.stderr.startswith("error: ")
+    assert "hint: " in said.stderr
+
+
+def test_an_unknown_incident_ends_with_4(state):
+    assert clawback(state, "show", "INC-20260101-AAAAAA").returncode == 4
+
+
+def test_an_unknown_drill_ends_with_4(state):
+    assert clawback(state, "drill", "run", "no-such-drill").returncode == 4
+
+
+def test_an_unknown_setting_is_named_with_its_file(state):
+    (state / "clawback.yaml").write_text("core:\n  cgruop: x\n")
+    said = clawback(state, "agents")
+    assert said.returncode == 2
+    assert "core.cgruop" in said.stderr
+    assert "clawback.yaml" in said.stderr
+
+
+def test_policy_check_says_what_is_sound_and_what_is_not(state):
+    good = TABLETOP / "rogue-agent-exfiltration" / "policy.yaml"
+    bad = state / "bad.yaml"
+    bad.write_text(good.read_text().replace("maxMemory", "maxMemroy"))
+    said = clawback(state, "policy", "check", str(good), str(bad))
+    assert said.returncode == 2
+    assert "policy.yaml: sound" in said.stdout
+    assert "maxMemroy" in said.stderr
+    assert "bad.yaml:" in said.stderr
+    assert clawback(state, "policy", "check", str(good)).returncode == 0
+
+
+def test_catalog_is_json(state):
+    found = json.loads(clawback(state, "catalog", "--json").stdout)
+    assert {"agent.freeze", "agent.isolate"} <= {row["id"] for row in found["actions"]}
+    assert found["detectors"]
+    assert "contain-rogue-agent" in {row["id"] for row in found["playbooks"]}
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(state):
+    checks = json.loads(clawback(state, "doctor", "--json").stdout)
+    core = next(check for check in checks if check["name"] == "core")
+    assert not core["ok"]
+    assert core["fix"]
+    assert core["lost"]
+
+
+def test_drills_are_listed(state):
+    listed = json.loads(clawback(state, "drill", "list", "--json").stdout)
+    assert "rogue-agent-exfiltration" in {row["name"] for row in listed}

@@ -1,0 +1,78 @@
+"""What all tests share: short state folders, and a check that nothing outlives the run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PR_SET_CHILD_SUBREAPER = 36
+# What a test starts and leaves becomes this process's child, however often it forked, and is seen below.
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _cgroups() -> set[str]:
+    found: set[str] = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" - ")
+        if fields[1].split()[0] in ("cgroup", "cgroup2"):
+            root = Path(fields[0].split()[4])
+            found |= {str(path) for path in root.glob("clawback*") if path.is_dir()}
+    return found
+
+
+def _namespaces() -> set[str]:
+    return {str(path) for path in Path("/run/netns").glob("*")} if Path("/run/netns").is_dir() else set()
+
+
+def _mounts() -> set[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {line.split()[4] for line in lines if "clawback" in line.lower()}
+
+
+def _processes() -> set[str]:
+    """All living descendants of this process."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue
+        if state != "Z":
+            parents[int(folder.name)], names[int(folder.name)] = int(parent), name
+    ours = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return {f"{pid} {names[pid][:100]}" for pid in ours - {os.getpid()}}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails the run if a process, cgroup, mount or named network namespace of it is still there at its end."""
+    before = (_cgroups(), _mounts(), _namespaces())
+    yield
+    left = {
+        "cgroups": _cgroups() - before[0],
+        "mounts": _mounts() - before[1],
+        "network namespaces": _namespaces() - before[2],
+        "processes": _processes(),
+    }
+    assert not any(left.values()), f"left behind: { {kind: sorted(names) for kind, names in left.items() if names} }"
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """An empty state folder with a path short enough for Unix sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
