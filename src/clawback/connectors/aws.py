@@ -100,6 +100,15 @@ class AwsConnector:
             key = self._iam.create_access_key(UserName=user)["AccessKey"]
         return key["AccessKeyId"], key["SecretAccessKey"]
 
+    def access_key_last_used(self, access_key_id: str) -> dict[str, str]:
+        """When and where a key was last used, as AWS recorded it."""
+        with _asking("iam:GetAccessKeyLastUsed"):
+            used = self._iam.get_access_key_last_used(AccessKeyId=access_key_id).get("AccessKeyLastUsed", {})
+        date = used.get("LastUsedDate")
+        if date is None:
+            return {}
+        return {"service": used.get("ServiceName", ""), "region": used.get("Region", ""), "date": date.isoformat()}
+
     def access_key_activate(self, user: str, access_key_id: str) -> None:
         """Set Active."""
         with _asking("iam:UpdateAccessKey"):

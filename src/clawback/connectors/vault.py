@@ -91,23 +91,21 @@ class VaultConnector:
         role: str = "",
         period: str = "",
         explicit_max_ttl: str = "",
+        num_uses: int = 0,
         renewable: bool = True,
         orphan: bool = False,
-        display_name: str = "",
     ) -> tuple[str, str]:
         """A new token: (value, accessor)."""
+        if not policies and not role:
+            # Vault would take this to mean all the policies that we have ourselves.
+            raise InvalidInput("a token without policies is not issued", hint="name the policies it shall have")
         body: dict[str, Any] = {
             "policies": policies,
             "no_default_policy": "default" not in policies,  # with it set, an asked-for `default` is dropped too
             "meta": meta,
             "renewable": renewable,
         }
-        optional = {
-            "ttl": ttl,
-            "period": period,
-            "explicit_max_ttl": explicit_max_ttl,
-            "display_name": display_name,
-        }
+        optional = {"ttl": ttl, "period": period, "explicit_max_ttl": explicit_max_ttl, "num_uses": num_uses}
         body |= {key: value for key, value in optional.items() if value}
         path = f"auth/token/create/{quote(role, safe='')}" if role else "auth/token/create"
         if orphan and not role:  # a role decides for itself
@@ -161,7 +159,7 @@ class VaultConnector:
         """Revoke every lease under a prefix, and wait for the backends."""
         path = f"sys/leases/revoke-prefix/{quote(prefix.strip('/'))}"
         with _asking(path, self._address):
-            # A dead server should show itself in two seconds, and this call may take a minute: ask something short first.
+            # A dead server should show itself in two seconds; this call may take a minute, so ask a short one first.
             self._ours.auth.token.lookup_self()
             self._ours.adapter.put(f"/v1/{path}", json={"sync": True}, timeout=(_CONNECT_SECONDS, _REVOKE_SECONDS))
 

@@ -13,14 +13,31 @@ import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from clawback.errors import ClawbackError
+from clawback.model import CredentialRef
 from clawback.services.process import Service, free_port
 
-__all__ = ["Ministack"]
+__all__ = ["AwsGrants", "Ministack"]
 
 REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsGrants:
+    """What `provision` gave an agent: a user with a key, a role it may become, a session of that role, a bucket to read.
+
+    The values are JSON: `access_key_id`, `secret_access_key`, and for the session `session_token`.
+    """
+
+    user: str
+    role: str  # ARN
+    bucket: str
+    key_ref: CredentialRef
+    key: str = field(repr=False)
+    session_ref: CredentialRef
+    session: str = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -90,6 +107,61 @@ class Ministack:
         if self._service is not None:
             self._service.stop()
 
+    def client(self, service: str, *, credential: str = "") -> Any:
+        """A boto3 client of the administrator, or of whoever holds `credential` (JSON)."""
+        import boto3
+        from botocore.config import Config
+
+        raw = json.loads(credential or self.credentials_file.read_text())
+        return boto3.Session(region_name=self.region).client(
+            service,
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=raw["access_key_id"],
+            aws_secret_access_key=raw["secret_access_key"],
+            aws_session_token=raw.get("session_token"),
+            config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}, proxies={}),
+        )
+
+    def provision(self, agent: str, *, key_name: str = "aws-key", session_name: str = "aws-session") -> AwsGrants:
+        """Give an agent a user `AGENT`, its key, a role `AGENT-role` trusting the user, a session, a bucket `AGENT-data`."""
+        iam, role_name, bucket = self.client("iam"), f"{agent}-role", f"{agent}-data"
+        user_arn = iam.create_user(UserName=agent)["User"]["Arn"]
+        trust = _policy("sts:AssumeRole", Principal={"AWS": user_arn})
+        role = iam.create_role(RoleName=role_name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+        iam.put_user_policy(
+            UserName=agent, PolicyName="work", PolicyDocument=_policy("sts:*", "s3:ListAllMyBuckets", Resource="*")
+        )
+        iam.put_role_policy(
+            RoleName=role_name,
+            PolicyName="work",
+            PolicyDocument=_policy("s3:ListAllMyBuckets", "s3:ListBucket", "s3:GetObject", Resource="*"),
+        )
+        self.client("s3").create_bucket(Bucket=bucket)
+        self.client("s3").put_object(Bucket=bucket, Key="orders.csv", Body=b"order,amount\n1,19.90\n")
+        issued = iam.create_access_key(UserName=agent)["AccessKey"]
+        key = json.dumps({"access_key_id": issued["AccessKeyId"], "secret_access_key": issued["SecretAccessKey"]})
+        won = self.client("sts", credential=key).assume_role(RoleArn=role, RoleSessionName=agent)["Credentials"]
+        session = {
+            "access_key_id": won["AccessKeyId"],
+            "secret_access_key": won["SecretAccessKey"],
+            "session_token": won["SessionToken"],
+        }
+        return AwsGrants(
+            user=agent,
+            role=role,
+            bucket=bucket,
+            key_ref=CredentialRef(
+                kind="aws-access-key",
+                name=key_name,
+                identifiers={"user": agent, "access_key_id": issued["AccessKeyId"]},
+            ),
+            key=key,
+            session_ref=CredentialRef(
+                kind="aws-session", name=session_name, identifiers={"role": role, "session": agent, "user": agent}
+            ),
+            session=json.dumps(session),
+        )
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -108,3 +180,9 @@ class Ministack:
         handle = os.open(self.credentials_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "w") as file:
             json.dump({"access_key_id": self.access_key_id, "secret_access_key": self.secret_access_key}, file)
+
+
+def _policy(*actions: str, **statement: Any) -> str:
+    return json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), **statement}]}
+    )

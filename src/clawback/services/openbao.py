@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from clawback.errors import ClawbackError
+from clawback.model import CredentialRef
 from clawback.services.process import Service, free_port
 
-__all__ = ["OpenBao"]
+__all__ = ["OpenBao", "VaultGrants"]
 
 _CONFIGURATION = """\
 storage "inmem" {{}}
@@ -32,6 +34,16 @@ audit "file" "file" {{
 }}
 """
 _TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultGrants:
+    """What `provision` gave an agent: its token, and two KV v2 secrets as API paths, of which it may read the first."""
+
+    ref: CredentialRef
+    token: str = field(repr=False)
+    allowed: str
+    outside: str
 
 
 @dataclass(slots=True)
@@ -92,6 +104,31 @@ class OpenBao:
         """Stop it; its data goes with it."""
         if self._service is not None:
             self._service.stop()
+
+    def provision(self, agent: str, *, name: str = "vault-token", ttl: str = "1h", role: bool = False) -> VaultGrants:
+        """Give an agent a policy, a token (through a token role where `role`), a secret of its own and one it may not read.
+
+        Returned are the API paths: `secret/data/AGENT/api` is allowed, `secret/data/payroll/database` is not.
+        """
+        allowed, outside = f"secret/data/{agent}/api", "secret/data/payroll/database"
+        rules = (
+            f'path "{allowed}" {{ capabilities = ["read"] }}\npath "pki/issue/{agent}" {{ capabilities = ["update"] }}'
+        )
+        self._call("PUT", f"sys/policies/acl/{agent}", {"policy": rules})
+        self._call("POST", allowed, {"data": {"key": secrets.token_urlsafe(24)}})
+        self._call("POST", outside, {"data": {"password": secrets.token_urlsafe(24)}})
+        policies = ["default", agent]
+        path = "auth/token/create"
+        if role:
+            self._call("POST", f"auth/token/roles/{agent}", {"allowed_policies": policies, "orphan": True})
+            path = f"{path}/{agent}"
+        auth = self._call("POST", path, {"policies": policies, "ttl": ttl, "meta": {"agent": agent}})["auth"]
+        ref = CredentialRef(
+            kind="vault-token",
+            name=name,
+            identifiers={"accessor": auth["accessor"], "policies": ",".join(policies), "ttl": ttl},
+        )
+        return VaultGrants(ref=ref, token=auth["client_token"], allowed=allowed, outside=outside)
 
     def seal(self) -> None:
         """Seal it: it runs and answers nothing."""

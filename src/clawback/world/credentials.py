@@ -37,11 +37,11 @@ class Vault(Protocol):
         role: str = "",
         period: str = "",
         explicit_max_ttl: str = "",
+        num_uses: int = 0,
         renewable: bool = True,
         orphan: bool = False,
-        display_name: str = "",
     ) -> tuple[str, str]:
-        """A new token: (value, accessor). Exactly these policies; `default` is not added."""
+        """A new token: (value, accessor). Exactly these policies; `default` is not added. 0 and "" leave a limit out."""
         ...
 
     def token_find(self, meta: dict[str, str]) -> list[str]:
@@ -86,6 +86,10 @@ class Cloud(Protocol):
 
     def access_key_create(self, user: str) -> tuple[str, str]:
         """A new key: (id, secret)."""
+        ...
+
+    def access_key_last_used(self, access_key_id: str) -> dict[str, str]:
+        """`service`, `region`, `date` (ISO 8601) of its last use as AWS recorded it; empty where it was never used."""
         ...
 
     def access_key_activate(self, user: str, access_key_id: str) -> None:

@@ -1,0 +1,237 @@
+"""Replace an agent's AWS access key: a new one is issued and kept for it, the old one is set Inactive, not yet deleted.
+
+Order: the new key is stored durably before the old one is set Inactive, and it becomes current last. IAM keeps at most
+two keys for a user: with both taken, the old one is set Inactive all the same and the step fails, unless `make_room`
+allows deleting another, Inactive one, which is not ours to judge. Where an earlier run was cut off while asking for a
+key, one that appeared since the capture is that one, its value lost, or somebody's made during the incident: it is
+deleted and named.
+
+An Inactive key does not end sessions made with it: that is `aws.refuse-sessions`. Undone by setting the old key Active
+again and giving it back to the agent, for as long as `aws.delete-key` has not run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
+from clawback.actions._credentials import (
+    CredentialParams,
+    as_record,
+    credential_key,
+    enforcement,
+    from_record,
+    held,
+    key_id,
+    other_holders,
+    watch_accepted,
+    watch_refused,
+)
+from clawback.errors import NotEnforced, Refused
+from clawback.model import CredentialRef, Enforcement, Phase
+
+__all__ = ["ACTION", "RotateKeyParams"]
+
+_KIND = "aws-access-key"
+_KEYS_PER_USER = 2
+
+
+class RotateKeyParams(CredentialParams):
+    """`make_room`: where the user has two keys, the other may be deleted if it is Inactive."""
+
+    make_room: bool = False
+
+
+def _identity(ref: CredentialRef) -> tuple[str, str]:
+    return ref.identifiers["user"], ref.identifiers["access_key_id"]
+
+
+def _plan(ctx: Context, params: RotateKeyParams) -> Plan:
+    ref = held(ctx, params, _KIND)
+    user, old = _identity(ref)
+    keys = ctx.world.cloud.access_keys(user)
+    checks = [f"{user}: {key} is {status}" for key, status in sorted(keys.items())]
+    changes = [f"- {params.agent}/{params.name}: {old} {keys.get(old, 'absent')}", f"+ {old} Inactive"]
+    if len(keys) >= _KEYS_PER_USER:
+        room = _removable(keys, old) if params.make_room else ""
+        if room:
+            changes.append(f"- {room} Inactive: deleted to make room")
+        else:
+            checks.append("both key slots are taken: no new key can be issued; the old one would still be set Inactive")
+    changes.append(f"+ {params.agent}/{params.name}: a new key of {user}, Active")
+    checks += [f"also held by {agent}" for agent in other_holders(ctx, params.agent, ref, "access_key_id")]
+    return Plan(changes=tuple(changes), checks=tuple(checks))
+
+
+def _capture(ctx: Context, params: RotateKeyParams) -> Record:
+    ref = held(ctx, params, _KIND)
+    accepted, answer = ctx.world.cloud.works(ctx.world.secrets.current(params.agent, params.name))
+    return {
+        "ref": as_record(ref),
+        "keys": ctx.world.cloud.access_keys(_identity(ref)[0]),
+        "worked_before": accepted,
+        "answer_before": answer,
+    }
+
+
+def _apply(ctx: Context, params: RotateKeyParams, captured: Record) -> Record:
+    cloud, store = ctx.world.cloud, ctx.world.secrets
+    user, old = _identity(from_record(captured["ref"]))
+    present = held(ctx, params, _KIND)
+    removed: list[str] = []
+    if _identity(present)[1] == old:
+        following = _staged(ctx, params, user) or _issue(ctx, params, captured, removed)
+        cloud.access_key_deactivate(user, old)
+        store.promote(params.agent, params.name)
+    else:
+        following = present
+        cloud.access_key_deactivate(user, old)
+    return {"user": user, "access_key_id": _identity(following)[1], "replaced": old, "removed": removed}
+
+
+def _staged(ctx: Context, params: RotateKeyParams, user: str) -> CredentialRef | None:
+    """The key that an earlier, interrupted run staged, if it is still Active."""
+    ref = ctx.world.secrets.staged_ref(params.agent, params.name)
+    if ref is None or ctx.world.cloud.access_keys(user).get(_identity(ref)[1]) != "Active":
+        return None
+    return ref
+
+
+def _issue(ctx: Context, params: RotateKeyParams, captured: Record, removed: list[str]) -> CredentialRef:
+    cloud, store = ctx.world.cloud, ctx.world.secrets
+    old_ref = from_record(captured["ref"])
+    user, old = _identity(old_ref)
+    keys = cloud.access_keys(user)
+    since = keys.keys() - captured["keys"].keys()
+    if len(keys.keys() - since) >= _KEYS_PER_USER:
+        room = _removable(keys, old) if params.make_room else ""
+        if not room:
+            cloud.access_key_deactivate(user, old)  # containing does not wait for housekeeping
+            raise Refused(
+                f"{user} can have no third access key; {old} was set Inactive, and no new one was issued",
+                hint="delete a key that is not needed, or allow make_room, and resume",
+            )
+        cloud.access_key_delete(user, room)
+        removed.append(room)
+    if store.begin(params.agent, params.name):
+        for lost in sorted(since):
+            cloud.access_key_delete(user, lost)
+            removed.append(lost)
+    access_key_id, secret = cloud.access_key_create(user)
+    value = _like(store.current(params.agent, params.name), access_key_id, secret)
+    ref = replace(old_ref, identifiers={**old_ref.identifiers, "access_key_id": access_key_id})
+    store.stage(params.agent, ref, value)
+    return ref
+
+
+def _removable(keys: dict[str, str], old: str) -> str:
+    return next((key for key, status in sorted(keys.items()) if key != old and status == "Inactive"), "")
+
+
+def _like(old: str, access_key_id: str, secret: str) -> str:
+    """The old credential's JSON with the new key in it; what else it holds (a region) stays."""
+    try:
+        raw: dict[str, Any] = dict(json.loads(old))
+    except (ValueError, TypeError):
+        raw = {}
+    return json.dumps(raw | {"access_key_id": access_key_id, "secret_access_key": secret})
+
+
+def _verify(ctx: Context, params: RotateKeyParams, captured: Record, outcome: Record) -> Verification:
+    cloud, store = ctx.world.cloud, ctx.world.secrets
+    user, old, new = outcome["user"], outcome["replaced"], outcome["access_key_id"]
+    missing: list[str] = []
+    keys = cloud.access_keys(user)
+    current = store.current(params.agent, params.name)
+    works, new_answer = watch_accepted(lambda: cloud.works(current), cloud.settle)
+
+    old_value = store.old(params.agent, params.name)
+    if old_value is None or key_id(old_value) != old:
+        refused, old_answer = True, "not used: its value was discarded"
+        missing.append("the old key was not used")
+    else:
+        refused, old_answer = watch_refused(lambda: cloud.works(old_value), cloud.settle)
+    if captured["worked_before"] is not True:
+        missing.append("the old key was not seen to work before")
+    missing += [
+        f"{user} also has the Active key {key}" for key, at in sorted(keys.items()) if key != new and at == "Active"
+    ]
+
+    verified = refused and works and keys.get(old, "absent") != "Active" and key_id(current) == new
+    return Verification(
+        verified=verified,
+        enforcement=enforcement(verified=verified, missing=tuple(missing)),
+        proof="; ".join(
+            [
+                f"old key {old} used: {'refused' if refused else 'ACCEPTED'} ({old_answer})",
+                f"IAM lists it as {keys.get(old, 'absent')}",
+                f"new key {new} used: {'accepted' if works else 'REFUSED'} ({new_answer})",
+                *missing,
+            ]
+        ),
+        details={"access_key_id": new, "replaced": old, "removed": outcome["removed"], "missing": missing},
+    )
+
+
+def _revert(ctx: Context, params: RotateKeyParams, captured: Record) -> None:
+    cloud, store = ctx.world.cloud, ctx.world.secrets
+    old_ref = from_record(captured["ref"])
+    user, old = _identity(old_ref)
+    if old not in cloud.access_keys(user):
+        raise NotEnforced(f"{old} was deleted and cannot be set Active again", hint="the agent keeps its new key")
+    if captured["keys"].get(old) == "Active":
+        cloud.access_key_activate(user, old)
+    issued = _identity(held(ctx, params, _KIND))[1]
+    if issued != old:
+        old_value = store.old(params.agent, params.name)
+        if old_value is None or key_id(old_value) != old:
+            raise NotEnforced(f"the value of {old} was discarded", hint="the agent keeps its new key")
+        # Before the store forgets which key it was.
+        cloud.access_key_delete(user, issued)
+        store.put(params.agent, old_ref, old_value)
+    store.discard(params.agent, params.name)
+
+
+def _verify_reverted(ctx: Context, params: RotateKeyParams, captured: Record) -> Verification:
+    cloud = ctx.world.cloud
+    user, old = _identity(from_record(captured["ref"]))
+    status = cloud.access_keys(user).get(old, "absent")
+    current = ctx.world.secrets.current(params.agent, params.name)
+    wanted = captured["worked_before"] is True
+    works, answer = watch_accepted(lambda: cloud.works(current), cloud.settle) if wanted else cloud.works(current)
+    verified = key_id(current) == old and status == captured["keys"].get(old) and works == wanted
+    return Verification(
+        verified=verified,
+        enforcement=Enforcement.FULL if verified else Enforcement.NONE,
+        proof=f"the agent holds {key_id(current)}, which IAM lists as {status}; used: {answer}",
+    )
+
+
+ACTION: Action[RotateKeyParams] = Action(
+    id="aws.rotate-key",
+    summary="Replace the agent's AWS access key and set the old one Inactive.",
+    phase=Phase.ERADICATE,
+    reversibility=Reversibility.REVERSIBLE,
+    needs=frozenset(
+        {
+            "iam:CreateAccessKey",
+            "iam:DeleteAccessKey",
+            "iam:ListAccessKeys",
+            "iam:UpdateAccessKey",
+            "sts:GetCallerIdentity",
+        }
+    ),
+    scope="the access keys of one IAM user",
+    openc2="update",
+    d3fend="D3-CRO",
+    params=RotateKeyParams,
+    key=credential_key,
+    plan=_plan,
+    capture=_capture,
+    apply=_apply,
+    verify=_verify,
+    revert=_revert,
+    verify_reverted=_verify_reverted,
+)

@@ -1,0 +1,192 @@
+"""Replace an agent's Vault token: a new one is issued and kept for it, the old one dies with its children and leases.
+
+Order: the new token is stored durably before the old one is revoked, and it becomes current last. Whatever step a crash
+hits, running it again ends in the same place: a token whose value was lost between issuer and store is found by the
+tags in its metadata and revoked. The old value stays in the secret store, so that the proof can use it, until
+`credential.discard-old`. A revoked token cannot be brought back; the agent has the new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
+from clawback.actions._credentials import (
+    CredentialParams,
+    as_record,
+    credential_key,
+    enforcement,
+    from_record,
+    held,
+    other_holders,
+)
+from clawback.model import CredentialRef, Phase
+
+__all__ = ["ACTION"]
+
+_KIND = "vault-token"
+
+
+def _plan(ctx: Context, params: CredentialParams) -> Plan:
+    ref = held(ctx, params, _KIND)
+    accessor = ref.identifiers["accessor"]
+    facts = ctx.world.vault.token_lookup(accessor)
+    policies, ttl = _grants(ref, facts)
+    checks = [
+        f"token {accessor}: policies {', '.join(policies)}, {facts['ttl']} s left"
+        if facts
+        else f"token {accessor}: the issuer no longer knows it"
+    ]
+    if facts and not facts["path"].startswith("auth/token/"):
+        checks.append(f"it was issued at {facts['path']}: whoever holds that login can get another")
+    if "root" in policies:
+        checks.append("it is a root token: so would the new one be")
+    checks += [f"also held by {agent}" for agent in other_holders(ctx, params.agent, ref, "accessor")]
+    return Plan(
+        changes=(
+            f"- {params.agent}/{params.name}: token {accessor} and all its children and leases",
+            f"+ {params.agent}/{params.name}: a new token, policies {', '.join(policies)}, ttl {ttl or 'the default'}",
+        ),
+        checks=tuple(checks),
+    )
+
+
+def _capture(ctx: Context, params: CredentialParams) -> Record:
+    ref = held(ctx, params, _KIND)
+    facts = ctx.world.vault.token_lookup(ref.identifiers["accessor"])
+    captured: dict[str, Any] = {"ref": as_record(ref), "facts": facts, "worked_before": None}
+    if facts is None or not facts["num_uses"]:  # trying a token with few uses would use one up
+        accepted, answer = ctx.world.vault.token_works(ctx.world.secrets.current(params.agent, params.name))
+        captured |= {"worked_before": accepted, "answer_before": answer}
+    return captured
+
+
+def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
+    vault, store = ctx.world.vault, ctx.world.secrets
+    old = from_record(captured["ref"]).identifiers["accessor"]
+    present = held(ctx, params, _KIND)
+    if present.identifiers["accessor"] == old:
+        following = _staged(ctx, params) or _issue(ctx, params, captured)
+        vault.token_revoke(old)
+        store.promote(params.agent, params.name)
+    else:
+        following = present
+        vault.token_revoke(old)
+    return {"accessor": following.identifiers["accessor"], "replaced": old}
+
+
+def _staged(ctx: Context, params: CredentialParams) -> CredentialRef | None:
+    """The token that an earlier, interrupted run staged, if it is this step's and still lives."""
+    ref = ctx.world.secrets.staged_ref(params.agent, params.name)
+    if ref is None:
+        return None
+    accessor = ref.identifiers["accessor"]
+    facts = ctx.world.vault.token_lookup(accessor)
+    if facts is None:
+        return None
+    if not _tags(params, ctx.incident.id).items() <= facts["meta"].items():
+        ctx.world.vault.token_revoke(accessor)  # some other incident's, never given to anybody
+        return None
+    return ref
+
+
+def _issue(ctx: Context, params: CredentialParams, captured: Record) -> CredentialRef:
+    vault, store = ctx.world.vault, ctx.world.secrets
+    if store.begin(params.agent, params.name):
+        # An earlier run asked and staged nothing: the issuer may hold a live token that nobody has the value of.
+        for lost in vault.token_find(_tags(params)):
+            vault.token_revoke(lost)
+    old, facts = from_record(captured["ref"]), captured["facts"] or {}
+    policies, ttl = _grants(old, captured["facts"])
+    value, accessor = vault.token_create(
+        policies=policies,
+        ttl=ttl,
+        meta={**(facts.get("meta") or {}), **_tags(params, ctx.incident.id)},
+        role=facts.get("role") or "",
+        period=_seconds(facts.get("period")),
+        explicit_max_ttl=_seconds(facts.get("explicit_max_ttl")),
+        num_uses=int(facts.get("num_uses") or 0),
+        renewable=bool(facts.get("renewable", True)),
+        orphan=bool(facts.get("orphan", False)),
+    )
+    ref = replace(old, identifiers={**old.identifiers, "accessor": accessor})
+    store.stage(params.agent, ref, value)
+    return ref
+
+
+def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: Record) -> Verification:
+    vault, store = ctx.world.vault, ctx.world.secrets
+    old_accessor, missing = outcome["replaced"], []
+    gone = vault.token_lookup(old_accessor) is None
+    present = held(ctx, params, _KIND).identifiers["accessor"]
+    works, new_answer = vault.token_works(store.current(params.agent, params.name))
+
+    old_value = store.old(params.agent, params.name)
+    if old_value is None:
+        refused, old_answer = True, "not used: its value was discarded"
+        missing.append("the old token was not used")
+    else:
+        accepted, old_answer = vault.token_works(old_value)
+        refused = not accepted
+    if captured["worked_before"] is not True:
+        missing.append("the old token was not seen to work before")
+    if (facts := captured["facts"]) and not facts["path"].startswith("auth/token/"):
+        missing.append(f"the login at {facts['path']} that issued it still stands")
+
+    verified = gone and refused and works and present != old_accessor
+    return Verification(
+        verified=verified,
+        enforcement=enforcement(verified=verified, missing=tuple(missing)),
+        proof="; ".join(
+            [
+                f"old token used: {'refused' if refused else 'ACCEPTED'} ({old_answer})",
+                f"its accessor {old_accessor} is {'unknown to the issuer' if gone else 'STILL LIVE'}",
+                f"new token used: {'accepted' if works else 'REFUSED'} ({new_answer})",
+                *missing,
+            ]
+        ),
+        details={"accessor": present, "replaced": old_accessor, "missing": missing},
+    )
+
+
+def _grants(ref: CredentialRef, facts: dict[str, Any] | None) -> tuple[list[str], str]:
+    """Policies and time to live of the token to issue: the old one's; of a dead one, what the reference says."""
+    if facts:
+        return list(facts["policies"]), _seconds(facts["creation_ttl"])
+    named = ref.identifiers.get("policies", "")
+    return [policy.strip() for policy in named.split(",") if policy.strip()], ref.identifiers.get("ttl", "")
+
+
+def _seconds(number: Any) -> str:
+    return f"{int(number)}s" if number else ""
+
+
+def _tags(params: CredentialParams, incident: str = "") -> dict[str, str]:
+    tags = {"clawback_agent": params.agent, "clawback_step": f"vault.rotate-token/{params.name}"}
+    return tags | {"clawback_incident": incident} if incident else tags
+
+
+ACTION: Action[CredentialParams] = Action(
+    id="vault.rotate-token",
+    summary="Replace the agent's Vault token; revoke the old one with its children and leases.",
+    phase=Phase.ERADICATE,
+    reversibility=Reversibility.IRREVERSIBLE,
+    needs=frozenset(
+        {
+            "vault:auth/token/accessors",
+            "vault:auth/token/create",
+            "vault:auth/token/lookup-accessor",
+            "vault:auth/token/revoke-accessor",
+        }
+    ),
+    scope="one token of one agent, the tokens made with it, and their leases",
+    openc2="update",
+    d3fend="D3-CRO",
+    params=CredentialParams,
+    key=credential_key,
+    plan=_plan,
+    capture=_capture,
+    apply=_apply,
+    verify=_verify,
+)
