@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 
 from clawback.enforcement.kernel import libc
 
@@ -12,8 +13,11 @@ __all__ = [
     "MS_NOEXEC",
     "MS_NOSUID",
     "MS_RDONLY",
-    "bind",
+    "attach",
+    "bind_read_only",
     "change_root",
+    "detached",
+    "is_folder",
     "make_private",
     "mask",
     "proc",
@@ -54,30 +58,46 @@ def tmpfs(target: str, *, mode: int = 0o755, size: str = "1m", inodes: int = 409
     libc.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | flags, data)
 
 
-def bind(source: str, target: str, *, flags: int = MS_NOSUID | MS_NODEV, follow: bool = True) -> None:
-    """Show `source` with all that is mounted below it at `target`, with the flags on every mount of it.
+def detached(source: str, *, flags: int) -> int:
+    """A copy of `source` with all that is mounted below it, attached nowhere yet: a descriptor, close-on-exec.
 
-    Flags are set on the detached copy, so that there is no moment at which the tree is visible without them.
+    Flags are set on every mount of the copy before anything can see it.
     """
-    nofollow = 0 if follow else 0x100
-    tree = libc.syscall(
-        "open_tree", _AT_FDCWD, source, _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE | nofollow
-    )
+    tree = libc.syscall("open_tree", _AT_FDCWD, source, _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE)
     try:
         attributes = 0
         for flag, attribute in _MOUNT_ATTR.items():
             if flags & flag:
                 attributes |= attribute
-        if attributes:
-            _set_attributes(tree, attributes)
-        libc.syscall("move_mount", tree, "", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH)
-    finally:
+        _set_attributes(tree, attributes)
+    except BaseException:
         os.close(tree)
+        raise
+    return tree
+
+
+def is_folder(tree: int) -> bool:
+    """Whether a detached mount shows a folder rather than a file."""
+    return stat.S_ISDIR(os.fstat(tree).st_mode)
+
+
+def attach(tree: int, target: str) -> None:
+    """Put a detached mount at `target`, which must be a folder for a folder and a file for a file."""
+    libc.syscall("move_mount", tree, "", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH)
 
 
 def _set_attributes(tree: int, attributes: int) -> None:
     block = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)  # struct mount_attr: set, clear, propagation, userns_fd
     libc.syscall("mount_setattr", tree, "", _AT_EMPTY_PATH | _AT_RECURSIVE, ctypes.byref(block), ctypes.sizeof(block))
+
+
+def bind_read_only(target: str) -> None:
+    """Mount a folder over itself, read-only, with what is mounted below it."""
+    tree = detached(target, flags=MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    try:
+        attach(tree, target)
+    finally:
+        os.close(tree)
 
 
 def remount_read_only(target: str, *, flags: int = MS_NOSUID | MS_NODEV) -> None:

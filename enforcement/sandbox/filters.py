@@ -7,7 +7,7 @@ from functools import cache
 
 from clawback.enforcement.kernel.seccomp import ALLOW, Action, Check, Condition, assemble, deny
 
-__all__ = ["PROFILES", "programs"]
+__all__ = ["PROFILES", "denying", "programs"]
 
 PROFILES = ("default", "minimal")
 
@@ -92,3 +92,9 @@ def programs(profile: str) -> tuple[tuple[bytes, bool], ...]:
     actions = dict.fromkeys(_BLOCKED, deny())
     actions |= _CHECKED | {"socket": Check((_INTERNET, _LOCAL, _ROUTE), deny())}
     return (quiet, False), (assemble(actions, ALLOW), True)
+
+
+@cache
+def denying(names: tuple[str, ...]) -> bytes:
+    """A filter that denies these calls and allows the rest."""
+    return assemble(dict.fromkeys(names, deny()), ALLOW)

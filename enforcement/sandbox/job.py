@@ -1,0 +1,53 @@
+"""What a sandbox is to be: everything that the shim and the init need to know, fixed by the core before they begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["INSIDE_ID", "Job", "Restrictions"]
+
+INSIDE_ID = 1000
+"""User and group id that an agent sees itself as."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restrictions:
+    """What the agent's threads are under, kept in `restrictions.json` so that an attempt can be put under the same.
+
+    read, write    paths as seen inside
+    ports          TCP ports it may connect to
+    profile        seccomp profile
+    deny           system calls denied later, on top of the profile
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    profile: str = "default"
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One launch. `binds` are (host path, writable); a path inside is the same as outside.
+
+    Secrets are not in it: they travel beside it and are never written down.
+    """
+
+    agent: str
+    instance: str
+    folder: str
+    policy: str
+    policy_version: int
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    workdir: str
+    binds: tuple[tuple[str, bool], ...]
+    tmp_writable: bool
+    canaries: tuple[str, ...]
+    restrictions: Restrictions
+    network: bool = True
+    max_memory: int | None = None
+    max_cpu: float | None = None
+    max_processes: int | None = None
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -1,0 +1,144 @@
+"""From a launch order and a policy to a job: which paths are shown, what the environment is, what the limits are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from clawback.enforcement.policy.types import SandboxPolicy
+from clawback.enforcement.sandbox import filters
+from clawback.enforcement.sandbox.interpreter import BASE, needed, too_wide, within
+from clawback.enforcement.sandbox.job import Job, Restrictions
+from clawback.enforcement.sandbox.record import GATEWAY_PORT
+from clawback.errors import InvalidInput
+from clawback.model import LaunchSpec
+
+__all__ = ["AGENT_NAME", "plan"]
+
+AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PRIVATE = ("/tmp", "/dev", "/run/secrets", "/proc", "/sys")
+_PROXY = f"http://127.0.0.1:{GATEWAY_PORT}"
+# Set by the sandbox, and what they say is true: an order cannot say otherwise.
+_OURS = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY"})
+_LOADER = re.compile(r"LD_.*|GCONV_PATH|GLIBC_TUNABLES")
+
+
+def _environment(spec: LaunchSpec, *, network: bool) -> dict[str, str]:
+    environment = {
+        "PATH": _PATH,
+        "HOME": "/tmp",
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",
+        "USER": "agent",
+        "SHELL": "/bin/sh",
+    }
+    for name, value in spec.environment.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise InvalidInput(f"agent {spec.agent}: environment: {name!r} is not a variable")
+        if name in _OURS or _LOADER.fullmatch(name):
+            raise InvalidInput(f"agent {spec.agent}: environment: {name} is the sandbox's to set", hint="leave it out")
+        environment[name] = value
+    if network:
+        environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _PROXY)
+    return environment | {"NO_PROXY": "", "no_proxy": ""}
+
+
+def _checked(path: str, where: str) -> str:
+    if not os.path.isabs(path) or "\0" in path or ".." in path.split("/"):
+        raise InvalidInput(f"{where}: {path!r} is not an absolute path without ..")
+    path = os.path.normpath(path)
+    if too_wide(path) or too_wide(os.path.realpath(path)):
+        raise InvalidInput(f"{where}: {path} would show too much", hint="list the folders below it that are needed")
+    return path
+
+
+def _binds(spec: LaunchSpec, policy: SandboxPolicy) -> dict[str, bool]:
+    """Host path → writable."""
+    who = f"agent {spec.agent}"
+    binds: dict[str, bool] = {}
+    listed: list[tuple[str, Sequence[str], bool]] = [
+        (f"policy {policy.name}: readable", policy.readable, False),
+        (f"{who}: readable", spec.readable, False),
+        (f"policy {policy.name}: writable", policy.writable, True),
+        (f"{who}: writable", spec.writable, True),
+    ]
+    for where, paths, writable in listed:
+        for given in paths:
+            if os.path.normpath(given) in _PRIVATE:
+                continue
+            path = _checked(given, where)
+            if not os.path.exists(path):
+                raise InvalidInput(f"{where}: {path} does not exist", hint="create it, or take it off the list")
+            if writable or not within(path, BASE):
+                binds[path] = binds.get(path, False) or writable
+    for path in needed(spec.command[0]):
+        binds.setdefault(path, False)
+    workdir = os.path.normpath(spec.workdir)
+    if workdir not in {"/", *_PRIVATE} and not within(workdir, (*BASE, *binds)):
+        path = _checked(workdir, f"{who}: workdir")
+        if not os.path.isdir(path):
+            raise InvalidInput(f"{who}: workdir: {path} is not a folder")
+        binds[path] = False
+    if policy.filesystem == "read-write" and workdir in binds:
+        binds[workdir] = True
+    return binds
+
+
+def plan(
+    spec: LaunchSpec,
+    policy: SandboxPolicy,
+    *,
+    instance: str,
+    folder: str,
+    secrets: Mapping[str, str],
+    canaries: Sequence[str],
+) -> Job:
+    """The job, or `InvalidInput` naming what is wrong."""
+    if not AGENT_NAME.fullmatch(spec.agent):
+        raise InvalidInput(f"agent {spec.agent!r}: a name has letters, digits, '.', '_' and '-', 64 at most")
+    if not spec.command or not spec.command[0] or any("\0" in word for word in spec.command):
+        raise InvalidInput(f"agent {spec.agent}: no command, or one with a zero byte")
+    if policy.syscalls not in filters.PROFILES:
+        raise InvalidInput(
+            f"policy {policy.name}: syscalls: {policy.syscalls!r} is not one of {', '.join(filters.PROFILES)}"
+        )
+    for name in secrets:
+        if not _SECRET_NAME.fullmatch(name):
+            raise InvalidInput(f"agent {spec.agent}: secret {name!r} is not a file name")
+    network = policy.network != "none"
+    binds = _binds(spec, policy)
+    asked = {os.path.normpath(path) for path in (*policy.writable, *spec.writable)}
+    tmp = policy.filesystem == "read-write" or "/tmp" in asked
+    write = ["/dev", *(["/tmp"] if tmp else []), *(path for path, writable in binds.items() if writable)]
+    processes = policy.max_processes
+    limits = {"CORE": (0, 0), "NOFILE": (4096, 4096), "MEMLOCK": (65536, 65536), "MSGQUEUE": (819200, 819200)}
+    if processes is not None:
+        limits["NPROC"] = (processes + 1, processes + 1)
+    return Job(
+        agent=spec.agent,
+        instance=instance,
+        folder=folder,
+        policy=spec.policy,
+        policy_version=spec.policy_version,
+        command=spec.command,
+        environment=_environment(spec, network=network),
+        workdir=os.path.normpath(spec.workdir),
+        binds=tuple(sorted(binds.items())),
+        tmp_writable=tmp,
+        canaries=tuple(canaries),
+        restrictions=Restrictions(
+            read=(*BASE, "/etc", "/proc", "/dev", "/sys", "/tmp", "/var", "/run/secrets", *binds),
+            write=tuple(write),
+            ports=(GATEWAY_PORT,) if network else (),
+            profile=policy.syscalls,
+        ),
+        network=network,
+        max_memory=policy.max_memory,
+        max_cpu=policy.max_cpu,
+        max_processes=processes,
+        limits=limits,
+    )

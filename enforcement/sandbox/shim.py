@@ -1,0 +1,294 @@
+"""The parent of one sandbox: makes it, outlives the core, reaps it, keeps its gateway socket, writes how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
+from clawback.enforcement.sandbox import init, layers, wire
+from clawback.enforcement.sandbox.files import start_ticks, write_atomically
+from clawback.enforcement.sandbox.job import INSIDE_ID
+from clawback.enforcement.sandbox.output import Output
+from clawback.enforcement.sandbox.record import Sandbox
+
+__all__ = ["Host", "serve"]
+
+_NAMESPACES = (
+    libc.CLONE_NEWUSER
+    | libc.CLONE_NEWNS
+    | libc.CLONE_NEWPID
+    | libc.CLONE_NEWNET
+    | libc.CLONE_NEWIPC
+    | libc.CLONE_NEWUTS
+)
+_PR_SET_NAME = 15
+_STOP_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What is the same for every sandbox of this core."""
+
+    hierarchies: cgroups.Hierarchies
+    group: str
+    rootless: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cage:
+    """A sandbox without a command: its init waits."""
+
+    pid: int
+    init: socket.socket
+    listener: int
+    leaf: cgroups.Leaf
+    uid: int
+
+
+def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The init's next word; what it failed with becomes an `OSError` here."""
+    try:
+        message, fds = wire.receive(sock)
+    except (wire.Closed, ConnectionResetError):
+        raise OSError(errno.ECHILD, "the sandbox's first process died while it was being set up") from None
+    if "error" in message:
+        raise OSError(message["errno"], message["error"])
+    return message, fds
+
+
+def _make_leaf(host: Host, name: str) -> cgroups.Leaf:
+    try:
+        return cgroups.make_leaf(host.hierarchies, host.group, name)
+    except OSError as error:
+        if host.rootless and error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
+            return cgroups.Leaf()
+        raise
+
+
+def _cage(host: Host, *, uid: int, name: str) -> _Cage:
+    """Namespaces, groups, id maps and the base tree."""
+    leaf = _make_leaf(host, name)
+    ours, theirs = socket.socketpair()
+    base = [] if host.rootless else init.tree.open_base()
+    group = os.open(leaf.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if leaf.unified else None
+    try:
+        pid = libc.clone3(_NAMESPACES, cgroup_fd=group)
+        if pid == 0:
+            _keep_only(theirs.fileno(), *(fd for _, fd in base))
+            init.run(theirs, base, hostname="sandbox")
+    finally:
+        theirs.close()
+        for fd in [group, *(fd for _, fd in base)]:
+            if fd is not None:
+                os.close(fd)
+    cage = _Cage(pid=pid, init=ours, listener=-1, leaf=leaf, uid=uid)
+    try:
+        gid = os.getgid() if host.rootless else uid
+        namespaces.write_maps(pid, inside=INSIDE_ID, uid=uid, gid=gid)
+        for path in leaf.controllers.values():
+            Path(path, "cgroup.procs").write_text(str(pid))
+        wire.send(ours, {})
+        _, (cage.listener,) = _receive(ours)
+    except BaseException:
+        _destroy(cage)
+        raise
+    return cage
+
+
+def _keep_only(*fds: int) -> None:
+    """Close every descriptor from 3 on but these."""
+    first = 3
+    for fd in sorted(fds):
+        libc.close_range(first, fd - 1)
+        first = fd + 1
+    libc.close_range(first)
+
+
+def _destroy(cage: _Cage) -> None:
+    """End the sandbox and leave nothing of it behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(cage.pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(cage.pid, 0)
+    cgroups.remove_leaf(cage.leaf)
+
+
+def _bind_flags(*, writable: bool) -> int:
+    return mounts.MS_NOSUID | mounts.MS_NODEV | (0 if writable else mounts.MS_RDONLY)
+
+
+def _own_writable(path: str, uid: int) -> None:
+    """Give a writable folder of root's to the agent: it could not write there otherwise. What lies in it is left alone."""
+    status = os.stat(path)
+    if status.st_uid == 0:
+        os.chown(path, uid, uid)
+
+
+def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) -> tuple[Sandbox, Output | None]:
+    """Hand the command over, observe what holds, let it start, write the record."""
+    job = message["job"] | {"rootless": host.rootless}
+    folder = Path(job["folder"])
+    output = None
+    if not stdio:
+        output = Output(folder / "output.log")
+        stdio = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), output.writer, os.dup(output.writer)]
+    binds = [(path, _bind_flags(writable=writable)) for path, writable in job["binds"]]
+    trees: list[int] = []
+    try:
+        if not host.rootless:
+            for path, writable in job["binds"]:
+                if writable:
+                    _own_writable(path, cage.uid)
+            trees = [mounts.detached(path, flags=flags) for path, flags in binds]
+        limits = cgroups.set_limits(
+            cage.leaf,
+            memory=job["max_memory"],
+            cpu=job["max_cpu"],
+            # One more than the policy says, for the init.
+            processes=None if job["max_processes"] is None else job["max_processes"] + 1,
+        )
+        wire.send(cage.init, {"job": job, "secrets": message["secrets"], "binds": binds}, [*stdio, *trees])
+    finally:
+        for fd in [*stdio, *trees]:
+            os.close(fd)
+    report, _ = _receive(cage.init)
+    seen = layers.observe(cage.pid, uid=cage.uid, leaf=cage.leaf, limits=limits, report=report, host_uid=os.getuid())
+    given = job["restrictions"]
+    restrictions = given | {"read": [*given["read"], *report["canaries"]]}
+    write_atomically(folder / "restrictions.json", json.dumps(restrictions))
+    record = Sandbox(
+        agent=job["agent"],
+        instance=job["instance"],
+        pid=cage.pid,
+        start_ticks=start_ticks(cage.pid),
+        shim_pid=os.getpid(),
+        shim_start_ticks=start_ticks(os.getpid()),
+        uid=cage.uid,
+        cgroup=cage.leaf.unified,
+        folder=job["folder"],
+        policy=job["policy"],
+        policy_version=job["policy_version"],
+        command=tuple(job["command"]),
+        started_ns=time.time_ns(),
+        controllers=cage.leaf.controllers,
+        secrets=tuple(message["secrets"]),
+        canaries=tuple(report["canaries"]),
+        layers=seen,
+    )
+    # Written before the command starts: an agent that nobody could find again must never run.
+    write_atomically(folder / "agent.json", json.dumps(asdict(record)))
+    wire.send(cage.init, {})
+    _receive(cage.init)
+    return record, output
+
+
+def _door(folder: str) -> socket.socket:
+    """`shim.sock`, bound through its folder's descriptor: a socket's path may have 107 bytes at most."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.bind(f"/proc/self/fd/{fd}/shim.sock")
+        os.chmod("shim.sock", 0o600, dir_fd=fd)
+    finally:
+        os.close(fd)
+    sock.listen(8)
+    sock.setblocking(False)
+    return sock
+
+
+def _answer(door: socket.socket, listener: int) -> None:
+    """Hand a copy of the gateway's listening socket to root or to our own user, to nobody else."""
+    with contextlib.suppress(OSError):
+        peer, _ = door.accept()
+        with peer:
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            if int.from_bytes(credentials[4:8], "little") in {0, os.getuid()}:
+                peer.settimeout(1.0)
+                wire.send(peer, {}, [listener])
+
+
+def _exit_of(cage: _Cage) -> tuple[int, int]:
+    """(exit status, signal) of the command, by the init's own word where it could still give it."""
+    _, status = os.waitpid(cage.pid, 0)
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status), os.WTERMSIG(status)
+    cage.init.setblocking(False)
+    word = b""
+    with contextlib.suppress(OSError):
+        word = cage.init.recv(init.EXIT.size)
+    if len(word) == init.EXIT.size:
+        code, number = init.EXIT.unpack(word)
+        return int(code), int(number)
+    return os.WEXITSTATUS(status), 0
+
+
+def _supervise(cage: _Cage, record: Sandbox, output: Output | None, core: socket.socket) -> None:
+    """Wait for the sandbox's end, serving its listener and keeping its output meanwhile."""
+    door = _door(record.folder)
+    pidfd = os.pidfd_open(cage.pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(door, select.POLLIN)
+    if output:
+        poll.register(output.reader, select.POLLIN)
+    ended = False
+    while not ended:
+        for fd, _event in poll.poll():
+            if fd == pidfd:
+                ended = True
+            elif fd == door.fileno():
+                _answer(door, cage.listener)
+            elif output and not output.copy():
+                poll.unregister(output.reader)
+    dropped = output.finish() if output else 0
+    code, number = _exit_of(cage)
+    ending = {"status": code, "signal": number, "ended_ns": time.time_ns(), "output_dropped": dropped}
+    write_atomically(Path(record.folder, "exit.json"), json.dumps(ending))
+    with contextlib.suppress(OSError):
+        wire.send(core, {"exit": ending})  # the core may be long gone
+    door.close()
+    with contextlib.suppress(FileNotFoundError):
+        Path(record.folder, "shim.sock").unlink()
+    cgroups.remove_leaf(cage.leaf)
+
+
+def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
+    """Make a sandbox, wait for its command, see it through. Without a command the sandbox goes when the core does."""
+    libc.prctl(_PR_SET_NAME, "clawback-shim")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        cage = _cage(host, uid=uid, name=name)
+    except OSError as error:
+        with contextlib.suppress(wire.Closed, OSError):
+            wire.receive(core)
+            wire.send(core, {"error": str(error), "stage": "create", "errno": error.errno})
+        return
+    try:
+        message, stdio = wire.receive(core)
+    except (wire.Closed, OSError):
+        _destroy(cage)
+        return
+    try:
+        record, output = _launch(host, cage, message, stdio)
+    except OSError as error:
+        _destroy(cage)
+        with contextlib.suppress(FileNotFoundError):
+            Path(message["job"]["folder"], "agent.json").unlink()
+        with contextlib.suppress(OSError):
+            wire.send(core, {"error": str(error), "stage": "launch", "errno": error.errno})
+        return
+    message.clear()
+    with contextlib.suppress(OSError):
+        wire.send(core, {"record": asdict(record)}, [cage.listener])
+    _supervise(cage, record, output, core)

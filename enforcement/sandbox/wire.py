@@ -1,0 +1,71 @@
+"""One message on a Unix stream socket: four bytes of length, JSON, and descriptors beside the first bytes."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["MAX_FDS", "MAX_MESSAGE", "Closed", "receive", "send"]
+
+MAX_MESSAGE = 64 * 1024 * 1024
+MAX_FDS = 250  # the kernel takes 253
+_HEAD = struct.Struct("!I")
+
+
+class Closed(Exception):  # noqa: N818 - an end, not an error
+    """The other side closed the socket between two messages."""
+
+
+def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
+    """Send a JSON value and descriptors; the receiver gets copies."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    data = _HEAD.pack(len(body)) + body
+    if not fds:
+        sock.sendall(data)
+        return
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    sent = sock.sendmsg([data], rights)
+    if sent < len(data):
+        sock.sendall(data[sent:])
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    parts: list[bytes] = []
+    while count:
+        part = sock.recv(min(count, 1 << 20))
+        if not part:
+            raise ConnectionResetError("the other side closed the socket inside a message")
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def receive(sock: socket.socket) -> tuple[Any, list[int]]:
+    """The next message with its descriptors, close-on-exec and the caller's to close.
+
+    `Closed` at a clean end, `ConnectionResetError` inside a message, `TimeoutError` by the socket's own timeout,
+    `ValueError` for a message too long or not JSON.
+    """
+    space = socket.CMSG_LEN(MAX_FDS * array.array("i").itemsize)
+    head, ancillary, _, _ = sock.recvmsg(_HEAD.size, space, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    try:
+        if not head:
+            raise Closed
+        head += _exactly(sock, _HEAD.size - len(head))
+        (length,) = _HEAD.unpack(head)
+        if length > MAX_MESSAGE:
+            raise ValueError(f"a message of {length} bytes")
+        return json.loads(_exactly(sock, length)), list(fds)
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
