@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import mmap
 import os
 import signal
@@ -10,10 +12,12 @@ import socket
 import struct
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +40,29 @@ def code(call, *args):
         result.close()
     return 0
 """
+
+
+def run_in_child(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A forked child with one thread, as `helper.Run` says."""
+    module, _, name = function.partition(":")
+    call = getattr(importlib.import_module(module), name)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reader)
+            answer = {"answer": call(arguments)}
+        except BaseException:
+            answer = {"failed": traceback.format_exc()}
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(answer, pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = json.loads(pipe.read() or '{"failed": "died"}')
+    os.waitpid(pid, 0)
+    assert "failed" not in answer, answer["failed"]
+    return answer["answer"]
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
@@ -133,6 +160,7 @@ class Maker:
         self._pids: list[int] = []
 
     wait_until = staticmethod(wait_until)
+    run = staticmethod(run_in_child)
 
     def __call__(
         self,
@@ -143,7 +171,7 @@ class Maker:
         before: Callable[[], None] | None = None,
         environment: dict[str, str] | None = None,
     ) -> Made:
-        """Run `agent`, a Python text (or `command`), as the sandbox's first process. `before` runs in it before exec."""
+        """Run `agent`, a Python text (or `command`), as the first process. `before` runs in it before exec."""
         number = len(self._made)
         folder = self._state / f"agent-{number}"
         folder.mkdir()
@@ -255,7 +283,7 @@ def _be_sandbox(
         mounts.make_private()
         mounts.proc("/proc")
         mounts.tmpfs("/run")
-        os.mkdir("/run/secrets")
+        Path("/run/secrets").mkdir()
         mounts.tmpfs("/run/secrets")
         for name, value in secrets.items():
             Path("/run/secrets", name).write_text(value)
@@ -272,10 +300,8 @@ def _be_sandbox(
         libc.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
         if before is not None:
             before()
-        os.execve(argv[0], list(argv), {"PATH": "/usr/bin:/bin", **environment})
+        os.execve(argv[0], list(argv), {"PATH": "/usr/bin:/bin", **environment})  # noqa: S606 - no shell is meant
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     os._exit(99)
 

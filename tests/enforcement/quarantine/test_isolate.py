@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -105,11 +105,11 @@ def test_every_socket_but_the_gateways_listener_is_destroyed(make):
 
 def test_the_callers_own_namespace_is_not_touched(make):
     made = make(UPLOAD)
-    before = os.stat("/proc/thread-self/ns/net").st_ino
+    before = Path("/proc/thread-self/ns/net").stat().st_ino
     isolate.apply(made.box)
     isolate.release(made.box)
-    assert os.stat("/proc/thread-self/ns/net").st_ino == before
-    assert os.stat("/proc/self/ns/net").st_ino == before
+    assert Path("/proc/thread-self/ns/net").stat().st_ino == before
+    assert Path("/proc/self/ns/net").stat().st_ino == before
 
 
 def test_another_process_with_the_number_is_left_alone(make):

@@ -1,0 +1,258 @@
+"""Force a seccomp filter on every thread of a live, unwilling tree, through ptrace.
+
+The order is the point. Freeze, so that nothing forks away. Seize and interrupt every thread. Thaw: an injected call
+does not run in a frozen thread, and none runs on its own, since all are stopped. Inject. Freeze again before letting
+go, if the tree was frozen or if anything was not sealed. What was let go carries the filter, and so do its children.
+
+A thread inside vfork stops only when its child has let it: that child is sealed and set free first, runs under the
+filter, and its parent is caught on its way out, before it runs an instruction of its own.
+
+Runs in a process of its own with one thread: a tracer is a thread, and if it dies its armed tracees are killed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clawback.enforcement.kernel.ptrace import SUPPORTED, CallError, Gone, NotStopped, Tracee
+from clawback.enforcement.quarantine import freeze, tree
+from clawback.enforcement.quarantine.sealed import sealed_program
+from clawback.enforcement.sandbox.record import Sandbox
+
+__all__ = ["BASELINE", "run"]
+
+BASELINE = "seal.json"
+"""In the sandbox's folder: thread → (start ticks, seccomp filters) before the first seal."""
+
+_SET_MODE_FILTER, _FLAG_TSYNC, _FLAG_LOG = 1, 1, 2
+_SET_NO_NEW_PRIVS = 38
+_MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (....) \S+ \S+ \S+ *(.*)")
+_INSTRUCTION = b"\x0f\x05"
+_SPARE = 4096
+
+
+@dataclass
+class _Work:
+    """Threads by id, and how each came out; `failed` gives reasons."""
+
+    tracees: dict[int, Tracee] = field(default_factory=dict)
+    before: dict[int, int] = field(default_factory=dict)
+    sealed: set[int] = field(default_factory=set)
+    failed: dict[int, str] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+
+
+def run(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Seal. Takes `box` (a `Sandbox` as a mapping) and `patience` (seconds for threads inside vfork).
+
+    Returns `sealed` (how many threads), `unsealed` (thread → why), `frozen` (whether the tree was left so), `vfork`.
+    """
+    box = Sandbox(**{**arguments["box"], "command": tuple(arguments["box"]["command"])})
+    if not SUPPORTED:
+        return {"sealed": 0, "unsealed": {}, "frozen": False, "error": "injection is written for x86-64 only"}
+    was_frozen = bool(box.cgroup) and tree.read(f"{box.cgroup}/cgroup.freeze").strip() == "1"
+    work = _Work()
+    keep = True  # frozen, unless everything was sealed
+    try:
+        _seize(box, work, float(arguments.get("patience", 0.5)))
+        keep = was_frozen or bool(work.failed)
+    finally:
+        if box.cgroup and keep:
+            freeze.set_frozen(box, wanted=True, patience=0)
+        for tracee in work.tracees.values():
+            tracee.release()
+        if box.cgroup:
+            freeze.set_frozen(box, wanted=keep, patience=1.0)
+    return {
+        "sealed": len(work.sealed - work.gone),
+        "unsealed": {str(tid): reason for tid, reason in work.failed.items()},
+        "frozen": keep and bool(box.cgroup),
+    }
+
+
+def _seize(box: Sandbox, work: _Work, patience: float) -> None:
+    if box.cgroup and not freeze.set_frozen(box, wanted=True):
+        work.failed[box.pid] = "the tree could not be frozen first"
+    while new := [tid for tid in tree.threads(box) if tid not in work.tracees and tid not in work.gone]:
+        for tid in new:
+            _catch(tid, work)
+    waiting = _wait(work, set(work.tracees), 0.05)
+    _baseline(box, work)
+    if box.cgroup:
+        freeze.set_frozen(box, wanted=False)
+    _seal_processes(work, set(work.tracees) - waiting - work.gone)
+    end = time.monotonic() + patience
+    while waiting - work.gone and time.monotonic() < end:
+        _free_children_of(waiting, work)
+        still = _wait(work, waiting - work.gone, 0.01)
+        _seal_processes(work, waiting - still - work.gone)
+        waiting = still
+    for tid in waiting - work.gone - work.sealed:
+        work.failed[tid] = "inside vfork, and its child does not end"
+
+
+def _catch(tid: int, work: _Work) -> None:
+    try:
+        pid = int(_field(tid, "Tgid"))
+        tracee = Tracee(tid, pid)
+        work.tracees[tid] = tracee
+        tracee.interrupt()
+    except (Gone, FileNotFoundError, ProcessLookupError):
+        work.tracees.pop(tid, None)
+        work.gone.add(tid)
+    except OSError as error:
+        work.gone.add(tid)
+        work.failed[tid] = f"could not be seized: {error.strerror}"
+
+
+def _wait(work: _Work, tids: set[int], seconds: float) -> set[int]:
+    """Those that have not stopped in this time."""
+    left = set(tids)
+    end = time.monotonic() + seconds
+    while left:
+        for tid in tuple(left):
+            try:
+                if work.tracees[tid].poll_stopped():
+                    left.discard(tid)
+            except Gone:
+                left.discard(tid)
+                work.gone.add(tid)
+        if time.monotonic() > end:
+            break
+    return left
+
+
+def _baseline(box: Sandbox, work: _Work) -> None:
+    """Written before anything is injected; a thread that is in it already keeps its first count."""
+    path = Path(box.folder, BASELINE)
+    known: dict[str, list[int]] = json.loads(path.read_text()) if path.exists() else {}
+    for tid in work.tracees:
+        try:
+            ticks, filters = tree.start_ticks(tid), tree.status(tid).filters
+        except (FileNotFoundError, ProcessLookupError):
+            work.gone.add(tid)
+            continue
+        first = known.get(str(tid))
+        if first is None or first[0] != ticks:
+            known[str(tid)] = first = [ticks, filters]
+        work.before[tid] = first[1]
+        if filters > first[1]:
+            work.sealed.add(tid)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(known))
+    draft.replace(path)
+
+
+def _seal_processes(work: _Work, tids: set[int]) -> None:
+    groups: dict[int, list[Tracee]] = {}
+    for tid in tids - work.sealed:
+        groups.setdefault(work.tracees[tid].pid, []).append(work.tracees[tid])
+    for tracees in groups.values():
+        try:
+            _seal_process(tracees, work)
+        except (OSError, NotStopped, ValueError) as error:
+            for tracee in tracees:
+                if tracee.tid not in work.sealed | work.gone:
+                    work.failed[tracee.tid] = str(error)
+
+
+def _seal_process(tracees: list[Tracee], work: _Work) -> None:
+    """All stopped threads of one process. A thread that waits inside vfork is reached by TSYNC all the same."""
+    pid = tracees[0].pid
+    program = sealed_program()
+    with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+        instruction, spare = _places(pid, memory)
+        kept = _peek(memory, spare, _SPARE)
+        block = struct.pack("=HxxxxxxQ", len(program) // 8, spare + 16) + program  # struct sock_fprog, then the filter
+        _poke(memory, spare, block)
+        try:
+            for tracee in tracees:
+                if tracee.tid in work.sealed:
+                    continue
+                try:
+                    _seal_thread(tracee, instruction, spare, work)
+                except Gone:
+                    work.gone.add(tracee.tid)
+        finally:
+            _poke(memory, spare, kept[: len(block)])
+
+
+def _seal_thread(tracee: Tracee, instruction: int, spare: int, work: _Work) -> None:
+    tracee.arm()
+    if not tree.status(tracee.tid).no_new_privs:
+        tracee.call("prctl", (_SET_NO_NEW_PRIVS, 1, 0, 0, 0), at=instruction)
+    try:
+        diverged = tracee.call("seccomp", (_SET_MODE_FILTER, _FLAG_TSYNC | _FLAG_LOG, spare), at=instruction)
+    except CallError:
+        diverged = -1
+    if diverged:
+        # A thread has filters of its own that the others lack: each gets this one separately.
+        tracee.call("seccomp", (_SET_MODE_FILTER, _FLAG_LOG, spare), at=instruction)
+    newest = tracee.filter(tree.status(tracee.tid).filters - 1)
+    if newest is not None and newest != sealed_program():
+        raise ValueError("the kernel shows another filter than the one injected")
+    for tid, other in work.tracees.items():
+        if other.pid == tracee.pid and tid not in work.gone and tree.status(tid).filters > work.before.get(tid, 0):
+            work.sealed.add(tid)
+            work.failed.pop(tid, None)
+    if tracee.tid not in work.sealed:
+        raise ValueError("the kernel took the filter and does not show it")
+
+
+def _free_children_of(waiting: set[int], work: _Work) -> None:
+    """Let sealed children of threads inside vfork run, under the filter, so that their parents come out."""
+    parents = {work.tracees[tid].pid for tid in waiting}
+    for tid, tracee in work.tracees.items():
+        if tid in work.sealed and tracee.stopped and tid not in work.gone:
+            try:
+                if int(_field(tid, "PPid")) in parents:
+                    tracee.release()
+            except (FileNotFoundError, ProcessLookupError):
+                work.gone.add(tid)
+
+
+def _places(pid: int, memory: Any) -> tuple[int, int]:
+    """Addresses of a `syscall` instruction and of memory to borrow while every thread of the process is stopped."""
+    instruction, spare = 0, 0
+    regions = []
+    for line in tree.read(f"/proc/{pid}/maps", limit=1 << 22).splitlines():
+        match = _MAP.match(line)
+        if match is None:
+            continue
+        start, end = int(match[1], 16), int(match[2], 16)
+        regions.append((match[4] != "[vdso]", start, end, match[3]))
+        if not spare and match[3] == "rw-p" and end - start >= _SPARE:
+            spare = start
+    for _other, start, end, flags in sorted(regions):  # the kernel's own page first: it always holds one
+        if flags[2] == "x" and not instruction and start < 1 << 63:
+            found = _peek(memory, start, min(end - start, 1 << 20)).find(_INSTRUCTION)
+            instruction = start + found if found >= 0 else 0
+    if not instruction or not spare:
+        raise ValueError("no place in its memory to make a call from")
+    return instruction, spare
+
+
+def _peek(memory: Any, address: int, size: int) -> bytes:
+    memory.seek(address)
+    data: bytes = memory.read(size)
+    return data
+
+
+def _poke(memory: Any, address: int, data: bytes) -> None:
+    memory.seek(address)
+    if memory.write(data) != len(data):
+        raise ValueError("its memory could not be written")
+
+
+def _field(tid: int, name: str) -> str:
+    for line in tree.read(f"/proc/{tid}/status").splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    return "0"

@@ -1,0 +1,75 @@
+"""Level 4: force a narrower seccomp filter on every running thread. Cannot be undone: release relaunches the agent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from clawback.enforcement.quarantine import tree
+from clawback.enforcement.quarantine.helper import Run
+from clawback.enforcement.quarantine.inject import BASELINE
+from clawback.enforcement.quarantine.result import Clock
+from clawback.enforcement.sandbox.record import Sandbox
+from clawback.model import Level, LevelResult
+
+__all__ = ["apply", "probe", "release"]
+
+_ENDED = "the sandbox has ended: no process is left to seal"
+
+
+def apply(box: Sandbox, run: Run, *, patience: float = 0.5) -> LevelResult:
+    """Inject, then read back. Threads that could not be sealed leave the tree frozen. `patience` (s) is for vfork."""
+    clock = Clock(Level.SEAL)
+    if tree.gone(box):
+        return clock.full(_ENDED)
+    answer = run("clawback.enforcement.quarantine.inject:run", {"box": asdict(box), "patience": patience})
+    missing = [f"thread {tid}: {reason}" for tid, reason in sorted(answer["unsealed"].items())]
+    if answer.get("error"):
+        missing.append(answer["error"])
+    return _judge(box, clock, missing, " (left frozen)" if answer["frozen"] else "")
+
+
+def probe(box: Sandbox) -> LevelResult:
+    """Whether every thread has more filters than before the seal, as /proc shows them."""
+    return _judge(box, Clock(Level.SEAL), [], "")
+
+
+def release(box: Sandbox) -> LevelResult:
+    """Nothing takes a filter off a running thread: says how much of the seal holds."""
+    clock = Clock(Level.SEAL)
+    result = _judge(box, clock, [], "")
+    if result.missing:
+        return result
+    return clock.full(f"{result.observed}; only a relaunch undoes it")
+
+
+def _judge(box: Sandbox, clock: Clock, missing: list[str], note: str) -> LevelResult:
+    threads = tree.threads(box)
+    if not threads and tree.gone(box):
+        return clock.full(_ENDED)
+    try:
+        known: dict[str, list[int]] = json.loads(Path(box.folder, BASELINE).read_text())
+    except FileNotFoundError:
+        return clock.none(f"0 of {len(threads)} threads sealed", *missing, "the sealed filter")
+    # A thread that is not in the file descends from one that is: it inherited a filter more than the fewest there were.
+    fewest = min((filters for _ticks, filters in known.values()), default=0)
+    sealed, open_threads = 0, []
+    for tid in threads:
+        try:
+            ticks, now = tree.start_ticks(tid), tree.status(tid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        first = known.get(str(tid), [0, 0])
+        before = first[1] if first[0] == ticks else fewest
+        if now.filters > before and now.no_new_privs and now.seccomp == 2:
+            sealed += 1
+        else:
+            open_threads.append(tid)
+    missing += [f"thread {tid} has no sealed filter" for tid in open_threads if not _named(tid, missing)]
+    observed = f"{sealed} of {sealed + len(open_threads)} threads show the sealed filter{note}"
+    return clock.judged(observed, tuple(missing), anything=sealed > 0)
+
+
+def _named(tid: int, missing: list[str]) -> bool:
+    return any(line.startswith(f"thread {tid}:") for line in missing)
