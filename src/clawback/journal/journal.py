@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from clawback.journal.incidents import Incidents
-from clawback.journal.locks import hold_lock
+from clawback.journal.locks import hold_lock, lock_owner
 from clawback.journal.receipts import Receipts
 
 __all__ = ["Journal"]
@@ -21,3 +21,7 @@ class Journal(Incidents, Receipts):
     def lock(self, agent: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:
         """Be the only response that works on this agent, across processes; `Refused` after `timeout` seconds."""
         return hold_lock(self, agent, timeout)
+
+    def lock_owner(self, agent: str) -> int:
+        """The pid of the live process whose response works on the agent now; 0 for none."""
+        return lock_owner(self, agent)

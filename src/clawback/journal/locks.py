@@ -21,7 +21,7 @@ from clawback.errors import Refused
 from clawback.journal.schema import locks
 from clawback.journal.store import Store
 
-__all__ = ["hold_lock"]
+__all__ = ["hold_lock", "lock_owner"]
 
 _POLL_SECONDS = 0.02
 
@@ -81,3 +81,10 @@ def _alive(owner: Any, host: str, boot: str) -> bool:
     if owner.host != host:
         return True
     return bool(owner.boot == boot and _started(owner.pid) == owner.started)
+
+
+def lock_owner(journal: Store, agent: str) -> int:
+    """The pid of the live process that works on the agent now; 0 for none."""
+    with journal.reading() as connection:
+        row = connection.execute(select(locks).where(locks.c.agent == agent)).one_or_none()
+    return int(row.pid) if row is not None and _alive(row, socket.gethostname(), _boot()) else 0

@@ -1,0 +1,185 @@
+"""Carries incidents from "opened" to their end: as Prefect flows when Prefect answers, by the journal alone when not.
+
+One engine serves one process. Each incident runs in a thread of its own, at most `WORKERS` at once, and holds its
+agent's lock while it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from clawback.action import Action
+from clawback.errors import ClawbackError, NotFound
+from clawback.journal import Journal
+from clawback.model import Incident, IncidentStatus, Orchestration
+from clawback.playbook import Playbook
+from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
+from clawback.world import World
+
+if TYPE_CHECKING:
+    from clawback.orchestrate.flow import Prefect, Shown
+
+__all__ = ["End", "Engine"]
+
+_log = structlog.get_logger()
+
+WORKERS = 16
+LOCK_SECONDS = 600.0  # an earlier incident of the same agent goes first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How one incident's run ended; `pending` are `action state` of the steps that keep it open."""
+
+    incident: str
+    status: str
+    orchestration: str
+    pending: tuple[str, ...]
+    error: str
+    elapsed_ms: float
+    first_line_ms: float
+
+
+class Engine:
+    """Runs incidents. `world_factory` is called once, when the first incident needs it, and again if it raised."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        world_factory: Callable[[], World],
+        playbooks: Mapping[str, Playbook],
+        *,
+        actions: Mapping[str, Action[Any]] | None = None,
+        actor: str = "responder",
+    ) -> None:
+        self.journal = journal
+        self.prefect: Prefect | None = None
+        self._world_factory = world_factory
+        self._world: World | None = None
+        self._playbooks = playbooks
+        self._actions = actions
+        self._actor = actor
+        self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="playbook")
+        self._running: set[str] = set()
+
+    async def run(self, incident_id: str) -> End:
+        """Run, or go on with, one incident. Never raises for what is wrong with the incident: the end says it."""
+        began, first = time.monotonic(), [0.0]
+        loop = asyncio.get_running_loop()
+        if incident_id in self._running:
+            return self._end(incident_id, "already running here", began, first[0])
+        self._running.add(incident_id)
+        try:
+            run = await loop.run_in_executor(self._threads, self._work, incident_id, loop, first)
+            error = run.error
+        except Exception as problem:  # the journal's or the world's; the incident stays as it is, to be resumed
+            error = problem.message if isinstance(problem, ClawbackError) else f"defect: {type(problem).__name__}"
+            _log.exception("a response was interrupted", incident=incident_id)
+        finally:
+            self._running.discard(incident_id)
+        return self._end(incident_id, error, began, first[0])
+
+    def _end(self, incident_id: str, error: str, began: float, first: float) -> End:
+        incident = self._known(incident_id)
+        return End(
+            incident=incident_id,
+            status="unknown" if incident is None else incident.status.value,
+            orchestration="none" if incident is None else incident.orchestration.value,
+            pending=()
+            if incident is None
+            else tuple(f"{receipt.action} {receipt.state.value}" for receipt in unsettled(incident)),
+            error=error,
+            elapsed_ms=round((time.monotonic() - began) * 1e3, 3),
+            first_line_ms=round((first - began) * 1e3, 3) if first else 0.0,
+        )
+
+    async def resume_all(self) -> tuple[End, ...]:
+        """Go on with every open incident."""
+        return tuple(await asyncio.gather(*(self.run(name) for name in unfinished(self.journal))))
+
+    async def reconcile(self) -> int:
+        """Tell Prefect of its runs whose process is gone: those of incidents that no live process works on."""
+        if self.prefect is None:
+            return 0
+        count = 0
+        for run, incident_id in await self.prefect.alive():
+            incident = self._known(incident_id)
+            if incident is None or (incident_id not in self._running and not self.journal.lock_owner(incident.agent)):
+                await self.prefect.crashed(run)
+                count += 1
+        return count
+
+    def close(self) -> None:
+        """Let the threads end; what they run is finished first."""
+        self._threads.shutdown()
+
+    # -- on the playbook's thread ------------------------------------------------------------------------------------
+
+    def _work(self, incident_id: str, loop: asyncio.AbstractEventLoop, first: list[float]) -> Run:
+        incident = self.journal.incident(incident_id)
+        playbook = self._playbooks.get(incident.playbook)
+        if playbook is None:
+            raise NotFound(f"no playbook {incident.playbook!a}", hint="`clawback catalog` lists them")
+        with self.journal.lock(incident.agent, timeout=LOCK_SECONDS):
+            incident = self.journal.incident(incident_id)
+            if incident.status is IncidentStatus.CLOSED:
+                return Run(incident=incident)
+            response = Response(self.journal, self._the_world(), self._actor, incident_id, actions=self._actions)
+            prefect = self.prefect
+            shown = None
+            if prefect is not None:
+                shown = asyncio.run_coroutine_threadsafe(self._show(prefect, playbook, incident), loop).result()
+            if shown is None or not shown.wait_begun():
+                first[0] = time.monotonic()
+                self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
+                run = run_playbook(playbook, Responder(response))
+                if shown is not None:
+                    asyncio.run_coroutine_threadsafe(shown.drop(), loop).result()
+                return run
+            first[0] = time.monotonic()
+            self.journal.orchestration(incident_id, Orchestration.PREFECT)
+            return self._as_flow(playbook, response, loop, shown)
+
+    def _as_flow(self, playbook: Playbook, response: Response, loop: asyncio.AbstractEventLoop, shown: Shown) -> Run:
+        from clawback.orchestrate.flow import FlowResponder, flow_state
+
+        responder = FlowResponder(response, loop, shown)
+        run: Run | None = None
+        try:
+            run = run_playbook(playbook, responder)
+        finally:
+            kept = asyncio.run_coroutine_threadsafe(responder.finish(flow_state(run)), loop).result()
+            if not kept:
+                self.journal.orchestration(
+                    response.incident_id, Orchestration.DEGRADED, "Prefect stopped answering; the playbook went on"
+                )
+        return Run(incident=self.journal.incident(response.incident_id), error=run.error)
+
+    async def _show(self, prefect: Prefect, playbook: Playbook, incident: Incident) -> Shown:
+        if incident.orchestration is not Orchestration.NONE:
+            # An earlier attempt died. We hold the agent's lock, so its flow run is nobody's.
+            try:
+                async with asyncio.timeout(1.0):
+                    for run, _ in await prefect.alive(incident.id):
+                        await prefect.crashed(run)
+            except Exception as error:
+                _log.warning("prefect: an earlier run could not be marked", error=type(error).__name__)
+        return prefect.begin(playbook.id, incident.id, drill=incident.drill)
+
+    def _the_world(self) -> World:
+        if self._world is None:
+            self._world = self._world_factory()
+        return self._world
+
+    def _known(self, incident_id: str) -> Incident | None:
+        try:
+            return self.journal.incident(incident_id)
+        except ClawbackError:
+            return None

@@ -1,0 +1,227 @@
+"""A playbook's run as Prefect sees it: one flow run for the incident, one task run for each step.
+
+The effects are not in Prefect's hands. The playbook runs in a thread of ours; the flow's and the tasks' bodies say
+"begun" and wait to be told how it ended. So Prefect shows, times and tags every step, and can neither repeat one, nor
+lose one, nor hold one up for longer than `PATIENCE` when its server is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Self
+from uuid import UUID
+
+import structlog
+from prefect import Flow, Task, tags
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import StateType
+from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Crashed, Failed
+
+from clawback.action import Action, Params
+from clawback.model import IncidentStatus, Phase, Receipt, ReceiptState
+from clawback.response import Responder, Response, Run, step_key
+
+__all__ = ["FlowResponder", "Prefect", "Shown", "flow_state"]
+
+_log = structlog.get_logger()
+
+PATIENCE = 3.0  # seconds that a playbook waits for Prefect, once; the measured p99 is 0.1 s
+
+
+class Shown:
+    """One thing that Prefect shows while we do it: `begun` there, `ended` here."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._begun = threading.Event()
+        self._ended: asyncio.Future[Any] = loop.create_future()
+        self.shown = False  # Prefect's side has begun
+        self.context: contextvars.Context | None = None
+        self.task: asyncio.Task[Any] | None = None
+
+    async def body(self) -> Any:
+        """What Prefect runs."""
+        self.context = contextvars.copy_context()
+        self.shown = True
+        self._begun.set()
+        return await self._ended
+
+    def start(self, what: Coroutine[Any, Any, Any], context: contextvars.Context | None = None) -> None:
+        """On the loop's thread: let Prefect run it."""
+        self.task = self._loop.create_task(what, context=context)
+        self.task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("prefect: a run could not be shown", error=type(error).__name__)
+        self._begun.set()  # nobody need wait any longer
+
+    def wait_begun(self) -> bool:
+        """On the playbook's thread: true once Prefect shows it, false when it does not."""
+        self._begun.wait(PATIENCE)
+        return self.shown
+
+    def end(self, state: Any) -> None:
+        """On the playbook's thread: tell Prefect how it ended."""
+        self._loop.call_soon_threadsafe(self._set, state)
+
+    def _set(self, state: Any) -> None:
+        if not self._ended.done():
+            self._ended.set_result(state)
+
+    @property
+    def kept(self) -> bool:
+        """Prefect wrote down the end."""
+        return self.task is not None and self.task.done() and not self.task.cancelled() and not self.task.exception()
+
+    async def drop(self) -> None:
+        """On the loop: nobody waits for it any more."""
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            await asyncio.wait({self.task}, timeout=1.0)
+
+
+class FlowResponder(Responder):
+    """Shows every step as a task run of the flow run, and makes it here."""
+
+    def __init__(self, response: Response, loop: asyncio.AbstractEventLoop, flow: Shown) -> None:
+        super().__init__(response)
+        self._loop = loop
+        self._flow = flow
+        self.steps: list[Shown] = []
+        self.lost = False  # Prefect was there, and then was not
+
+    def make(self, action: Action[Any], params: Params, phase: Phase, after: tuple[Receipt, ...]) -> Receipt:
+        """Begin the task run, make the step whether or not it began, end the task run."""
+        step = None if self.lost else self._begin(action, params)
+        receipt: Receipt | None = None
+        try:
+            receipt = super().make(action, params, phase, after)
+            return receipt
+        finally:
+            if step is not None:
+                step.end(_step_state(receipt))
+
+    async def finish(self, state: Any) -> bool:
+        """On the loop: let Prefect write down all ends, `PATIENCE` for them together; true if it showed all."""
+        shown = [*self.steps, self._flow]
+        self._flow.end(state)
+        tasks = {item.task for item in shown if item.task is not None}
+        await asyncio.wait(tasks, timeout=PATIENCE)
+        for item in shown:
+            await item.drop()
+        return not self.lost and all(item.kept for item in shown)
+
+    def _begin(self, action: Action[Any], params: Params) -> Shown:
+        key = step_key(action, params)
+        made: list[Shown] = []
+        ready = threading.Event()
+
+        def begin() -> None:
+            step = Shown(self._loop)
+            made.append(step)
+            task = Task(step.body, name=action.id, task_run_name=_literal(key), cache_policy=NO_CACHE, retries=0)
+            step.start(_called(task), self._flow.context)
+            ready.set()
+
+        self._loop.call_soon_threadsafe(begin)
+        ready.wait()
+        step = made[0]
+        self.steps.append(step)
+        if not step.wait_begun():
+            self.lost = True
+        return step
+
+
+class Prefect:
+    """Prefect's clients, held open for the life of the process: each costs 15 ms of TLS set-up to make.
+
+    `tag` marks this installation's runs among others' on the same server.
+    """
+
+    def __init__(self, tag: str, api_url: str) -> None:
+        self.tag = tag
+        self.api_url = api_url
+        self._stack = AsyncExitStack()
+        self._client: AsyncClientContext | None = None
+        self._context: contextvars.Context | None = None
+
+    async def __aenter__(self) -> Self:
+        self._stack.enter_context(temporary_settings({PREFECT_API_URL: self.api_url}))
+        self._client = await self._stack.enter_async_context(AsyncClientContext.get_or_create())
+        self._stack.enter_context(SyncClientContext.get_or_create())
+        self._context = contextvars.copy_context()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def begin(self, name: str, incident: str, *, drill: bool) -> Shown:
+        """Start the flow run; the playbook's thread waits for it with `wait_begun`."""
+        loop = asyncio.get_running_loop()
+        shown = Shown(loop)
+
+        async def run() -> Any:
+            marks = [self.tag, f"incident:{incident}", *(["drill"] if drill else [])]
+            with tags(*marks):
+                flow = Flow(
+                    shown.body, name=name, flow_run_name=_literal(incident), retries=0, validate_parameters=False
+                )
+                return await _called(flow)
+
+        shown.start(run(), self._context.copy() if self._context is not None else None)
+        return shown
+
+    async def alive(self, incident: str | None = None) -> list[tuple[UUID, str]]:
+        """Runs of ours that claim to be alive, or one incident's: (run id, incident id)."""
+        marks = [self.tag, *([f"incident:{incident}"] if incident else [])]
+        states = [StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.PAUSED]
+        wanted = FlowRunFilter.model_validate({"tags": {"all_": marks}, "state": {"type": {"any_": states}}})
+        runs = await self._open().read_flow_runs(flow_run_filter=wanted, limit=200)
+        return [
+            (run.id, tag.removeprefix("incident:")) for run in runs for tag in run.tags if tag.startswith("incident:")
+        ]
+
+    async def crashed(self, run: UUID) -> None:
+        """Mark a run whose process is known to be gone; Prefect itself would need a minute to notice."""
+        state: Any = Crashed(message="its process ended; the response goes on in a new run")
+        await self._open().set_flow_run_state(run, state, force=True)
+
+    def _open(self) -> Any:
+        if self._client is None:
+            raise RuntimeError("used outside of its context")
+        return self._client.client
+
+
+def flow_state(run: Run | None) -> Any:
+    """How the flow run ends; without a `Run` it was interrupted."""
+    if run is None:
+        return Crashed(message="the response was interrupted")
+    if run.incident.status is IncidentStatus.CLOSED:
+        return Completed(message=f"{run.incident.id} closed: all {len(run.incident.receipts)} steps settled")
+    waiting = ", ".join(f"{receipt.action} {receipt.state.value}" for receipt in run.pending)
+    return Failed(message=run.error or f"{run.incident.id} stays open: {waiting}")
+
+
+def _step_state(receipt: Receipt | None) -> Any:
+    if receipt is None:
+        return Crashed(message="the response was interrupted here")
+    if receipt.state is ReceiptState.VERIFIED:
+        return Completed(name="Verified", message=receipt.proof)
+    return Failed(name=receipt.state.value.capitalize(), message=receipt.error or receipt.proof)
+
+
+def _literal(name: str) -> Any:
+    """A run name that Prefect takes as it is: from a function, because it formats strings, and braces are data here."""
+    return lambda: name
+
+
+async def _called(unit: Any) -> Any:
+    return await unit(return_state=True)

@@ -1,0 +1,110 @@
+"""The engine's link to Prefect: made when its server answers, made anew when that comes back elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import structlog
+
+from clawback.config import Settings
+from clawback.services.prefect_server import client_environment
+
+if TYPE_CHECKING:
+    from clawback.orchestrate.engine import Engine
+    from clawback.orchestrate.flow import Prefect
+
+__all__ = ["Link", "api_url"]
+
+_log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+
+
+def api_url(settings: Settings) -> tuple[str, bool]:
+    """Where Prefect is, and whether it is this state folder's own server. Empty where neither is known."""
+    own = _own(settings.state)
+    if settings.prefect.api_url and settings.prefect.api_url != own:
+        return settings.prefect.api_url, False
+    return own, True
+
+
+def _own(state: Path) -> str:
+    try:
+        return (state / "prefect" / "api_url").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+class Link:
+    """Keeps `engine.prefect` true to whether Prefect answers. A run that finds it wrong is safe: it goes on without."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._url = ""
+        self._prefect: Prefect | None = None
+        self._holder: asyncio.Task[None] | None = None
+
+    async def look(self) -> bool:
+        """Look once, and connect or let go accordingly; true when Prefect can be used."""
+        url, own = await asyncio.to_thread(api_url, self._settings)
+        if not url or not await _answers(url):
+            self._engine.prefect = None
+            return False
+        if self._prefect is None or url != self._url:
+            await self.close()
+            held = asyncio.get_running_loop().create_future()
+            self._holder = asyncio.create_task(self._hold(url, held, own=own))
+            await asyncio.wait({held, self._holder}, return_when=asyncio.FIRST_COMPLETED)
+            if not held.done():
+                return False
+            self._url, self._prefect = url, held.result()
+        if self._engine.prefect is None:
+            self._engine.prefect = self._prefect
+            _log.info("prefect answers", reconciled=await self._engine.reconcile())
+        return True
+
+    async def keep(self) -> None:
+        """Look again and again."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.look()
+
+    async def close(self) -> None:
+        """Close the clients."""
+        self._engine.prefect = self._prefect = None
+        if self._holder is not None:
+            self._holder.cancel()
+            await asyncio.wait({self._holder})
+            self._holder = None
+
+    async def _hold(self, url: str, held: asyncio.Future[Prefect], *, own: bool) -> None:
+        """Open the clients and keep them open; contexts must be left by the task that entered them."""
+        environment = client_environment(self._settings.state, url, authenticated=own)
+        os.environ.update(environment)  # Prefect reads its settings when it is first imported
+        try:
+            flow = await asyncio.to_thread(importlib.import_module, "clawback.orchestrate.flow")
+            async with flow.Prefect(tag(self._settings), url) as prefect:
+                held.set_result(prefect)
+                await asyncio.Event().wait()
+        except Exception as error:
+            _log.warning("prefect cannot be used", error=type(error).__name__)
+
+
+def tag(settings: Settings) -> str:
+    """Marks this journal's runs on a Prefect server that others use as well."""
+    return "clawback:" + hashlib.sha256(settings.journal.encode()).hexdigest()[:12]
+
+
+async def _answers(url: str) -> bool:
+    try:
+        async with httpx.AsyncClient(timeout=1.0) as client:
+            return (await client.get(f"{url}/health")).status_code == 200
+    except httpx.HTTPError:
+        return False
