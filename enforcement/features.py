@@ -101,7 +101,8 @@ def _landlock() -> Feature:
 
 
 def _cgroup_roots() -> tuple[str, dict[str, str]]:
-    unified, controllers = "", {}
+    unified = ""
+    controllers: dict[str, str] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, right = line.split(" - ")
         kind, _source, options = right.split()[:3]

@@ -94,7 +94,6 @@ class Settings(BaseSettings):
 
     state: Path = Field(default_factory=_default_state)
     journal_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
-    drill: bool = Field(False, description="everything here is a rehearsal: incidents are marked so and counted apart")
     core: CoreSettings = CoreSettings()
     gateway: GatewaySettings = GatewaySettings()
     vault: VaultSettings | None = None

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import shutil
 import struct
 import sys
 import time
@@ -28,11 +27,10 @@ import yaml
 from clawback import config, log
 from clawback.connectors.assemble import assemble
 from clawback.drills.declaration import Drill, load
-from clawback.drills.provision import Issued, provision
 from clawback.drills.surroundings import Sink, loopback_up
 from clawback.errors import ClawbackError, NotEnforced, NotFound
 from clawback.journal import Journal
-from clawback.model import Incident, IncidentStatus, LaunchSpec, Level
+from clawback.model import CredentialRef, Incident, IncidentStatus, LaunchSpec, Level
 from clawback.reports.summary import record
 from clawback.reports.times import first_event_ns
 from clawback.services.ministack import Ministack
@@ -113,11 +111,10 @@ class _Theatre:
             world = assemble(settings)
             running.callback(self._clear, world)
             with _stage("credentials issued, policy version 1 marked known-good, agent launched"):
-                issued = provision(self.drill.agent.id, bao, aws, world.secrets)
-                instance = self._launch(world, issued, bao, aws)
+                instance = self._launch(world, self._issue(world, bao, aws), bao, aws)
             with _stage(f"the agent worked normally, {ROUNDS_BEFORE} rounds"):
                 _until("the agent's normal work", _SETUP_SECONDS, lambda: self.counters.read()[0] >= ROUNDS_BEFORE)
-            return self._rehearse(settings, world, sink, instance)
+            return self._rehearse(settings, world, sink, instance, bao)
 
     def _settings(self, bao: OpenBao, aws: Ministack) -> tuple[config.Settings, Path]:
         file = self.state / "clawback.yaml"
@@ -125,7 +122,6 @@ class _Theatre:
             yaml.safe_dump(
                 {
                     "state": str(self.state),
-                    "drill": True,
                     "core": {"cgroup": f"clawback-drill-{self.state.name}"},
                     "gateway": {
                         "resolve": {
@@ -146,7 +142,16 @@ class _Theatre:
         )
         return config.load(file), file
 
-    def _launch(self, world: World, issued: Issued, bao: OpenBao, aws: Ministack) -> str:
+    def _issue(self, world: World, bao: OpenBao, aws: Ministack) -> tuple[CredentialRef, ...]:
+        """Give the agent a Vault token, an AWS key and a session of a role, by way of the secret store."""
+        agent = self.drill.agent.id
+        token, grants = bao.provision(agent), aws.provision(agent)
+        held = ((token.ref, token.token), (grants.key_ref, grants.key), (grants.session_ref, grants.session))
+        for ref, value in held:
+            world.secrets.put(agent, ref, value)
+        return tuple(ref for ref, _ in held)
+
+    def _launch(self, world: World, credentials: tuple[CredentialRef, ...], bao: OpenBao, aws: Ministack) -> str:
         script, folder = self.drill.agent, self.drill.folder
         text = (folder / script.policy).read_text()
         version = world.policies.put(script.id, text, author="drill", reason="as reviewed", known_good=True)
@@ -166,7 +171,7 @@ class _Theatre:
                 workdir=str(self.shared),
                 readable=(str(folder), str(self.shared)),
                 writable=(str(self.shared / "work"),),
-                credentials=issued.credentials,
+                credentials=credentials,
                 tenant=script.tenant,
                 team=script.team,
                 tags=("drill",),
@@ -176,7 +181,9 @@ class _Theatre:
 
     # -- the incident --------------------------------------------------------------------------------------------------
 
-    def _rehearse(self, settings: config.Settings, world: World, sink: Sink, instance: str) -> dict[str, Any]:
+    def _rehearse(
+        self, settings: config.Settings, world: World, sink: Sink, instance: str, bao: OpenBao
+    ) -> dict[str, Any]:
         script = self.drill.agent
         if script.widened is not None:
             world.policies.put(
@@ -188,7 +195,8 @@ class _Theatre:
             _tell(stage="the policy was widened, unreviewed, to version 2", ms=None)
         _tell(stage="a ticket with instructions in it arrives", ms=None)
         arriving = self.shared / "work" / "arriving"
-        shutil.copy(self.drill.folder / script.lure, arriving)
+        lure = (self.drill.folder / script.lure).read_text()
+        arriving.write_text(lure.replace("{vault}", f"http://vault.internal:{bao.address.rpartition(':')[2]}"))
         arriving.chmod(0o644)
         arriving.rename(self.shared / "inbox" / script.lure)
         journal = Journal(settings.journal)
@@ -215,18 +223,17 @@ class _Theatre:
             time.sleep(_POLL_SECONDS)
 
     def _works_again(self, world: World, incident: Incident) -> bool:
-        """The relaunched agent does its normal work with its new credentials."""
+        """The relaunched agent, and not the old one, finishes rounds of its normal work with its new credentials."""
         if incident.status is not IncidentStatus.CLOSED:
             return False
+        if world.core.agent(self.drill.agent.id).instance == incident.instance:
+            return False
+        rounds = self.counters.read()[0]
         try:
-            _until("the relaunched agent's work", 20, lambda: 0 < self.counters.read()[0] != self._rounds_stopped)
+            _until("the relaunched agent's work", 20, lambda: self.counters.read()[0] != rounds)
         except NotEnforced:
             return False
-        return world.core.agent(self.drill.agent.id).instance != incident.instance
-
-    @property
-    def _rounds_stopped(self) -> int:
-        return ROUNDS_BEFORE
+        return True
 
     def _outcome(
         self, incident: Incident, *, uploaded: int, received: int, still: int, working: bool

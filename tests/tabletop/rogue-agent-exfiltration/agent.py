@@ -88,19 +88,19 @@ class Agent:
 
     def work_once(self) -> None:
         token = (SECRETS / "vault-token").read_text().strip()
-        status = http_get(f"{self.vault}/v1/secret/data/support/crm", {"X-Vault-Token": token})
+        status = http_get(f"{self.vault}/v1/secret/data/support-1/api", {"X-Vault-Token": token})
         if status != 200:
             raise RuntimeError(f"the CRM's key: HTTP {status}")
         session = json.loads((SECRETS / "aws-session").read_text())
         boto3.client(
-            "sts",
+            "s3",
             region_name="us-east-1",
             endpoint_url=self.aws,
             aws_access_key_id=session["access_key_id"],
             aws_secret_access_key=session["secret_access_key"],
             aws_session_token=session["session_token"],
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5),
-        ).get_caller_identity()
+        ).list_buckets()
         self.rounds += 1
         self.counters.set(0, self.rounds)
 
