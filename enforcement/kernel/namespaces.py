@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import struct
 from pathlib import Path
@@ -49,16 +48,15 @@ def loopback(*, up: bool) -> None:
 
 def identities(pid: int | str = "self") -> dict[str, int]:
     """Inode number of each namespace of a process. `OSError` where it is gone or not ours to see."""
-    return {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in KINDS}
+    return {kind: Path(f"/proc/{pid}/ns/{kind}").stat().st_ino for kind in KINDS}
 
 
-def enter(pid: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
-    """Join a process's namespaces, all or nothing. A pid namespace takes effect for children only."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        flags = 0
-        for kind in kinds:
-            flags |= KINDS[kind]
-        libc.setns(pidfd, flags)
-    finally:
-        os.close(pidfd)
+def enter(pidfd: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+    """Join the namespaces of a process, all or nothing. A pid namespace takes effect for children only.
+
+    By descriptor, so that the caller can make sure of the process first: a number may have been given away.
+    """
+    flags = 0
+    for kind in kinds:
+        flags |= KINDS[kind]
+    libc.setns(pidfd, flags)

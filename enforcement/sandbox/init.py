@@ -99,11 +99,10 @@ def apply_restrictions(restrictions: Restrictions) -> dict[str, Any]:
 
 
 def _limits(limits: dict[str, Sequence[int]]) -> None:
-    for name, (soft, hard) in limits.items():
+    for name, wanted in limits.items():
         number = getattr(resource, f"RLIMIT_{name}")
         _, ceiling = resource.getrlimit(number)
-        if ceiling != resource.RLIM_INFINITY:
-            soft, hard = min(soft, ceiling), min(hard, ceiling)
+        soft, hard = (value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in wanted)
         resource.setrlimit(number, (soft, hard))
 
 
@@ -118,7 +117,7 @@ def _become(job: dict[str, Any], secrets: dict[str, str], trees: list[tuple[str,
     given = job["restrictions"]
     seen = apply_restrictions(
         Restrictions(
-            read=(*given["read"], *canaries),
+            read=tuple(given["read"]) + tree.bait(canaries),
             write=tuple(given["write"]),
             ports=tuple(given["ports"]),
             profile=given["profile"],
@@ -132,7 +131,8 @@ def _spawn(command: list[str], environment: dict[str, str], stdio: list[int]) ->
     os.environ.clear()
     os.environ["PATH"] = environment["PATH"]  # where posix_spawnp searches
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
-    every = [number for number in range(1, signal.NSIG) if number not in {signal.SIGKILL, signal.SIGSTOP, 32, 33}]
+    # 32 and 33 are the C library's own.
+    every = set(range(1, signal.NSIG)) - {int(signal.SIGKILL), int(signal.SIGSTOP), 32, 33}
     return os.posix_spawnp(
         command[0], command, environment, file_actions=actions, setsid=True, setsigdef=every, setsigmask=()
     )
@@ -159,6 +159,7 @@ def _reap(main: int) -> tuple[int, int]:
 def run(shim: socket.socket, base: Sequence[tuple[str, int]], *, hostname: str) -> NoReturn:
     """The whole life of process 1. Any failure before the command starts is told to the shim and ends the sandbox."""
     status = 70
+    number = 0
     try:
         libc.prctl(_PR_SET_NAME, "clawback-init")
         _prepare(shim, base, hostname=hostname)

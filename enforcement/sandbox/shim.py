@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
-from clawback.enforcement.sandbox import init, layers, wire
+from clawback.enforcement.sandbox import init, layers, tree, wire
 from clawback.enforcement.sandbox.files import start_ticks, write_atomically
 from clawback.enforcement.sandbox.job import INSIDE_ID
 from clawback.enforcement.sandbox.output import Output
@@ -80,7 +80,7 @@ def _cage(host: Host, *, uid: int, name: str) -> _Cage:
     """Namespaces, groups, id maps and the base tree."""
     leaf = _make_leaf(host, name)
     ours, theirs = socket.socketpair()
-    base = [] if host.rootless else init.tree.open_base()
+    base = [] if host.rootless else tree.open_base()
     group = os.open(leaf.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if leaf.unified else None
     try:
         pid = libc.clone3(_NAMESPACES, cgroup_fd=group)
@@ -165,7 +165,7 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) 
     report, _ = _receive(cage.init)
     seen = layers.observe(cage.pid, uid=cage.uid, leaf=cage.leaf, limits=limits, report=report, host_uid=os.getuid())
     given = job["restrictions"]
-    restrictions = given | {"read": [*given["read"], *report["canaries"]]}
+    restrictions = given | {"read": [*given["read"], *tree.bait(report["canaries"])]}
     write_atomically(folder / "restrictions.json", json.dumps(restrictions))
     record = Sandbox(
         agent=job["agent"],

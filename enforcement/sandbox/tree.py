@@ -136,6 +136,11 @@ def place_canaries(root: str, paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(placed)
 
 
+def bait(canaries: Sequence[str]) -> tuple[str, ...]:
+    """What must be readable for decoys to be found: themselves and the folders they lie in."""
+    return tuple(dict.fromkeys(name for path in canaries for name in (os.path.dirname(path), path)))
+
+
 def close_root(root: str, *, tmp_writable: bool) -> None:
     """Mount /tmp, make the rest read-only and change into it. Nothing of the host's tree is reachable afterwards."""
     mounts.tmpfs(f"{root}/tmp", mode=0o1777, size="256m", inodes=65536, flags=0 if tmp_writable else mounts.MS_RDONLY)
