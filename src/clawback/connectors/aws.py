@@ -313,6 +313,7 @@ def _said(error: Any) -> tuple[str, str]:
 def _asking(operation: str, *, absent_is_done: bool = False) -> Iterator[None]:
     """Turn what botocore raises into ours. `from None`: its tracebacks hold signed requests."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+    from botocore.exceptions import ConnectionError as NoConnection
 
     try:
         yield
@@ -333,7 +334,7 @@ def _asking(operation: str, *, absent_is_done: bool = False) -> Iterator[None]:
                 hint="docs/configuration.md lists what Clawback's own identity needs",
             ) from None
         raise ClawbackError(f"AWS rejected {operation}: {code}: {message}") from None
-    except HTTPClientError as error:
+    except (HTTPClientError, NoConnection) as error:
         raise Unreachable(
             f"AWS did not answer {operation} ({type(error).__name__})",
             hint="check the network and aws.endpoint_url; `clawback resume` tries again",

@@ -19,11 +19,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clawback.errors import ClawbackError, InvalidInput, NotFound
 from clawback.model import CredentialRef
@@ -58,9 +58,7 @@ class FileSecretStore:
 
     def staged_ref(self, agent: str, name: str) -> CredentialRef | None:
         """What identifies the staged value."""
-        home = self._home(agent, name)
-        version = _target(home, "next")
-        return None if version is None or version == _target(home, "current") else _read_ref(home / version)
+        return _follow(self._home(agent, name), "next", _read_ref, unless="current")
 
     def put(self, agent: str, ref: CredentialRef, value: str) -> None:
         """Set the current value outright."""
@@ -89,13 +87,12 @@ class FileSecretStore:
         """Next becomes current, current becomes old. With nothing staged, nothing happens."""
         with self._locked(agent, name) as home:
             following, present = _target(home, "next"), _target(home, "current")
-            if following is None:
-                return
-            if following != present:  # equal: an earlier promote was cut off after its second step
-                if present is not None:
-                    _point(home, "old", present)
-                _point(home, "current", following)
-            (home / "next").unlink()
+            if following is not None:
+                if following != present:  # equal: an earlier promote was cut off after its second step
+                    if present is not None:
+                        _point(home, "old", present)
+                    _point(home, "current", following)
+                (home / "next").unlink()
             _sweep(home)
 
     def discard(self, agent: str, name: str) -> None:
@@ -109,26 +106,14 @@ class FileSecretStore:
         folder = self._folder / _checked(agent, "agent")
         if not folder.is_dir():
             return ()
-        found: list[CredentialRef] = []
-        for home in sorted(folder.iterdir()):
-            version = _target(home, "current")
-            if version is not None:
-                found.append(_read_ref(home / version))
-        return tuple(found)
+        refs = (_follow(home, "current", _read_ref) for home in sorted(folder.iterdir()))
+        return tuple(ref for ref in refs if ref is not None)
 
     def _home(self, agent: str, name: str) -> Path:
         return self._folder / _checked(agent, "agent") / _checked(name, "secret name")
 
     def _value(self, agent: str, name: str, link: str, *, unless: str = "") -> str | None:
-        home = self._home(agent, name)
-        version = _target(home, link)
-        if version is None or (unless and version == _target(home, unless)):
-            return None
-        try:
-            return _read_bounded(home / version / "value").decode()
-        except FileNotFoundError:  # another process moved the link and swept between our two steps
-            version = _target(home, link)
-            return None if version is None else _read_bounded(home / version / "value").decode()
+        return _follow(self._home(agent, name), link, _read_value, unless=unless)
 
     @contextmanager
     def _locked(self, agent: str, name: str) -> Iterator[Path]:
@@ -196,6 +181,22 @@ def _target(home: Path, link: str) -> str | None:
         return None
 
 
+_Read = TypeVar("_Read")
+
+
+def _follow(home: Path, link: str, read: Callable[[Path], _Read], *, unless: str = "") -> _Read | None:
+    """Read the version that a link points at; None where it points nowhere, or where `unless` points."""
+    while (version := _target(home, link)) is not None:
+        if unless and version == _target(home, unless):
+            return None
+        try:
+            return read(home / version)
+        except FileNotFoundError:
+            if _target(home, link) == version:  # else it was moved, and its version swept, between our two steps
+                raise
+    return None
+
+
 def _sweep(home: Path) -> None:
     kept = {_target(home, link) for link in _LINKS}
     for entry in home.iterdir():
@@ -217,16 +218,21 @@ def _read_bounded(path: Path) -> bytes:
         return file.read(_MAX_VALUE_BYTES)
 
 
+def _read_value(version: Path) -> str:
+    return _read_bounded(version / "value").decode()
+
+
 def _read_ref(version: Path) -> CredentialRef:
     path = version / "ref.json"
+    text = _read_bounded(path)
     try:
-        raw: dict[str, Any] = json.loads(_read_bounded(path))
+        raw: dict[str, Any] = json.loads(text)
         return CredentialRef(
             kind=str(raw["kind"]),
             name=str(raw["name"]),
             identifiers={str(key): str(item) for key, item in raw["identifiers"].items()},
         )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ClawbackError(
             f"{path}: not a credential reference ({type(error).__name__})",
             hint="set this secret anew; its value is untouched",

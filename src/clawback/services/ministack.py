@@ -26,7 +26,7 @@ REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsGrants:
-    """What `provision` gave an agent: a user with a key, a role it may become, a session of that role, a bucket to read.
+    """What `provision` gave an agent: a user with a key, a role it may become, a session of it, a bucket to read.
 
     The values are JSON: `access_key_id`, `secret_access_key`, and for the session `session_token`.
     """
@@ -123,7 +123,7 @@ class Ministack:
         )
 
     def provision(self, agent: str, *, key_name: str = "aws-key", session_name: str = "aws-session") -> AwsGrants:
-        """Give an agent a user `AGENT`, its key, a role `AGENT-role` trusting the user, a session, a bucket `AGENT-data`."""
+        """Give an agent a user `AGENT` with a key, a role `AGENT-role`, a session of it, a bucket `AGENT-data`."""
         iam, role_name, bucket = self.client("iam"), f"{agent}-role", f"{agent}-data"
         user_arn = iam.create_user(UserName=agent)["User"]["Arn"]
         trust = _policy("sts:AssumeRole", Principal={"AWS": user_arn})

@@ -106,7 +106,7 @@ class OpenBao:
             self._service.stop()
 
     def provision(self, agent: str, *, name: str = "vault-token", ttl: str = "1h", role: bool = False) -> VaultGrants:
-        """Give an agent a policy, a token (through a token role where `role`), a secret of its own and one it may not read.
+        """Give an agent a policy, a token (through a token role where `role`), a secret to read and one it may not.
 
         Returned are the API paths: `secret/data/AGENT/api` is allowed, `secret/data/payroll/database` is not.
         """
