@@ -1,0 +1,176 @@
+"""The core's API as Python calls, over a few kept connections; thread-safe, and outlives a restart of the core."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from pydantic import TypeAdapter
+
+from clawback.enforcement.core import wire
+from clawback.enforcement.core.stdio import send_stdio
+from clawback.errors import ClawbackError, InvalidInput, Unreachable
+from clawback.model import AgentInfo, Attempt, AttemptResult, EvidenceBundle, LaunchSpec, Level, LevelResult
+
+__all__ = ["CoreClient"]
+
+_SPEC = TypeAdapter(LaunchSpec)
+_KEPT = 4
+_HINT = "start it with `clawback core` or `clawback up`; its socket is STATE/run/core.sock"
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("core", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class CoreClient:
+    """`clawback.world.Core`, and `wait`, `health` and descriptors for `launch` besides.
+
+    Raises what the core raised: `InvalidInput`, `NotFound`, `Refused`, `NotEnforced`; `Unreachable` where no core
+    answers within `timeout` seconds. An order that is safe to repeat is sent once more when a kept connection turns out
+    to be dead because the core was restarted; a launch goes over a new connection and is never repeated.
+    """
+
+    def __init__(self, path: Path, *, timeout: float = 60.0) -> None:
+        self._path = path
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._idle: list[_Connection] = []
+
+    def agents(self) -> tuple[AgentInfo, ...]:
+        """All agents the core knows, running or not."""
+        return wire.AGENTS.validate_json(self._call("GET", "/agents"))
+
+    def agent(self, agent: str) -> AgentInfo:
+        """One agent by its stable id."""
+        return wire.AGENT.validate_json(self._call("GET", _at(agent)))
+
+    def launch(self, spec: LaunchSpec, *, stdio: tuple[int, int, int] | None = None) -> AgentInfo:
+        """Start an agent, with these descriptors as its stdin, stdout and stderr where they are given."""
+        token = send_stdio(self._path.with_name("core-fds.sock"), stdio) if stdio else ""
+        body = {"spec": _SPEC.dump_python(spec, mode="json"), "stdio": token}
+        return wire.AGENT.validate_json(self._call("POST", "/agents", body, repeat=False))
+
+    def contain(
+        self, agent: str, level: Level, *, instance: str = "", reason: str, by: str, incident: str = ""
+    ) -> LevelResult:
+        """Make one level true and keep it so; the result is what was observed."""
+        body = {"level": int(level), "instance": instance, "reason": reason, "by": by, "incident": incident}
+        return wire.RESULT.validate_json(self._call("POST", _at(agent, "contain"), body))
+
+    def probe(self, agent: str, level: Level) -> LevelResult:
+        """Read one level's postcondition back; changes nothing."""
+        return wire.RESULT.validate_json(self._call("GET", _at(agent, f"probe?level={int(level)}")))
+
+    def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
+        """Undo the levels given, or all of the hold's; each result says how much of the level still holds."""
+        body = {"levels": [int(level) for level in levels], "reason": reason, "by": by}
+        return wire.RESULTS.validate_json(self._call("POST", _at(agent, "release"), body))
+
+    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
+        """End what is left of the agent and start its recorded command anew under this policy."""
+        body = {"policy_version": policy_version, "policy_text": policy_text, "reason": reason, "by": by}
+        return wire.AGENT.validate_json(self._call("POST", _at(agent, "relaunch"), body, repeat=False))
+
+    def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
+        """Try each from inside the agent's sandbox."""
+        body = {"attempts": [{"kind": one.kind, "target": one.target} for one in attempts]}
+        return wire.ATTEMPTS.validate_json(self._call("POST", _at(agent, "attempt"), body))
+
+    def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
+        """Collect a bounded, redacted, hashed snapshot."""
+        return wire.BUNDLE.validate_json(self._call("POST", _at(agent, "evidence"), {"incident": incident}))
+
+    def wait(self, agent: str, *, instance: str = "") -> int:
+        """The exit status once the instance (the present one where none is named) has ended, without limit of time.
+
+        Its exit code, or minus the number of the signal that ended it.
+        """
+        query = urlencode({"instance": instance})
+        answer = json.loads(self._call("GET", _at(agent, f"wait?{query}"), endless=True))
+        return int(answer["exit_status"])
+
+    def health(self) -> dict[str, Any]:
+        """What `/healthz` says; `status` is `ok` or `degraded`."""
+        answer: dict[str, Any] = json.loads(self._call("GET", "/healthz"))
+        return answer
+
+    def metrics(self) -> str:
+        """The page for Prometheus."""
+        return self._call("GET", "/metrics").decode()
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, repeat: bool = True, endless: bool = False
+    ) -> bytes:
+        content = b"" if body is None else json.dumps(body).encode()
+        with self._lock:
+            kept = self._idle.pop() if self._idle and repeat and not endless else None
+        if kept is not None:
+            try:
+                return self._exchange(kept, method, path, content)
+            except ConnectionError:
+                self.close()  # the core went away under a kept connection; the others are as dead
+            except (OSError, http.client.HTTPException) as error:
+                raise self._silence(kept, error) from None
+        connection = _Connection(self._path, None if endless else self._timeout)
+        try:
+            return self._exchange(connection, method, path, content)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silence(connection, error) from None
+
+    def _silence(self, connection: _Connection, error: Exception) -> Unreachable:
+        connection.close()
+        what = getattr(error, "strerror", None) or type(error).__name__
+        return Unreachable(f"the core does not answer at {self._path}: {what}", hint=_HINT)
+
+    def _exchange(self, connection: _Connection, method: str, path: str, content: bytes) -> bytes:
+        connection.request(method, path, content or None, {"Content-Type": "application/json"} if content else {})
+        response = connection.getresponse()
+        answer = response.read()
+        if connection.timeout is None or response.will_close:
+            connection.close()
+        else:
+            with self._lock:
+                keep = len(self._idle) < _KEPT
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+        if response.status < 400 or (path == "/healthz" and response.status == 503):
+            return answer
+        raise _error(answer, response.status)
+
+
+def _at(agent: str, rest: str = "") -> str:
+    if not agent or agent in {".", ".."}:
+        raise InvalidInput("agent: empty or no name", hint="clawback agents lists them")
+    return f"/agents/{quote(agent, safe='')}" + (f"/{rest}" if rest else "")
+
+
+def _error(answer: bytes, status: int) -> ClawbackError:
+    try:
+        body = json.loads(answer)
+        kind = wire.ERRORS[body["type"]][1]
+        return kind(str(body["error"]), hint=str(body["hint"]))
+    except (ValueError, KeyError, TypeError):
+        return ClawbackError(f"the core answered {status} without saying why", hint="is this socket clawback core's?")

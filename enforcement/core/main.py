@@ -1,0 +1,145 @@
+"""`clawback core`: one process per host, up when its socket is there, and gone without an agent noticing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from clawback.enforcement.core.peers import Permissions, protocol
+from clawback.enforcement.core.server import Api
+from clawback.enforcement.core.service import CoreParameters, Service
+from clawback.enforcement.core.stdio import StdioDesk
+from clawback.errors import Refused
+
+__all__ = ["serve"]
+
+_SWITCH_SECONDS = 0.0005
+"""How long a busy thread may keep the interpreter from the one that freezes; Python's own 5 ms are too long."""
+
+_KEEP_ALIVE_SECONDS = 600
+
+_log = structlog.get_logger()
+
+
+def serve(
+    state: Path,
+    *,
+    cgroup: str = "clawback",
+    uid_base: int = 1_900_000,
+    allow: Mapping[int, tuple[str, ...]] | None = None,
+    canaries: tuple[str, ...] = (),
+    landlock_audit: bool = False,
+    heartbeat_seconds: float = 5.0,
+) -> None:
+    """Serve until SIGTERM or SIGINT. `STATE/run/core.sock` appears when everything is ready, and not before.
+
+    `Refused` where another core already serves this state; `InvalidInput` for a verb in `allow` that does not exist.
+    """
+    permissions = Permissions(allow or {})
+    run = state / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    with _only_one(run / "core.lock"):
+        (run / "core.sock").unlink(missing_ok=True)  # a dead core's: nobody may take it for readiness
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        _most_descriptors()
+        service = Service(
+            CoreParameters(
+                state=state,
+                cgroup=cgroup,
+                uid_base=uid_base,
+                canaries=canaries,
+                landlock_audit=landlock_audit,
+                heartbeat_seconds=heartbeat_seconds,
+            )
+        )
+        try:
+            service.start()
+            asyncio.run(_serve(service, permissions, run))
+        finally:
+            (run / "core.sock").unlink(missing_ok=True)
+            service.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with its signal handling left to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None of them."""
+        yield
+
+
+async def _serve(service: Service, permissions: Permissions, run: Path) -> None:
+    loop = asyncio.get_running_loop()
+    desk = StdioDesk(run / "core-fds.sock", permissions)
+    desk.attach(loop)
+    api = Api(service, permissions, desk)
+    server = _Server(
+        uvicorn.Config(
+            api,
+            http=protocol(permissions),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    listener = _listen(run)
+    _log.info("core up", socket=str(run / "core.sock"), pid=os.getpid())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        desk.close(loop)
+        api.close()
+
+
+def _listen(run: Path) -> socket.socket:
+    """Listening before it has its name: whoever sees the socket can connect to it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    new = run / ".core.sock.new"
+    new.unlink(missing_ok=True)
+    listener.bind(str(new))
+    new.chmod(0o666)  # anybody may connect; the peer's credentials decide what it may ask
+    listener.listen(512)
+    new.rename(run / "core.sock")
+    return listener
+
+
+def _most_descriptors() -> None:
+    """Each agent takes four, each caller one: the usual 1,024 would be a limit on agents."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"another core serves {path.parent.parent}", hint="stop it, or set another state") from None
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock

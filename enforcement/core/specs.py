@@ -1,0 +1,82 @@
+"""What an agent was launched with, kept for a relaunch, and the secrets it is given, read at the last moment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from clawback.errors import InvalidInput, NotFound
+from clawback.model import LaunchSpec
+
+__all__ = ["Specs", "check_name", "read_secrets"]
+
+_SPEC = TypeAdapter(LaunchSpec)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_MOST_BYTES = 1 << 20
+_log = structlog.get_logger()
+
+
+def check_name(agent: str) -> str:
+    """The id, if it can be a file's, a cgroup's and a telemetry record's name. `InvalidInput` otherwise."""
+    if not _NAME.fullmatch(agent):
+        raise InvalidInput("agent: not a name", hint="letters, digits, dots and dashes, at most 63 of them")
+    return agent
+
+
+class Specs:
+    """`STATE/agents/AGENT/spec.json`, mode 0600: it may carry an environment, never a secret from the store."""
+
+    def __init__(self, agents: Path) -> None:
+        self._agents = agents
+
+    def write(self, spec: LaunchSpec) -> None:
+        """Keep it, durably."""
+        folder = self._agents / check_name(spec.agent)
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / ".spec.new"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(_SPEC.dump_json(spec))
+            file.flush()
+            os.fsync(fd)
+        new.rename(folder / "spec.json")
+
+    def read(self, agent: str) -> LaunchSpec | None:
+        """What the agent was last launched with; None where that is not known or cannot be read."""
+        path = self._agents / check_name(agent) / "spec.json"
+        try:
+            return _SPEC.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError):
+            _log.error("launch record unreadable", path=str(path))
+            return None
+
+
+def read_secrets(store: Path, spec: LaunchSpec) -> dict[str, str]:
+    """Name → the value that is current in the store now. `NotFound` where one of the spec's credentials has none."""
+    values = {}
+    for ref in spec.credentials:
+        if not _SECRET.fullmatch(ref.name):
+            raise InvalidInput("credentials: a name that cannot be a file's", hint="letters, digits, dots and dashes")
+        path = store / spec.agent / ref.name / "current"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise NotFound(
+                f"{spec.agent} has no value for the credential {ref.name!r}", hint="put it into the secret store first"
+            ) from None
+        with os.fdopen(fd, "rb") as file:
+            value = file.read(_MOST_BYTES + 1)
+        if len(value) > _MOST_BYTES:
+            raise InvalidInput(f"the credential {ref.name!r} is larger than {_MOST_BYTES} bytes")
+        try:
+            values[ref.name] = value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidInput(f"the credential {ref.name!r} is not UTF-8 text") from None
+    return values

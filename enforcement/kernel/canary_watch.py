@@ -1,0 +1,82 @@
+"""Be told when somebody opens one of certain files, whatever mount namespace they stand in: fanotify marks on inodes.
+
+Needs CAP_SYS_ADMIN in the first user namespace. Events carry a descriptor of the file, by which it is known again, and
+the opener's pid. Formats: include/uapi/linux/fanotify.h.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clawback.enforcement.kernel.libc import syscall
+
+__all__ = ["CanaryWatch", "Opened"]
+
+FAN_CLOEXEC = 0x1
+FAN_NONBLOCK = 0x2
+FAN_CLASS_NOTIF = 0x0
+FAN_MARK_ADD = 0x1
+FAN_MARK_REMOVE = 0x2
+FAN_OPEN = 0x20
+FAN_Q_OVERFLOW = 0x4000
+
+_EVENT = struct.Struct("=IBBHQii")  # event_len vers reserved metadata_len mask fd pid
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A marked file was opened: `inode` is (device, number) as `mark` returned it."""
+
+    inode: tuple[int, int]
+    pid: int
+
+
+class CanaryWatch:
+    """One notification group. `PermissionError` without the capability; `overflows` counts full queues."""
+
+    def __init__(self) -> None:
+        self.overflows = 0
+        self._fd = syscall(
+            "fanotify_init", FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_LARGEFILE
+        )
+
+    def fileno(self) -> int:
+        """For `poll`."""
+        return self._fd
+
+    def mark(self, descriptor: int) -> tuple[int, int]:
+        """Watch the file that this (O_PATH) descriptor stands for; returns what its events will be known by."""
+        self._mark(FAN_MARK_ADD, descriptor)
+        found = os.fstat(descriptor)
+        return found.st_dev, found.st_ino
+
+    def read(self) -> Iterator[Opened]:
+        """What is there now; never blocks."""
+        try:
+            data = os.read(self._fd, 16384)
+        except BlockingIOError:
+            return
+        at = 0
+        while at + _EVENT.size <= len(data):
+            length, _version, _, _, mask, descriptor, pid = _EVENT.unpack_from(data, at)
+            at += max(length, _EVENT.size)
+            if mask & FAN_Q_OVERFLOW:
+                self.overflows += 1
+            if descriptor < 0:
+                continue
+            try:
+                found = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+            yield Opened((found.st_dev, found.st_ino), pid)
+
+    def close(self) -> None:
+        """Remove every mark."""
+        os.close(self._fd)
+
+    def _mark(self, operation: int, descriptor: int) -> None:
+        # The path is the descriptor's own: a name could have been exchanged for another file since it was opened.
+        syscall("fanotify_mark", self._fd, operation, FAN_OPEN, -100, f"/proc/self/fd/{descriptor}")

@@ -1,0 +1,92 @@
+"""Decoy files in the sandboxes: nobody has business with them, so that opening one is a report on its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import structlog
+
+from clawback.enforcement.kernel.canary_watch import CanaryWatch, Opened
+from clawback.enforcement.telemetry.roster import Roster, Tracked, uid_of
+from clawback.enforcement.telemetry.writer import TelemetryWriter
+from clawback.model import Disposition, FileActivity, Severity
+
+__all__ = ["ACCESS", "Canaries"]
+
+ACCESS = "canary"
+"""The `access` of such an event. Its disposition is ALLOWED: the decoy was opened, nothing stopped it."""
+
+_log = structlog.get_logger()
+
+
+class Canaries:
+    """`place` may be called from any thread, `take` from the one reader."""
+
+    def __init__(self, roster: Roster, writer: TelemetryWriter, watch: CanaryWatch) -> None:
+        self._roster = roster
+        self._writer = writer
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._marked: dict[tuple[int, int], dict[int, str]] = {}  # inode → uid → path
+
+    def place(self, tracked: Tracked, paths: tuple[str, ...]) -> tuple[str, ...]:
+        """Watch these paths inside the instance's sandbox; returns those that could not be watched."""
+        with self._lock:
+            for uids in self._marked.values():
+                uids.pop(tracked.uid, None)
+            self._marked = {inode: uids for inode, uids in self._marked.items() if uids}
+        missed = []
+        for path in paths:
+            try:
+                descriptor = os.open(f"/proc/{tracked.pid}/root{path}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:
+                missed.append(path)
+                continue
+            try:
+                inode = self._watch.mark(descriptor)
+            except OSError as error:
+                _log.warning("canary not watched", agent=tracked.agent, path=path, error=error.strerror)
+                missed.append(path)
+                continue
+            finally:
+                os.close(descriptor)
+            with self._lock:
+                self._marked.setdefault(inode, {})[tracked.uid] = path
+        return tuple(missed)
+
+    def take(self, opened: Opened) -> None:
+        """Report one opening, unless it was somebody's outside the sandboxes (evidence is collected by root)."""
+        with self._lock:
+            uids = dict(self._marked.get(opened.inode, {}))
+        uid = uid_of(opened.pid)
+        if uid == -1 and len(uids) == 1:
+            uid = next(iter(uids))  # the opener has ended already; the decoy is in one sandbox only
+        path = uids.get(uid)
+        if path is None:
+            return
+        exe = _exe(opened.pid)
+
+        def report(tracked: Tracked) -> None:
+            self._writer.emit(
+                FileActivity,
+                activity_id=FileActivity.OPEN,
+                severity=Severity.HIGH,
+                disposition=Disposition.ALLOWED,
+                path=path,
+                access=ACCESS,
+                pid=opened.pid,
+                exe=exe,
+                message="canary file opened",
+                **tracked.fields,
+            )
+
+        self._roster.report(uid, report)
+
+
+def _exe(pid: int) -> str:
+    try:
+        return os.fsencode(Path(f"/proc/{pid}/exe").readlink()).decode("utf-8", "backslashreplace")
+    except OSError:
+        return ""

@@ -1,0 +1,121 @@
+"""Audit records → events: denied system calls with name and pid, and Landlock's refusals."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from clawback.enforcement.kernel.audit import LANDLOCK_ACCESS, LANDLOCK_DOMAIN, SECCOMP, SYSCALL, AuditRecord
+from clawback.enforcement.kernel.syscalls import TABLES
+from clawback.enforcement.telemetry.roster import Roster, Tracked, uid_of
+from clawback.enforcement.telemetry.writer import TelemetryWriter
+from clawback.model import Disposition, FileActivity, KernelActivity, Severity
+
+__all__ = ["TYPES", "Denials"]
+
+TYPES = frozenset({SECCOMP, LANDLOCK_ACCESS, LANDLOCK_DOMAIN, SYSCALL})
+
+# AUDIT_ARCH_* of linux/audit.h.
+_ARCHITECTURES = {"c000003e": "x86_64", "c00000b7": "aarch64", "40000003": "i386"}
+_RET_LOG = 0x7FFC0000
+_DOMAINS = 4096
+_PENDING = 1024
+
+
+class Denials:
+    """Not thread-safe; fed by one reader. Landlock's records name no process: each is joined to the SYSCALL record of
+    the same event, or to the record that once introduced its domain.
+    """
+
+    def __init__(self, roster: Roster, writer: TelemetryWriter) -> None:
+        self._roster = roster
+        self._writer = writer
+        self._names = {name: {number: call for call, number in table.items()} for name, table in TABLES.items()}
+        self._domains: OrderedDict[str, AuditRecord] = OrderedDict()
+        self._pending: OrderedDict[int, AuditRecord] = OrderedDict()
+
+    def take(self, record: AuditRecord) -> None:
+        """Turn one record into an event, or keep it until what it belongs to arrives."""
+        if record.type == SECCOMP:
+            self._seccomp(record)
+        elif record.type == LANDLOCK_ACCESS:
+            self._landlock_access(record)
+        elif record.type == LANDLOCK_DOMAIN:
+            self._landlock_domain(record)
+        elif record.serial in self._pending:
+            self._landlock(self._pending.pop(record.serial), record)
+
+    def _seccomp(self, record: AuditRecord) -> None:
+        number = record.number("syscall")
+        architecture = _ARCHITECTURES.get(record.fields.get("arch", ""), "unknown")
+        name = self._names.get(architecture, {}).get(number, f"{architecture}:{number}")
+        try:
+            logged = int(record.fields.get("code", "0"), 16) & 0x7FFF0000 == _RET_LOG
+        except ValueError:
+            logged = False
+        pid, exe = record.number("pid", 0), record.fields.get("exe", "")
+
+        def report(tracked: Tracked) -> None:
+            self._writer.emit(
+                KernelActivity,
+                time_ns=record.time_ns,
+                activity_id=KernelActivity.INVOKE,
+                severity=Severity.LOW if logged else Severity.MEDIUM,
+                disposition=Disposition.LOGGED if logged else Disposition.BLOCKED,
+                syscall=name,
+                number=number,
+                pid=pid,
+                exe=exe,
+                message=f"system call {name} {'logged' if logged else 'denied'} by the sandbox's filter",
+                **tracked.fields,
+            )
+
+        self._roster.report(record.number("uid"), report)
+
+    def _landlock_access(self, record: AuditRecord) -> None:
+        self._pending[record.serial] = record
+        if len(self._pending) > _PENDING:
+            # No SYSCALL record came (the host's rules may leave them out): the domain's owner is all there is to go by.
+            self._from_domain(self._pending.popitem(last=False)[1])
+
+    def _landlock_domain(self, record: AuditRecord) -> None:
+        if record.fields.get("status") == "allocated":
+            self._domains[record.fields.get("domain", "")] = record
+            if len(self._domains) > _DOMAINS:
+                self._domains.popitem(last=False)
+
+    def flush(self) -> None:
+        """Report what still waits for a SYSCALL record; called when the reader has nothing more to give."""
+        while self._pending:
+            self._from_domain(self._pending.popitem(last=False)[1])
+
+    def _from_domain(self, record: AuditRecord) -> None:
+        domain = self._domains.get(record.fields.get("domain", ""))
+        if domain is not None:
+            self._landlock(record, domain)
+
+    def _landlock(self, record: AuditRecord, process: AuditRecord) -> None:
+        blockers = record.fields.get("blockers", "")
+        path = record.fields.get("path", "")
+        pid = process.number("pid", 0)
+        # A domain's record tells the user who made it, which is root where the sandbox's init restricted itself first.
+        uid = process.number("uid")
+        if self._roster.get(uid) is None:
+            uid = uid_of(pid)
+        target = path or ",".join(f"{key}={record.fields[key]}" for key in ("daddr", "dest") if key in record.fields)
+
+        def report(tracked: Tracked) -> None:
+            self._writer.emit(
+                FileActivity,
+                time_ns=record.time_ns,
+                activity_id=FileActivity.OPEN,
+                severity=Severity.MEDIUM,
+                disposition=Disposition.BLOCKED,
+                path=target,
+                access=blockers.removeprefix("fs.") or "unknown",
+                pid=pid,
+                exe=process.fields.get("exe", ""),
+                message="access refused by Landlock",
+                **tracked.fields,
+            )
+
+        self._roster.report(uid, report)
