@@ -101,7 +101,7 @@ def _cut(route: socket.socket, diag: socket.socket, patience: float) -> tuple[st
 
 def _gateways(one: netlink.InetSocket) -> bool:
     """The listener that release needs. It was bound before the agent's first instruction, and its port is taken."""
-    return one.listening and one.local_port == GATEWAY_PORT and one.local in {"127.0.0.1", "::1"}
+    return one.listening and one.local_port == GATEWAY_PORT and one.local in {"127.0.0.1", "::1", "::", "0.0.0.0"}
 
 
 def _look(
