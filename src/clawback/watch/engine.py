@@ -79,6 +79,10 @@ class Engine:
             found.sort(key=lambda item: (-(item.reflex or 0), -item.severity))
         return tuple(found)
 
+    def forget(self, finding: Finding) -> None:
+        """Let this finding come out again."""
+        self._keys.pop((finding.agent, *finding.key), None)
+
     def _slot(self, event: Event) -> _Slot:
         owner = (event.agent, event.instance)
         slot = self._slots.get(owner)

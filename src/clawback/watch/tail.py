@@ -60,6 +60,23 @@ class Tail:
                 self.counts["unfinished"] += 1
             self._close_file()
 
+    def history(self, limit: int) -> Iterator[bytes]:
+        """The whole lines among the last `limit` bytes before where reading goes on. To be asked before `read`."""
+        if self._fd < 0:
+            return
+        start = max(0, self._base - limit)
+        lines = Lines()
+        first = start > 0  # which then is most likely half a line
+        while start < self._base:
+            chunk = os.pread(self._fd, min(_CHUNK, self._base - start), start)
+            if not chunk:
+                return
+            start += len(chunk)
+            for line in lines.feed(chunk):
+                if line is not None and not first:
+                    yield line
+                first = False
+
     def position(self) -> Position | None:
         """Where a later `Tail` should go on: after the last line that `read` gave out. None where nothing is open."""
         if self._fd < 0:

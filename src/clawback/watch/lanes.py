@@ -1,0 +1,103 @@
+"""Answer findings in parallel across agents and in order within one; what could not be answered is tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from clawback.errors import Unreachable
+from clawback.model import Finding
+from clawback.watch.reflex import Answer, NotRecorded
+
+__all__ = ["Lanes"]
+
+WAITING_LIMIT = 1000  # findings of one agent that wait at most; the agent is contained by the first of them
+_TRIES = 3  # of a finding whose answer ends in a defect
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts while a part is away
+
+_log = structlog.get_logger()
+
+
+class Lanes:
+    """`answer` runs in one of `threads` threads; `done` is called there after each answer."""
+
+    def __init__(
+        self,
+        answer: Callable[[Finding], Answer],
+        done: Callable[[Finding, Answer], None],
+        *,
+        threads: int = 4,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._answer = answer
+        self._done = done
+        self._lock = threading.Lock()
+        self._waiting: dict[str, deque[Finding]] = {}
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflex")
+        for _ in range(threads):  # a thread's start is no part of any reflex
+            self._pool.submit(time.sleep, 0.001)
+
+    def put(self, finding: Finding) -> None:
+        """Answer this one after those of the same agent that were put before."""
+        with self._lock:
+            lane = self._waiting.get(finding.agent)
+            if lane is not None:
+                if len(lane) >= WAITING_LIMIT:
+                    self.counts["overflow"] += 1
+                    return
+                lane.append(finding)
+                return
+            self._waiting[finding.agent] = deque([finding])
+        self._pool.submit(self._work, finding.agent)
+
+    @property
+    def idle(self) -> bool:
+        """Every finding that was put has been answered."""
+        return not self._waiting
+
+    def stop(self) -> None:
+        """Finish what is being answered; leave the rest, which the telemetry still holds."""
+        self._stopping.set()
+        self._pool.shutdown(wait=True)
+
+    def _work(self, agent: str) -> None:
+        pause, defects = _FIRST_PAUSE, 0
+        while not self._stopping.is_set():
+            with self._lock:
+                lane = self._waiting[agent]
+                if not lane:
+                    del self._waiting[agent]
+                    return
+                finding = lane[0]
+            try:
+                answer = self._answer(finding)
+            except (Unreachable, NotRecorded) as error:
+                self.counts["retried"] += 1
+                _log.error("finding not answered yet", detector=finding.detector, agent=agent, error=str(error))
+                self._stopping.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            except Exception:
+                defects += 1
+                _log.exception("finding not answered", detector=finding.detector, agent=agent, times=defects)
+                if defects < _TRIES and not self._stopping.wait(_FIRST_PAUSE):
+                    continue
+                self.counts["failed"] += 1
+            else:
+                self._tell(finding, answer)
+            pause, defects = _FIRST_PAUSE, 0
+            with self._lock:
+                lane.popleft()
+
+    def _tell(self, finding: Finding, answer: Answer) -> None:
+        try:
+            self._done(finding, answer)
+        except Exception:
+            self.counts["failed"] += 1
+            _log.exception("answer not passed on", incident=answer.incident)

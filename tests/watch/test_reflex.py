@@ -1,0 +1,245 @@
+"""A finding contains the agent it is about, that instance and no other, whatever else is down."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import replace
+
+import pytest
+
+from clawback.actions.agent_freeze import ACTION as FREEZE
+from clawback.actions.agent_isolate import ACTION as ISOLATE
+from clawback.errors import Unreachable
+from clawback.model import AgentState, IncidentStatus, Level, Phase, ReceiptState
+from clawback.response import Response
+from clawback.watch.reflex import NotRecorded, Reflex
+from clawback.watch.warm import warm
+
+
+@pytest.fixture
+def reflex(journal, world):
+    made = Reflex(journal, world, lambda _detector: "contain-rogue-agent")
+    yield made
+    made.stop()
+
+
+def test_freeze_then_isolate_each_with_its_receipt(reflex, journal, core, tools):
+    core.add("support")
+    answer = reflex.answer(tools.finding())
+    assert answer.outcome == "contained"
+    assert answer.opened
+    assert answer.frozen_ms > 0
+    assert core.calls == [("support", Level.FREEZE), ("support", Level.ISOLATE)]
+    incident = journal.incident(answer.incident)
+    assert [(item.action, item.state, item.actor) for item in incident.receipts] == [
+        (FREEZE.id, ReceiptState.VERIFIED, "watch"),
+        (ISOLATE.id, ReceiptState.VERIFIED, "watch"),
+    ]
+    assert incident.playbook == "contain-rogue-agent"
+    assert not incident.drill
+
+
+def test_the_reflex_goes_no_further_than_the_detector_asks(reflex, core, tools):
+    core.add("support")
+    assert reflex.answer(tools.finding(reflex=Level.FREEZE)).outcome == "contained"
+    assert core.calls == [("support", Level.FREEZE)]
+
+
+def test_an_alert_opens_an_incident_and_touches_nobody(reflex, journal, core, tools):
+    core.add("support")
+    answer = reflex.answer(tools.finding(reflex=None))
+    assert answer.outcome == "alert"
+    assert core.calls == []
+    assert journal.incident(answer.incident).status is IncidentStatus.OPEN
+
+
+def test_a_second_finding_joins_and_repeats_nothing(reflex, journal, core, tools):
+    core.add("support")
+    first = reflex.answer(tools.finding())
+    second = reflex.answer(tools.finding(resource="/root/.ssh/id_rsa"))
+    assert second.incident == first.incident
+    assert not second.opened
+    assert len(core.calls) == 2
+    assert len(journal.incident(first.incident).findings) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"agent": "nobody", "instance": "nobody-1"}, "unknown-agent"),
+        ({"instance": "support-0"}, "other-instance"),
+        ({"agent": "other", "instance": "support-1"}, "other-instance"),
+    ],
+)
+def test_forged_and_stale_findings_contain_nobody(reflex, journal, core, tools, changes, outcome):
+    core.add("support")
+    core.add("other")
+    assert reflex.answer(tools.finding(**changes)).outcome == outcome
+    assert core.calls == []
+    assert journal.incidents() == ()
+    assert reflex.counts[outcome] == 1
+
+
+def test_an_agent_that_does_not_run_is_an_incident_without_reflex(reflex, journal, core, tools):
+    core.add("support", state=AgentState.LOST)
+    answer = reflex.answer(tools.finding())
+    assert answer.outcome == "alert"
+    assert core.calls == []
+    assert any(line.what == "no reflex" for line in journal.incident(answer.incident).timeline)
+
+
+def test_drills_are_marked(reflex, journal, core, tools):
+    core.add("support", tags=("drill",))
+    assert journal.incident(reflex.answer(tools.finding()).incident).drill
+
+
+def test_without_a_core_nothing_is_claimed_and_the_next_try_does_it(reflex, journal, core, tools):
+    core.add("support")
+    core.away = True
+    one = tools.finding()
+    with pytest.raises(Unreachable):
+        reflex.answer(one)
+    assert journal.incidents() == ()
+    core.away = False
+    assert reflex.answer(one).outcome == "contained"
+
+
+def test_without_a_journal_the_agent_is_contained_all_the_same(reflex, journal, core, tools, monkeypatch):
+    core.add("support")
+    one = tools.finding()
+
+    def full(*_args, **_more):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "open_or_join", full)
+        with pytest.raises(NotRecorded):
+            reflex.answer(one)
+    assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
+    assert reflex.answer(one).outcome == "contained"
+    assert len(journal.incidents()) == 1
+
+
+def test_a_journal_that_fails_amid_the_reflex_does_not_stop_it(reflex, journal, core, tools, monkeypatch):
+    core.add("support")
+    one = tools.finding()
+
+    def full(*_args, **_more):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "intend", full)
+        with pytest.raises(NotRecorded):
+            reflex.answer(one)
+    assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
+    answer = reflex.answer(one)
+    assert answer.outcome == "contained"
+    assert {item.state for item in journal.incident(answer.incident).receipts} == {ReceiptState.VERIFIED}
+
+
+def test_a_journal_that_hangs_holds_up_no_containment(reflex, journal, core, tools):
+    core.add("support")
+    seen = []
+    with journal.writing():  # as another process with the write lock would
+        import threading
+
+        answering = threading.Thread(target=lambda: seen.append(reflex.answer(tools.finding())))
+        answering.start()
+        tools.eventually(lambda: core.held("support") == {Level.FREEZE, Level.ISOLATE})
+        assert seen == []
+    answering.join()
+    assert seen[0].outcome == "contained"
+    assert reflex.missed == 1
+
+
+def test_an_agent_released_since_is_contained_again(reflex, journal, core, tools):
+    core.add("support")
+    first = reflex.answer(tools.finding())
+    core.known["support"] = replace(core.known["support"], hold=None)
+    reflex.answer(tools.finding(resource="again"))
+    assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
+    assert any(line.what == "agent.freeze again" for line in journal.incident(first.incident).timeline)
+
+
+def test_telemetry_read_again_after_the_end_contains_nobody(reflex, journal, core, tools):
+    core.add("support")
+    one = tools.finding()
+    first = reflex.answer(one)
+    journal.close(first.incident)
+    core.known["support"] = replace(core.known["support"], hold=None)
+    calls = len(core.calls)
+    assert reflex.answer(one).outcome == "closed"
+    assert len(core.calls) == calls
+    assert len(journal.incidents()) == 1
+
+
+def test_the_recoverys_own_rehearsal_is_not_the_agents_doing(reflex, journal, core, tools):
+    core.add("support")
+    first = reflex.answer(tools.finding())
+    journal.enter(first.incident, Phase.RECOVER)
+    core.add("support", "support-2")
+    again = tools.finding(instance="support-2", policy_version=2)
+    assert reflex.answer(again).outcome == "rehearsal"
+    other = tools.finding(instance="support-2", resource="x", attempts=(("open", "/elsewhere"),))
+    assert reflex.answer(other).outcome == "contained"
+
+
+def test_once_recovery_is_over_the_same_call_is_the_agents(reflex, journal, core, tools):
+    core.add("support")
+    first = reflex.answer(tools.finding())
+    before = time.time_ns()
+    journal.enter(first.incident, Phase.RECOVER)
+    journal.enter(first.incident, Phase.POST_INCIDENT)
+    core.add("support", "support-2")
+    for at in (before, time.time_ns()):
+        again = tools.finding(instance="support-2", policy_version=2, time_ns=at, events=(f"e{at}",))
+        assert reflex.answer(again).outcome == "contained"
+
+
+def test_a_cap_leaves_the_rest_to_people(journal, world, core, tools):
+    capped = Reflex(journal, world, lambda _detector: "p", per_minute=2)
+    outcomes = []
+    for name in ("a", "b", "a", "c", "b"):
+        core.add(name)
+        outcomes.append(capped.answer(tools.finding(agent=name, instance=f"{name}-1", resource=name)).outcome)
+    capped.stop()
+    assert outcomes == ["contained", "contained", "contained", "alert", "contained"]
+
+
+@pytest.mark.parametrize("cut", ["before", "intended", "applied", "between"])
+def test_a_reflex_that_was_cut_off_is_finished_at_the_next_start(journal, world, core, tools, cut):
+    core.add("support")
+    one = tools.finding()
+    incident, _ = journal.open_or_join(one, playbook="p")
+    params = FREEZE.params(agent="support", instance="support-1", reason="r")
+    key = f"{FREEZE.id}:{FREEZE.key(params)}"
+    if cut in {"intended", "applied"}:
+        receipt = journal.intend(
+            incident, key, FREEZE.id, Phase.CONTAIN, params.model_dump(mode="json"), "watch", captured={}
+        )
+        if cut == "applied":
+            journal.applied(receipt.id, {})
+    if cut == "between":
+        Response(journal, world, actor="watch", incident_id=incident.id).execute(FREEZE, params, phase=Phase.CONTAIN)
+    again = Reflex(journal, world, lambda _detector: "p")
+    assert again.resume() == (incident.id,)
+    again.stop()
+    assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
+    assert {item.state for item in journal.incident(incident).receipts} == {ReceiptState.VERIFIED}
+    assert core.calls.count(("support", Level.FREEZE)) == 1
+
+
+def test_resuming_leaves_a_recovered_agent_alone(journal, world, core, tools):
+    core.add("support")
+    incident, _ = journal.open_or_join(tools.finding(), playbook="p")
+    journal.enter(incident, Phase.RECOVER)
+    again = Reflex(journal, world, lambda _detector: "p")
+    assert again.resume() == (incident.id,)
+    again.stop()
+    assert core.calls == []
+
+
+def test_warming_up_leaves_no_trace(journal, world):
+    warm(journal, world, connections=2)
+    assert journal.incidents() == ()
