@@ -1,0 +1,1 @@
+"""The agents' only way out: decides each request by policy, and proxies what it allows."""

@@ -47,8 +47,10 @@ def decide(network: NetworkPolicy, *, host: str, port: int, method: str, path: s
             continue
         if not _reaches(rule, name, port):
             continue
-        if tunnel or not (rule.methods or rule.paths):
+        if not (rule.methods or rule.paths):
             return Verdict(False, rule.name, "denied by rule")
+        if tunnel:
+            return Verdict(False, rule.name, "denied by rule: what it denies cannot be told apart inside a tunnel")
         if rule.methods and method not in rule.methods:
             continue
         if rule.paths:

@@ -1,8 +1,8 @@
 """Keeps every version of every policy: `STATE/policies/NAME/{versions.jsonl,current.yaml,lock}`.
 
-A version is recorded first and published to `current.yaml` second. Whoever next takes the lock finishes a publication that
-a crash interrupted. `current.yaml` is there to be edited: a sound edit becomes a version, an unsound one changes nothing
-but is remembered, and kept as `refused.yaml` when it is overwritten.
+A version is recorded first and published to `current.yaml` second. Whoever next takes the lock finishes a publication
+that a crash interrupted. `current.yaml` is there to be edited: a sound edit becomes a version, an unsound one changes
+nothing but is remembered, and kept as `refused.yaml` when it is overwritten.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class PolicyStore:
     def put(
         self, policy: str, text: str, *, author: str, reason: str, incident: str = "", known_good: bool = False
     ) -> PolicyVersion:
-        """Record and publish a text. Equal to the active one: that version. Unsound: `InvalidInput`, nothing changes."""
+        """Record and publish a text. Equal to the active one: that version. Unsound: `InvalidInput`, no change."""
         load(text, where=f"policy {policy}")
         with self._locked(policy, create=True) as log:
             return self._put(policy, log, text, author=author, reason=reason, incident=incident, known_good=known_good)

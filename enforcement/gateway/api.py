@@ -1,0 +1,204 @@
+"""The gateway's own HTTP API on `STATE/run/gateway.sock`: health, metrics, policies, and cutting an agent off.
+
+Errors are `{"error": {"type", "message", "hint"}}` with the names of `clawback.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from clawback.enforcement.gateway.server import Gateway
+from clawback.enforcement.gateway.target import BadRequestError, authority_of, split_url
+from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused, Unreachable
+from clawback.model import Decision
+
+__all__ = ["STATUS", "application"]
+
+STATUS: dict[type[ClawbackError], int] = {InvalidInput: 400, NotFound: 404, Refused: 403, Unreachable: 503}
+_MAX_BODY = 4 * 1024 * 1024  # a policy of 1 MiB may be longer as JSON
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Put(_Body):
+    text: str
+    author: str = Field(min_length=1, max_length=200)
+    reason: str = Field(max_length=2000)
+    known_good: bool = False
+
+
+class _Mark(_Body):
+    author: str = Field(min_length=1, max_length=200)
+
+
+class _Restore(_Body):
+    author: str = Field(min_length=1, max_length=200)
+    reason: str = Field(max_length=2000)
+    incident: str = Field("", max_length=200)
+
+
+class _Attempt(_Body):
+    kind: str
+    target: str = Field(max_length=16_384)
+
+
+class _Cut(_Body):
+    reason: str = Field(max_length=2000)
+
+
+B = TypeVar("B", bound=_Body)
+
+
+def application(gateway: Gateway) -> Starlette:
+    """The routes over one gateway."""
+    policies, store = gateway.policies, gateway.policies.store
+
+    async def health(_request: Request) -> Response:
+        return JSONResponse(
+            {
+                "status": "ok",
+                "pid": os.getpid(),
+                "uid": os.getuid(),
+                "agents": [
+                    {"agent": one.agent, "instance": one.instance, "policy": one.policy}
+                    for one in gateway.agents.values()
+                ],
+                "policies": policies.versions(),
+                "cut": gateway.cut,
+                "telemetry_lost": gateway.records.writer.lost_total,
+            }
+        )
+
+    async def metrics(_request: Request) -> Response:
+        gateway.metrics.lost.set(gateway.records.writer.lost_total)
+        return Response(gateway.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def versions(request: Request) -> Response:
+        found = await asyncio.to_thread(store.versions, _policy(request))
+        return JSONResponse([dataclasses.asdict(version) for version in found])
+
+    async def text(request: Request) -> Response:
+        return JSONResponse({"text": await asyncio.to_thread(store.read, _policy(request), _number(request))})
+
+    async def active(request: Request) -> Response:
+        return JSONResponse(dataclasses.asdict(policies.active(_policy(request))))
+
+    async def put(request: Request) -> Response:
+        name, body = _policy(request), await _read(request, _Put)
+        put = await asyncio.to_thread(
+            lambda: store.put(name, body.text, author=body.author, reason=body.reason, known_good=body.known_good)
+        )
+        await policies.refresh(name)
+        return JSONResponse(dataclasses.asdict(put))
+
+    async def mark(request: Request) -> Response:
+        name, number, body = _policy(request), _number(request), await _read(request, _Mark)
+        marked = await asyncio.to_thread(lambda: store.mark_known_good(name, number, author=body.author))
+        await policies.refresh(name)
+        return JSONResponse(dataclasses.asdict(marked))
+
+    async def restore(request: Request) -> Response:
+        name, number, body = _policy(request), _number(request), await _read(request, _Restore)
+        restored = await asyncio.to_thread(
+            lambda: store.restore(name, number, author=body.author, reason=body.reason, incident=body.incident)
+        )
+        await policies.refresh(name)
+        return JSONResponse(dataclasses.asdict(restored))
+
+    async def decide(request: Request) -> Response:
+        name, body = _policy(request), await _read(request, _Attempt)
+        policies.active(name)  # NotFound, where the decision would say "no policy in force"
+        return JSONResponse(dataclasses.asdict(_decide(gateway, name, body)))
+
+    async def cut(request: Request) -> Response:
+        body = await _read(request, _Cut)
+        return JSONResponse({"connections_reset": gateway.cut_off(_agent(request), body.reason)})
+
+    async def uncut(request: Request) -> Response:
+        return JSONResponse({"was_cut": gateway.reconnect(_agent(request))})
+
+    policy = "/policies/{policy}"
+    version = policy + "/versions/{version}"
+    return Starlette(
+        routes=[
+            Route("/healthz", health),
+            Route("/metrics", metrics),
+            Route(policy, put, methods=["PUT"]),
+            Route(policy + "/versions", versions),
+            Route(policy + "/active", active),
+            Route(policy + "/decide", decide, methods=["POST"]),
+            Route(version, text),
+            Route(version + "/known-good", mark, methods=["POST"]),
+            Route(version + "/restore", restore, methods=["POST"]),
+            Route("/agents/{agent}/cut", cut, methods=["POST"]),
+            Route("/agents/{agent}/uncut", uncut, methods=["POST"]),
+        ],
+        exception_handlers={ClawbackError: _error},
+    )
+
+
+def _decide(gateway: Gateway, policy: str, attempt: _Attempt) -> Decision:
+    try:
+        if attempt.kind == "connect":
+            method, path = "CONNECT", ""
+            host, port = authority_of(attempt.target, default=None)
+        elif attempt.kind == "http":
+            method, _, url = attempt.target.partition(" ")
+            host, port, path = split_url(url)
+        else:
+            raise InvalidInput(f"{attempt.kind!r} is not for the gateway", hint="kind is http or connect")
+    except BadRequestError as error:
+        version = gateway.policies.active(policy).version
+        return Decision(allowed=False, rule="", reason=error.reason, policy=policy, policy_version=version)
+    return gateway.policies.decide(policy, host=host, port=port, method=method, path=path)
+
+
+def _policy(request: Request) -> str:
+    return str(request.path_params["policy"])
+
+
+def _agent(request: Request) -> str:
+    return str(request.path_params["agent"])
+
+
+def _number(request: Request) -> int:
+    value = str(request.path_params["version"])
+    if not value.isascii() or not value.isdigit() or len(value) > 9:
+        raise InvalidInput(f"{value[:40]!r} is not a version", hint="a number from 1")
+    return int(value)
+
+
+async def _read(request: Request, kind: type[B]) -> B:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > _MAX_BODY:
+            raise InvalidInput("the request's body is too long", hint="a policy is at most 1 MiB")
+    try:
+        return kind.model_validate_json(bytes(data))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"request body: {key}: {first['msg']}", hint="see the client") from None
+
+
+async def _error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, ClawbackError):
+        raise error
+    status = STATUS.get(type(error), 500)
+    body: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+    return JSONResponse({"error": body}, status_code=status)

@@ -1,0 +1,119 @@
+"""Carries one HTTP request to its destination and the response back, streaming both, re-framing both."""
+
+from __future__ import annotations
+
+import socket
+
+import h11
+
+from clawback.enforcement.gateway.records import Flow
+from clawback.enforcement.gateway.target import forwarded_headers
+from clawback.enforcement.gateway.tunnel import silence
+from clawback.enforcement.gateway.wire import Wire, until
+
+__all__ = ["AgentGoneError", "Exchange", "UpstreamError"]
+
+
+class AgentGoneError(Exception):
+    """The agent's side ended in the middle, or sent what is not HTTP; the text says which."""
+
+
+class UpstreamError(Exception):
+    """The destination failed. `answered`: the agent has got part of its response, so no error page can be sent."""
+
+    def __init__(self, reason: str, *, answered: bool) -> None:
+        super().__init__(reason)
+        self.answered = answered
+
+
+class Exchange:
+    """One request on an upstream connection of its own: nothing can be left on it for the next request."""
+
+    def __init__(self, agent: Wire, upstream: socket.socket, flow: Flow) -> None:
+        self._agent = agent
+        self._upstream = Wire(upstream, h11.CLIENT)
+        self._flow = flow
+        self._answered = False
+
+    async def run(self, request: h11.Request, idle_seconds: float) -> None:
+        """To the response's end. Raises `AgentGoneError` or `UpstreamError`."""
+        try:
+            await self._upstream.send(self._head(request), self._sent)
+        except h11.LocalProtocolError as error:
+            raise AgentGoneError(str(error)) from None
+        except OSError as error:
+            raise UpstreamError(error.strerror or "connection lost", answered=False) from None
+        try:
+            await until(self._response(), self._body(), silence(self._flow, idle_seconds))
+        except TimeoutError:
+            raise UpstreamError("silence", answered=self._answered) from None
+
+    def _head(self, request: h11.Request) -> h11.Request:
+        target = self._flow.target
+        headers = [(b"host", target.authority.encode()), *forwarded_headers(request.headers)]
+        # `target_of` has made sure that it is one of the two.
+        headers += [pair for pair in request.headers if pair[0] in (b"content-length", b"transfer-encoding")]
+        headers.append((b"connection", b"close"))
+        return h11.Request(method=request.method, target=target.path, headers=headers)
+
+    async def _body(self) -> None:
+        if self._agent.http.they_are_waiting_for_100_continue:
+            await self._to_agent(h11.InformationalResponse(status_code=100, headers=[]))
+        while True:
+            try:
+                event = await self._agent.event()
+            except h11.RemoteProtocolError as error:
+                raise AgentGoneError(str(error)) from None
+            except OSError as error:
+                raise AgentGoneError(error.strerror or "connection lost") from None
+            try:
+                if isinstance(event, h11.Data):
+                    await self._upstream.send(event, self._sent)
+                elif isinstance(event, h11.EndOfMessage):
+                    await self._upstream.send(h11.EndOfMessage(), self._sent)  # no trailers: no rule has seen them
+                    return
+                else:
+                    raise AgentGoneError("ended in the middle of a body")
+            except OSError:
+                return  # the destination hears no more, but may have answered: the response decides
+
+    async def _response(self) -> None:
+        while True:
+            try:
+                event = await self._upstream.event(self._received)
+            except h11.RemoteProtocolError as error:
+                raise UpstreamError(str(error), answered=self._answered) from None
+            except OSError as error:
+                raise UpstreamError(error.strerror or "connection lost", answered=self._answered) from None
+            if isinstance(event, h11.Response):
+                relayed = _relayed(event)
+                self._answered = True
+                await self._to_agent(relayed)
+            elif isinstance(event, h11.Data):
+                await self._to_agent(event)
+            elif isinstance(event, h11.EndOfMessage):
+                await self._to_agent(h11.EndOfMessage())
+                return
+            elif isinstance(event, h11.ConnectionClosed):
+                raise UpstreamError("closed without an answer", answered=self._answered)
+
+    async def _to_agent(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> None:
+        try:
+            await self._agent.send(event)
+        except OSError as error:
+            raise AgentGoneError(error.strerror or "connection lost") from None
+        except h11.LocalProtocolError as error:
+            raise UpstreamError(f"not a response that can be passed on: {error}", answered=self._answered) from None
+
+    def _sent(self, count: int) -> None:
+        self._flow.count(sent=count)
+
+    def _received(self, count: int) -> None:
+        self._flow.count(received=count)
+
+
+def _relayed(response: h11.Response) -> h11.Response:
+    headers = forwarded_headers(response.headers)
+    if not any(name == b"transfer-encoding" for name, _ in response.headers):
+        headers += [pair for pair in response.headers if pair[0] == b"content-length"]
+    return h11.Response(status_code=response.status_code, headers=headers, reason=response.reason)

@@ -1,0 +1,150 @@
+"""Runs the gateway: binds its sockets while privileged, gives its folders away, drops, serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from clawback.enforcement.gateway.api import application
+from clawback.enforcement.gateway.attach import AttachServer
+from clawback.enforcement.gateway.peers import guarded
+from clawback.enforcement.gateway.privileges import drop
+from clawback.enforcement.gateway.server import Gateway
+from clawback.errors import Refused
+
+__all__ = ["serve"]
+
+_log = structlog.get_logger()
+
+
+def serve(
+    state: Path,
+    *,
+    uid: int | None,
+    resolve: Mapping[str, str],
+    allow_private: tuple[str, ...],
+    peers: tuple[int, ...] = (),
+) -> None:
+    """Serve until SIGTERM or SIGINT. As root with a `uid`, becomes it; `peers` may use the API beside root and itself.
+
+    `Refused` where another gateway serves the same state folder.
+    """
+    state = state.absolute()
+    started_by = os.geteuid()
+    dropping = uid is not None and started_by == 0
+    for name in ("run", "telemetry", "policies"):
+        (state / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Everyone may connect; who is answered is decided by the peer's uid. The other socket is the core's alone.
+    api = _bind(state / "run" / "gateway.sock", 0o666)
+    attach = _bind(state / "run" / "gateway-attach.sock", 0o600)
+    if dropping and uid is not None:
+        _give(state, uid)
+        # Relative from here on: the folders above may be closed to the user that this process becomes.
+        os.chdir(state)
+        state = Path()
+    drop(uid if dropping else None)
+    own = frozenset((0, started_by, os.geteuid()))
+    try:
+        asyncio.run(_run(state, api, attach, resolve, allow_private, api_uids=own | set(peers), attach_uids=own))
+    finally:
+        api.close()
+        attach.close()
+
+
+async def _run(
+    state: Path,
+    api: socket.socket,
+    attach: socket.socket,
+    resolve: Mapping[str, str],
+    allow_private: tuple[str, ...],
+    *,
+    api_uids: frozenset[int],
+    attach_uids: frozenset[int],
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    gateway = Gateway(state, resolve=resolve, allow_private=allow_private)
+    await gateway.start()
+    config = uvicorn.Config(
+        application(gateway), http=guarded(api_uids), ws="none", lifespan="off", log_config=None, access_log=False
+    )
+    server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[api]))
+    attaching = asyncio.ensure_future(AttachServer(gateway, attach, uids=attach_uids).serve())
+    stopping = asyncio.ensure_future(stopped.wait())
+    _log.info("gateway serves", uid=os.getuid(), policies=gateway.policies.versions())
+    try:
+        await asyncio.wait((serving, attaching, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.should_exit = True
+        attaching.cancel()
+        stopping.cancel()
+        results = await asyncio.gather(serving, attaching, stopping, return_exceptions=True)
+        await gateway.stop()
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+class _Server(uvicorn.Server):
+    """Signals are the gateway's, not the API server's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bind(path: Path, mode: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            sock.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()  # left by a gateway that is gone
+        else:
+            sock.close()
+            raise Refused(f"another gateway serves {path}", hint="stop it first, or use another state folder")
+        sock.close()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    before = os.umask(0o777 & ~mode)  # never wider than meant, not even for a moment
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(before)
+    path.chmod(mode)
+    sock.listen(128)
+    sock.setblocking(False)
+    return sock
+
+
+def _give(state: Path, uid: int) -> None:
+    """Let the gateway's user reach what it must write, and nothing else.
+
+    The telemetry folder is the core's too. Sticky, it lets this user make files, and not remove or rename others'.
+    """
+    if not state.stat().st_mode & 0o001:
+        os.chown(state, -1, uid)
+        state.chmod(state.stat().st_mode | 0o010)
+    policies = state / "policies"
+    for path in (policies, *policies.rglob("*")):
+        os.chown(path, uid, uid, follow_symlinks=False)
+    os.chown(state / "telemetry", -1, uid)
+    (state / "telemetry").chmod(0o1775)
+    for name in ("policy.jsonl", "routing.jsonl"):
+        fd = os.open(
+            state / "telemetry" / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+        )
+        try:
+            os.fchown(fd, uid, uid)
+        finally:
+            os.close(fd)

@@ -1,0 +1,123 @@
+"""The versions in force: taken from the store, kept up with edits, asked for each request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from clawback.enforcement.gateway.metrics import Metrics
+from clawback.enforcement.gateway.records import Records
+from clawback.enforcement.policy.engine import decide
+from clawback.enforcement.policy.loader import load
+from clawback.enforcement.policy.store import PolicyStore, Stamp
+from clawback.enforcement.policy.types import NetworkPolicy
+from clawback.errors import ClawbackError, NotFound
+from clawback.model import Decision, PolicyVersion
+
+__all__ = ["ActivePolicies"]
+
+_POLL_SECONDS = 0.04  # an edit is taken when two looks in a row see the same, so within 80 ms and the time to read it
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    version: PolicyVersion
+    network: NetworkPolicy
+
+
+class ActivePolicies:
+    """`on_change(policy)` is called after a policy's active version changed."""
+
+    def __init__(
+        self, store: PolicyStore, records: Records, metrics: Metrics, on_change: Callable[[str], None]
+    ) -> None:
+        self.store = store
+        self._records = records
+        self._metrics = metrics
+        self._on_change = on_change
+        self._active: dict[str, _Active] = {}
+        self._seen: dict[str, tuple[Stamp, Stamp]] = {}  # at the last look
+        self._taken: dict[str, tuple[Stamp, Stamp]] = {}  # when it was last acted on
+
+    def versions(self) -> dict[str, int]:
+        """The version in force by policy."""
+        return {name: active.version.version for name, active in self._active.items()}
+
+    def active(self, policy: str) -> PolicyVersion:
+        """The version that decides now."""
+        if policy not in self._active:
+            raise NotFound(f"no policy {policy!r} is in force", hint="see `clawback policy list`")
+        return self._active[policy].version
+
+    def decide(self, policy: str, *, host: str, port: int, method: str, path: str) -> Decision:
+        """What the version in force says; without one everything is denied."""
+        active = self._active.get(policy)
+        if active is None:
+            return Decision(allowed=False, rule="", reason="no policy in force", policy=policy, policy_version=0)
+        begun = time.perf_counter()
+        allowed, rule, reason = decide(active.network, host=host, port=port, method=method, path=path)
+        self._metrics.decision_seconds.observe(time.perf_counter() - begun)
+        return Decision(allowed=allowed, rule=rule, reason=reason, policy=policy, policy_version=active.version.version)
+
+    async def refresh(self, policy: str) -> PolicyVersion:
+        """Bring the newest recorded version into force, if it is not yet."""
+        begun = time.perf_counter()
+        found = await asyncio.to_thread(self._newest, policy)
+        # Another refresh may have overtaken this one while it read: versions only rise.
+        before = self._active.get(policy)
+        if before is not None and before.version.version >= found.version.version:
+            if before.version.version == found.version.version:
+                self._active[policy] = found  # a mark may have changed
+            return self._active[policy].version
+        self._active[policy] = found
+        self._metrics.policy_version.labels(policy).set(found.version.version)
+        self._metrics.policy_loaded.labels(policy).set_to_current_time()
+        self._metrics.reload_seconds.observe(time.perf_counter() - begun)
+        self._records.change(found.version, before.version.version if before else 0)
+        self._on_change(policy)
+        return found.version
+
+    async def follow(self) -> None:
+        """Take edits and other processes' versions, until cancelled."""
+        while True:
+            for name in await asyncio.to_thread(self.store.names):
+                try:
+                    await self._look(name)
+                except (ClawbackError, OSError) as error:
+                    _log.error("policy not read; the version in force stays", policy=name, error=str(error))
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def start(self) -> None:
+        """Bring everything recorded into force, edits made meanwhile included."""
+        for name in self.store.names():
+            try:
+                await self._take(name, self.store.stamp(name))
+            except (ClawbackError, OSError) as error:
+                _log.error("policy not read; its agents are denied everything", policy=name, error=str(error))
+
+    async def _look(self, name: str) -> None:
+        now = self.store.stamp(name)
+        settled = self._seen.get(name) == now
+        self._seen[name] = now
+        # Only what has not changed since the last look: an editor may be in the middle of writing.
+        if settled and self._taken.get(name) != now:
+            await self._take(name, now)
+
+    async def _take(self, name: str, stamp: tuple[Stamp, Stamp]) -> None:
+        self._taken[name] = stamp  # first, so that an error is reported once and not at every look
+        edit = await asyncio.to_thread(self.store.edited, name)
+        version = await self.refresh(name)
+        if edit.refused is not None:
+            why = f"{edit.refused.message} ({edit.refused.hint})" if edit.refused.hint else edit.refused.message
+            self._records.change_refused(name, version.version, sha256=edit.sha256, author=edit.author, why=why)
+
+    def _newest(self, policy: str) -> _Active:
+        version = self.store.active(policy)
+        text = self.store.read(policy, version.version)
+        return _Active(version, load(text, where=f"policy {policy} version {version.version}").network)

@@ -1,0 +1,123 @@
+"""The gateway itself: attached agents, policies in force, destinations, records, held together for one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clawback.enforcement.gateway.agents import Agent
+from clawback.enforcement.gateway.connection import Limits
+from clawback.enforcement.gateway.destinations import Destinations
+from clawback.enforcement.gateway.metrics import Metrics
+from clawback.enforcement.gateway.policies import ActivePolicies
+from clawback.enforcement.gateway.records import Records
+from clawback.enforcement.gateway.sockets import AbortWatch
+from clawback.enforcement.gateway.target import Target
+from clawback.enforcement.policy.store import PolicyStore
+from clawback.model import Decision, Lifecycle
+
+__all__ = ["Gateway"]
+
+_HEARTBEAT_SECONDS = 5.0
+
+
+class Gateway:
+    """Made inside a running loop; `start`, then `attach` agents, then `stop`."""
+
+    def __init__(
+        self, state: Path, *, resolve: Mapping[str, str], allow_private: Sequence[str], limits: Limits | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.records = Records(state / "telemetry", self.metrics)
+        self.destinations = Destinations(resolve, allow_private)
+        self.policies = ActivePolicies(
+            PolicyStore(state / "policies"), self.records, self.metrics, self._enforce_on_open
+        )
+        self.aborts = AbortWatch(asyncio.get_running_loop())
+        self.agents: dict[str, Agent] = {}  # by instance
+        self.cut: dict[str, str] = {}  # agent → why
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Bring the policies into force and keep them so."""
+        self.records.lifecycle(Lifecycle.START, "started")
+        await self.policies.start()
+        self._tasks = [asyncio.ensure_future(self.policies.follow()), asyncio.ensure_future(self._heartbeat())]
+
+    async def stop(self) -> None:
+        """End everything. Agents lose their connections and keep their listeners, which the core holds too."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for agent in list(self.agents.values()):
+            agent.detach()
+            for connection in list(agent.connections):
+                await connection.over()
+        self.agents.clear()
+        self.aborts.close()
+        self.records.lifecycle(Lifecycle.STOP, "stopped")
+        self.records.writer.close()
+
+    def attach(self, agent: str, instance: str, policy: str, listeners: list[socket.socket]) -> None:
+        """Serve this agent's listeners. Again for a known instance: the new listeners replace the old ones."""
+        known = self.agents.get(instance)
+        if known is None or (known.agent, known.policy) != (agent, policy):
+            if known is not None:
+                known.detach()
+            known = self.agents[instance] = Agent(self, agent, instance, policy)
+        known.listen(listeners)
+        self.metrics.agents.set(len(self.agents))
+
+    def detach(self, instance: str) -> bool:
+        """Stop serving an instance and end its connections; False where it was not attached."""
+        agent = self.agents.pop(instance, None)
+        if agent is not None:
+            agent.detach()
+        self.metrics.agents.set(len(self.agents))
+        return agent is not None
+
+    def cut_off(self, agent: str, reason: str) -> int:
+        """Refuse all that an agent asks for, and reset what it has open; how many connections that were."""
+        self.cut[agent] = reason
+        return sum(one.reset_connections("agent was cut off") for one in self.agents.values() if one.agent == agent)
+
+    def reconnect(self, agent: str) -> bool:
+        """Take a cut back; False where there was none."""
+        return self.cut.pop(agent, None) is not None
+
+    def decide(self, agent: Agent, target: Target) -> Decision:
+        """By the version in force, unless the agent is cut off."""
+        if agent.agent in self.cut:
+            version = self.policies.versions().get(agent.policy, 0)
+            return Decision(
+                allowed=False, rule="", reason="agent is cut off", policy=agent.policy, policy_version=version
+            )
+        return self.policies.decide(
+            agent.policy, host=target.host, port=target.port, method=target.method, path=target.path
+        )
+
+    def count(self, decision: Decision) -> None:
+        """Into the metrics."""
+        result = "allowed" if decision.allowed else "denied"
+        self.metrics.decisions.labels(decision.policy, decision.rule, result).inc()
+        if not decision.rule:
+            self.metrics.unmatched.labels(decision.policy).inc()
+
+    def _enforce_on_open(self, policy: str) -> None:
+        """A new version holds for what is already open, too: what it denies is reset."""
+        for agent in self.agents.values():
+            if agent.policy != policy:
+                continue
+            for connection in list(agent.connections):
+                if connection.flow is not None and not self.decide(agent, connection.flow.target).allowed:
+                    connection.abort("denied by the new policy version")
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            self.records.lifecycle(Lifecycle.OTHER, "alive")
+            for agent in list(self.agents.values()):
+                self.records.alive(agent.agent, agent.instance)

@@ -1,0 +1,55 @@
+"""Carries a CONNECT tunnel's bytes, both ways, until an end, an abort or silence."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+from clawback.enforcement.gateway.records import Flow
+from clawback.enforcement.gateway.sockets import CHUNK
+from clawback.enforcement.gateway.wire import until
+
+__all__ = ["silence", "tunnel"]
+
+
+async def tunnel(agent: socket.socket, upstream: socket.socket, early: bytes, flow: Flow, idle_seconds: float) -> None:
+    """Both directions until both ended. `early` is what came right behind the CONNECT. `OSError`: one side died."""
+    loop = asyncio.get_running_loop()
+
+    async def out() -> None:
+        if early:
+            await loop.sock_sendall(upstream, early)
+            flow.count(sent=len(early))
+        while data := await loop.sock_recv(agent, CHUNK):
+            await loop.sock_sendall(upstream, data)
+            flow.count(sent=len(data))
+            await asyncio.sleep(0)  # see Wire.send
+        upstream.shutdown(socket.SHUT_WR)
+
+    async def back() -> None:
+        while data := await loop.sock_recv(upstream, CHUNK):
+            await loop.sock_sendall(agent, data)
+            flow.count(received=len(data))
+            await asyncio.sleep(0)
+        agent.shutdown(socket.SHUT_WR)
+
+    async def both() -> None:
+        tasks = (asyncio.ensure_future(out()), asyncio.ensure_future(back()))
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    await until(both(), silence(flow, idle_seconds))
+
+
+async def silence(flow: Flow, seconds: float) -> None:
+    """Raises `TimeoutError` when nothing has moved in either direction for so long."""
+    while True:
+        left = flow.active_at + seconds - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        await asyncio.sleep(left)
