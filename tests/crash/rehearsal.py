@@ -1,6 +1,6 @@
 """Actions with real effects on files, a playbook of them, and a process that kills itself at a chosen journal write.
 
-    python rehearsal.py STATE [--die N --when before|after] [--revert] [--prefect]
+    python rehearsal.py STATE [--die N --when before|after] [--revert] [--prefect [--kill PID]]
 
 Every effect is a file made with O_EXCL, so a doubled effect is an error that shows; every call of apply and revert is a
 line in `calls`, so that one which was not needed shows too.
@@ -55,7 +55,9 @@ def _apply(_context: Context, params: Mark, _captured: Any) -> dict[str, Any]:
 
 def _verify(_context: Context, params: Mark, _captured: Any, _outcome: Any) -> Verification:
     seen = (params.folder / params.name).exists()
-    return Verification(verified=seen, enforcement=Enforcement.FULL if seen else Enforcement.NONE, proof=f"stat: {seen}")
+    return Verification(
+        verified=seen, enforcement=Enforcement.FULL if seen else Enforcement.NONE, proof=f"stat: {seen}"
+    )
 
 
 def _revert(_context: Context, params: Mark, captured: Any) -> None:
@@ -145,16 +147,18 @@ class Mortal(Journal):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("state", type=Path)
     parser.add_argument("--die", type=int, default=0)
     parser.add_argument("--when", default="after")
     parser.add_argument("--revert", action="store_true")
     parser.add_argument("--prefect", action="store_true")
-    parser.add_argument("--pause", type=int, default=0, help="stop this Prefect server's process after the first step")
-    arguments = parser.parse_args()
-    FOLDER.append(arguments.state / "effects")
+    parser.add_argument(
+        "--kill", type=int, default=0, help="kill this process, Prefect's server, within the first step"
+    )
+    arguments = parser.parse_args(given)
+    FOLDER[:] = [arguments.state / "effects"]
     FOLDER[0].mkdir(parents=True, exist_ok=True)
     url = f"sqlite:///{arguments.state / 'journal.db'}"
     journal = Mortal(url, arguments.die, arguments.when)
@@ -177,17 +181,28 @@ async def _with_prefect(arguments: argparse.Namespace, journal: Journal, inciden
     engine = Engine(journal, lambda: WORLD, {"rehearse": REHEARSE}, actions=ACTIONS)
     link = Link(Settings(state=arguments.state), engine)
     usable = await link.look()
-    if arguments.pause:
+    if arguments.kill:
         original = FREEZE.verify
 
-        def verify_then_stop(*given: Any) -> Verification:
-            os.kill(arguments.pause, signal.SIGKILL)
+        def kill_then_verify(*given: Any) -> Verification:
+            os.kill(arguments.kill, signal.SIGKILL)
             return original(*given)
 
-        object.__setattr__(FREEZE, "verify", verify_then_stop)
+        object.__setattr__(FREEZE, "verify", kill_then_verify)
     end = await engine.run(incident)
-    print(json.dumps({"usable": usable, "end": end.orchestration, "status": end.status, "ms": end.elapsed_ms,
-                      "first": end.first_line_ms, "error": end.error}), flush=True)
+    print(
+        json.dumps(
+            {
+                "usable": usable,
+                "end": end.orchestration,
+                "status": end.status,
+                "ms": end.elapsed_ms,
+                "first": end.first_line_ms,
+                "error": end.error,
+            }
+        ),
+        flush=True,
+    )
     await link.close()
 
 
