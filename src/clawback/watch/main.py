@@ -30,6 +30,7 @@ from clawback.watch.engine import Engine
 from clawback.watch.health import Health, Report
 from clawback.watch.inotify import Inotify
 from clawback.watch.lanes import Lanes
+from clawback.watch.ledger import Ledger
 from clawback.watch.reflex import Answer, Reflex
 from clawback.watch.sequences import Sequences
 from clawback.watch.tail import Position, Tail
@@ -275,7 +276,7 @@ def watch(
     from clawback.services.responder import Responder
 
     (settings.state).mkdir(parents=True, exist_ok=True)
-    world, journal = world_factory(), Journal(settings.journal)
+    world, journal = world_factory(), Ledger(settings.journal)
     running = Watch(settings, world, journal, Responder(settings, config_file=config_file), per_minute=per_minute)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
