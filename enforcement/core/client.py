@@ -68,16 +68,16 @@ class CoreClient:
         self, agent: str, level: Level, *, instance: str = "", reason: str, by: str, incident: str = ""
     ) -> LevelResult:
         """Make one level true and keep it so; the result is what was observed."""
-        body = {"level": int(level), "instance": instance, "reason": reason, "by": by, "incident": incident}
+        body = {"level": level.word, "instance": instance, "reason": reason, "by": by, "incident": incident}
         return wire.RESULT.validate_json(self._call("POST", _at(agent, "contain"), body))
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level's postcondition back; changes nothing."""
-        return wire.RESULT.validate_json(self._call("GET", _at(agent, f"probe?level={int(level)}")))
+        return wire.RESULT.validate_json(self._call("GET", _at(agent, f"probe?level={level.word}")))
 
     def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
         """Undo the levels given, or all of the hold's; each result says how much of the level still holds."""
-        body = {"levels": [int(level) for level in levels], "reason": reason, "by": by}
+        body = {"levels": [level.word for level in levels], "reason": reason, "by": by}
         return wire.RESULTS.validate_json(self._call("POST", _at(agent, "release"), body))
 
     def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
