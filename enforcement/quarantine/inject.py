@@ -48,31 +48,31 @@ class _Work:
     gone: set[int] = field(default_factory=set)
 
 
-def run(arguments: dict[str, Any]) -> dict[str, Any]:
+def run(*, box: dict[str, Any], patience: float) -> dict[str, Any]:
     """Seal. Takes `box` (a `Sandbox` as a mapping) and `patience` (seconds for threads inside vfork).
 
     Returns `sealed` (how many threads), `unsealed` (thread → why), `frozen` (whether the tree was left so), `vfork`.
     """
-    box = Sandbox(**{**arguments["box"], "command": tuple(arguments["box"]["command"])})
+    sandbox = Sandbox(**box)
     if not SUPPORTED:
         return {"sealed": 0, "unsealed": {}, "frozen": False, "error": "injection is written for x86-64 only"}
-    was_frozen = bool(box.cgroup) and tree.read(f"{box.cgroup}/cgroup.freeze").strip() == "1"
+    was_frozen = bool(sandbox.cgroup) and tree.read(f"{sandbox.cgroup}/cgroup.freeze").strip() == "1"
     work = _Work()
     keep = True  # frozen, unless everything was sealed
     try:
-        _seize(box, work, float(arguments.get("patience", 0.5)))
+        _seize(sandbox, work, patience)
         keep = was_frozen or bool(work.failed)
     finally:
-        if box.cgroup and keep:
-            freeze.set_frozen(box, wanted=True, patience=0)
+        if sandbox.cgroup and keep:
+            freeze.set_frozen(sandbox, wanted=True, patience=0)
         for tracee in work.tracees.values():
             tracee.release()
-        if box.cgroup:
-            freeze.set_frozen(box, wanted=keep, patience=1.0)
+        if sandbox.cgroup:
+            freeze.set_frozen(sandbox, wanted=keep, patience=1.0)
     return {
         "sealed": len(work.sealed - work.gone),
         "unsealed": {str(tid): reason for tid, reason in work.failed.items()},
-        "frozen": keep and bool(box.cgroup),
+        "frozen": keep and bool(sandbox.cgroup),
     }
 
 

@@ -51,7 +51,7 @@ def run_in_child(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if pid == 0:
         try:
             os.close(reader)
-            answer = {"answer": call(arguments)}
+            answer = {"answer": call(**json.loads(json.dumps(arguments)))}
         except BaseException:
             answer = {"failed": traceback.format_exc()}
         with os.fdopen(writer, "w") as pipe:

@@ -24,8 +24,8 @@ def spawn():
 def run_program():
     os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
 def attempt_all(at=0):
-    calls = (lambda: socket.create_connection(("127.0.0.1", 3128)), lambda: open("/tmp/made", "w"), spawn, socket.socket)
-    for n, call in enumerate((*calls, run_program)):
+    connect, write = lambda: socket.create_connection(("127.0.0.1", 3128)), lambda: open("/tmp/made", "w")
+    for n, call in enumerate((connect, write, spawn, socket.socket, run_program)):
         number = code(call)
         if number: board[at + 6 + n] = number
         else: board[at + 1 + n] += 1

@@ -1,0 +1,54 @@
+"""The ladder as one: apply, probe or release any level of a sandbox."""
+
+from __future__ import annotations
+
+from clawback.enforcement.quarantine import freeze, isolate, restrict, seal, stop
+from clawback.enforcement.quarantine.helper import Run, run_alone
+from clawback.enforcement.sandbox.record import Sandbox
+from clawback.model import Level, LevelResult
+
+__all__ = ["apply", "probe", "release"]
+
+
+def apply(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
+    """Make a level true and say what was then seen. Doing it again mends what no longer holds.
+
+    `run` makes the single-threaded child that restrict and seal need; a spawner's is warm, the default starts cold.
+    """
+    match level:
+        case Level.FREEZE:
+            return freeze.apply(box)
+        case Level.ISOLATE:
+            return isolate.apply(box)
+        case Level.RESTRICT:
+            return restrict.apply(box, run)
+        case Level.SEAL:
+            return seal.apply(box, run)
+        case Level.STOP:
+            return stop.apply(box)
+
+
+def probe(box: Sandbox, level: Level) -> LevelResult:
+    """Read a level's postcondition from the kernel and from inside; changes nothing."""
+    return {
+        Level.FREEZE: freeze.probe,
+        Level.ISOLATE: isolate.probe,
+        Level.RESTRICT: restrict.probe,
+        Level.SEAL: seal.probe,
+        Level.STOP: stop.probe,
+    }[level](box)
+
+
+def release(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
+    """Undo a level. The result's enforcement is how much of it still holds: none is a complete release."""
+    match level:
+        case Level.FREEZE:
+            return freeze.release(box)
+        case Level.ISOLATE:
+            return isolate.release(box)
+        case Level.RESTRICT:
+            return restrict.release(box, run)
+        case Level.SEAL:
+            return seal.release(box)
+        case Level.STOP:
+            return stop.release(box)
