@@ -21,12 +21,14 @@ class LadderParams(Params):
     instance   the instance that is meant; another one is refused by the core. Empty: whichever runs
     require    the least that counts as done: `full`, or `partial` where a host may lack a part of the level and the
                caller takes what there is. What is missing is named in the proof either way
+    again      a number that tells a later order of the same level from the first, within one incident
     """
 
     agent: str = Field(min_length=1, max_length=128)
     instance: str = Field("", max_length=128)
     reason: str = Field(min_length=1, max_length=500)
     require: Enforcement = Enforcement.FULL
+    again: int = Field(0, ge=0)
 
 
 def hold_levels(info: AgentInfo) -> tuple[Level, ...]:
@@ -110,7 +112,7 @@ def ladder_action(
 
     def key(params: LadderParams) -> str:
         # Not the reason: the playbook must find what the reflex did.
-        return f"{params.agent}:{params.instance}"
+        return f"{params.agent}:{params.instance}" + (f":{params.again}" if params.again else "")
 
     def plan(ctx: Context, params: LadderParams) -> Plan:
         info = ctx.world.core.agent(params.agent)

@@ -49,7 +49,7 @@ def _same(one: CredentialRef, other: CredentialRef) -> bool:
     }.get(one.kind)
     if one.kind != other.kind or not shared:
         return False
-    return all(one.identifiers.get(x) == other.identifiers.get(x) != "" for x in shared)
+    return all(one.identifiers.get(x) and one.identifiers[x] == other.identifiers.get(x) for x in shared)
 
 
 def blast_radius(incident: Incident, info: AgentInfo, everyone: tuple[AgentInfo, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Replay the rogue calls from inside the relaunched sandbox: recovery holds only if every one of them is denied.
 
-The calls are those that the findings recorded. With none on record nothing can be shown, and the receipt says so.
+The calls are those that the findings recorded. With none on record, as when a sandbox merely went down, a destination
+that no policy can allow is tried instead: that shows that the sandbox denies, and the receipt claims no more.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "ValidateParams", "rogue_calls"]
 
-_MOST = 64  # distinct calls; a flood of variants of one call is cut here and said
+_BASELINE = (Attempt(kind="connect", target="clawback-check.invalid:443"),)  # RFC 2606: never a real host
+_MOST = 256  # distinct calls; a flood of variants of one call is cut here and said
 
 
 class ValidateParams(Params):
-    """The agent, and the instance whose sandbox the calls are tried in; empty: whichever runs."""
+    """The agent, and the instance that was replaced: trying the calls in that one again would show nothing."""
 
     agent: str = Field(min_length=1, max_length=128)
-    instance: str = Field("", max_length=128)
+    replaced: str = Field("", max_length=128)
 
 
 def rogue_calls(incident: Incident) -> tuple[Attempt, ...]:
@@ -63,8 +65,8 @@ def _apply(_ctx: Context, _params: ValidateParams, _captured: Record) -> Record:
 
 def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Record) -> Verification:
     info = ctx.world.core.agent(params.agent)
-    if params.instance and info.instance != params.instance:
-        raise Refused(f"{params.agent} is instance {info.instance} now, not {params.instance}")
+    if info.instance == params.replaced:
+        raise Refused(f"{params.agent} is still instance {info.instance}: it was not relaunched")
     if held := hold_levels(info):
         # Inside a quarantine everything is denied: that would prove the hold, not the policy.
         raise Refused(f"{params.agent} is held at {held[0].word}: a replay would show the hold, not the policy")
@@ -73,38 +75,27 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     # Findings may have joined since, and what was captured first is kept by the journal: replay both.
     known = dict.fromkeys((str(kind), str(target)) for kind, target in captured["calls"])
     known |= dict.fromkeys((call.kind, call.target) for call in rogue_calls(ctx.incident))
-    calls = tuple(Attempt(kind=kind, target=target) for kind, target in list(known)[:_MOST])
-    if not calls:
-        return Verification(
-            verified=False,
-            enforcement=Enforcement.NONE,
-            proof="no rogue call is on record, so nothing was shown: review and close by hand",
-        )
+    calls = tuple(Attempt(kind=kind, target=target) for kind, target in list(known)[:_MOST]) or _BASELINE
     results = ctx.world.core.attempt(params.agent, calls)
-    denied = {(x.attempt.kind, x.attempt.target): x.detail for x in results if x.denied}
-    answered = {(x.attempt.kind, x.attempt.target): x.detail for x in results}
-    open_ = [call for call in calls if (call.kind, call.target) not in denied]
-    left_out = len(known) - len(calls)
+    answers = {(x.attempt.kind, x.attempt.target): x for x in results}
+    denied, allowed = [], []
+    for call in calls:
+        answer = answers.get((call.kind, call.target))
+        said = f"{call.kind} {plain(call.target, 120)} → {plain(answer.detail, 120) if answer else 'no answer'}"
+        if answer is not None and answer.denied:
+            denied.append(said)
+        else:
+            allowed.append(f"NOT denied: {said}")
+    left_out = max(0, len(known) - len(calls))
+    whole = not allowed and not left_out
+    what = "rogue calls" if known else "calls (no rogue call is on record: one that no policy can allow)"
+    parts = [f"{len(denied)} of {len(calls)} {what} denied from inside instance {info.instance}"]
+    parts += [f"{left_out} further calls were not replayed"] * bool(left_out)
     # What was not denied comes first: a proof is cut at its end.
-    lines = [
-        f"{call.kind} {plain(call.target, 120)} → NOT denied: "
-        f"{plain(answered.get((call.kind, call.target), 'no answer'), 120)}"
-        for call in open_
-    ]
-    lines += [
-        f"{kind} {plain(target, 120)} → denied: {plain(detail, 120)}" for (kind, target), detail in denied.items()
-    ]
-    more = f"; {left_out} further calls were not replayed" if left_out else ""
     return Verification(
-        verified=not open_ and not left_out,
-        enforcement=Enforcement.FULL
-        if not open_ and not left_out
-        else Enforcement.PARTIAL
-        if denied
-        else Enforcement.NONE,
-        proof=f"{len(denied)} of {len(calls)} rogue calls denied from inside instance {info.instance}: "
-        + "; ".join(lines)
-        + more,
+        verified=whole,
+        enforcement=Enforcement.FULL if whole and known else Enforcement.PARTIAL if denied else Enforcement.NONE,
+        proof="; ".join([*parts, *allowed, *denied]),
         details={"denied": len(denied), "tried": len(calls), "instance": info.instance},
     )
 
@@ -117,9 +108,8 @@ ACTION = Action(
     needs=frozenset({"core:attempt", "core:agent", "policies:decide"}),
     scope="one agent's sandbox; calls that are still allowed are really made",
     openc2="investigate",
-    d3fend="D3-NTF",
     params=ValidateParams,
-    key=lambda params: f"{params.agent}:{params.instance}",
+    key=lambda params: f"{params.agent}:{params.replaced}",
     plan=_plan,
     capture=_capture,
     apply=_apply,

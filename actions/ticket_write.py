@@ -18,9 +18,13 @@ __all__ = ["ACTION", "TicketParams"]
 
 
 class TicketParams(Params):
-    """`stage`: the point of the response, such as `opened`, `contained`, `final`."""
+    """`stage`: the point of the response, such as `opened`, `latest`.
 
-    stage: str = Field(pattern=r"^[a-z][a-z-]{0,31}$")
+    `revision` grows as the record does: each is a step of its own.
+    """
+
+    stage: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    revision: int = Field(0, ge=0)
 
 
 def _hash(text: str) -> str:
@@ -67,7 +71,7 @@ ACTION = Action(
     scope="the one ticket of this incident",
     openc2="create",
     params=TicketParams,
-    key=lambda params: f"{params.stage}",
+    key=lambda params: f"{params.stage}:{params.revision}",
     plan=_plan,
     capture=_capture,
     apply=_apply,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from clawback.errors import NotFound, Refused, Unreachable
 from clawback.model import (
@@ -47,10 +48,13 @@ class MemoryCore:
         self.weaker_after_relaunch = False
         self.down = False
         self.calls: list[str] = []
+        self.before_call: Callable[[str], None] | None = None
 
     def _ask(self, call: str) -> None:
         if self.down:
             raise Unreachable("the core does not answer")
+        if self.before_call:
+            self.before_call(call)
         self.calls.append(call)
 
     def agents(self) -> tuple[AgentInfo, ...]:
@@ -239,6 +243,7 @@ class MemorySecrets:
         self.held: dict[str, dict[str, tuple[CredentialRef, str]]] = {}
         self.next: dict[tuple[str, str], tuple[CredentialRef, str]] = {}
         self.before: dict[tuple[str, str], str] = {}
+        self.begun: set[tuple[str, str]] = set()
 
     def current(self, agent: str, name: str) -> str:
         return self.held[agent][name][1]
@@ -256,6 +261,15 @@ class MemorySecrets:
     def stage(self, agent: str, ref: CredentialRef, value: str) -> None:
         self.next[agent, ref.name] = (ref, value)
 
+    def begin(self, agent: str, name: str) -> bool:
+        again = (agent, name) in self.begun
+        self.begun.add((agent, name))
+        return again
+
+    def staged_ref(self, agent: str, name: str) -> CredentialRef | None:
+        found = self.next.get((agent, name))
+        return found[0] if found else None
+
     def promote(self, agent: str, name: str) -> None:
         if staged := self.next.pop((agent, name), None):
             self.before[agent, name] = self.current(agent, name)
@@ -266,6 +280,58 @@ class MemorySecrets:
 
     def refs(self, agent: str) -> tuple[CredentialRef, ...]:
         return tuple(ref for ref, _ in self.held.get(agent, {}).values())
+
+
+class MemoryVault:
+    """Tokens that live until they are revoked; nothing of it is secret here."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.down = False
+        self.created = 0
+
+    def _ask(self) -> None:
+        if self.down:
+            raise Unreachable("Vault does not answer")
+
+    def add(self, accessor: str, value: str, meta: dict[str, str]) -> None:
+        facts = {"policies": ["support"], "ttl": 60, "creation_ttl": 60, "num_uses": 0, "meta": meta}
+        self.live[accessor] = (value, {**facts, "path": "auth/token/create"})
+
+    def token_lookup(self, accessor: str) -> dict[str, Any] | None:
+        self._ask()
+        found = self.live.get(accessor)
+        return found[1] if found else None
+
+    def token_revoke(self, accessor: str) -> None:
+        self._ask()
+        self.live.pop(accessor, None)
+
+    def token_create(self, *, policies: list[str], ttl: str, meta: dict[str, str], **_limits: Any) -> tuple[str, str]:
+        self._ask()
+        self.created += 1
+        accessor = f"acc-{self.created + 1}"
+        self.add(accessor, f"value-{accessor}", meta)
+        return f"value-{accessor}", accessor
+
+    def token_find(self, meta: dict[str, str]) -> list[str]:
+        self._ask()
+        return [name for name, (_, facts) in self.live.items() if meta.items() <= facts["meta"].items()]
+
+    def token_works(self, token: str) -> tuple[bool, str]:
+        self._ask()
+        accepted = any(value == token for value, _ in self.live.values())
+        return accepted, "200" if accepted else "403"
+
+    def leases(self, prefix: str) -> list[str]:
+        self._ask()
+        return []
+
+    def leases_revoke(self, prefix: str) -> None:
+        self._ask()
+
+    def read_as(self, token: str, path: str) -> tuple[bool, str]:
+        return self.token_works(token)
 
 
 class MemoryTickets:
@@ -305,4 +371,12 @@ class MemoryWorld:
                 team="support",
             )
         )
-        self.world = World(core=self.core, policies=self.policies, secrets=self.secrets, tickets=self.tickets)
+        self.vault = MemoryVault()
+        self.vault.add("acc-1", "hvs.never-in-a-record-0123456789", {})
+        self.world = World(
+            core=self.core,
+            policies=self.policies,
+            secrets=self.secrets,
+            tickets=self.tickets,
+            vault_or_none=self.vault,
+        )

@@ -1,0 +1,256 @@
+"""The playbook by the real engine and journal: what fails leaves the agent contained, and nothing is done twice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clawback.actions import agent_freeze, agent_isolate
+from clawback.journal import Journal
+from clawback.model import Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState, Severity
+from clawback.playbooks.contain_rogue_agent import PLAYBOOK
+from clawback.response import Responder, Response, run_playbook
+
+V = ReceiptState.VERIFIED
+
+
+def finding(**changes: Any) -> Finding:
+    values: dict[str, Any] = {
+        "detector": "secrets.outside-allow-list",
+        "agent": "a",
+        "instance": "i1",
+        "severity": Severity.CRITICAL,
+        "technique": "T1552.001",
+        "resource": "/root/.aws/credentials",
+        "policy": "support",
+        "policy_version": 2,
+        "title": "Secret read outside the allow-list",
+        "summary": "opened the decoy",
+        "time_ns": time.time_ns(),
+        "events": ("e1",),
+        "reflex": Level.ISOLATE,
+        "attempts": (("open", "/root/.aws/credentials"), ("connect", "files.partner.test:443")),
+    }
+    return Finding(**{**values, **changes})
+
+
+class Case:
+    """An opened incident and a way to run its playbook, as a new process would, any number of times."""
+
+    def __init__(self, journal: Journal, there: Any, **changes: Any) -> None:
+        self.journal, self.there = journal, there
+        self.id = journal.open_or_join(finding(**changes), playbook=PLAYBOOK.id)[0].id
+
+    def response(self) -> Response:
+        return Response(self.journal, self.there.world, actor="responder", incident_id=self.id)
+
+    def run(self) -> Incident:
+        run = run_playbook(PLAYBOOK, Responder(self.response()))
+        assert not run.error, run.error
+        return run.incident
+
+    def receipts(self, action: str) -> list[Receipt]:
+        return [x for x in self.journal.incident(self.id).receipts if x.action == action]
+
+    def state(self, action: str) -> ReceiptState | None:
+        found = self.receipts(action)
+        return found[-1].state if found else None
+
+
+@pytest.fixture
+def case(journal: Journal, there: Any) -> Case:
+    return Case(journal, there)
+
+
+def test_everything_verified_closes_the_incident(case: Case) -> None:
+    ended = case.run()
+    assert [(x.action, x.state, x.error) for x in ended.receipts if x.state is not V] == []
+    assert ended.status is IncidentStatus.CLOSED
+    core = case.there.core
+    assert core.known["a"].hold is None
+    assert core.known["a"].instance == "i1r"
+    assert core.known["a"].policy_version == 3
+    assert core.known["a"].credentials[0].identifiers["accessor"] == "acc-2"
+    assert "acc-1" not in case.there.vault.live
+
+
+def test_phases_and_order(case: Case) -> None:
+    case.run()
+    ended = case.journal.incident(case.id)
+    order = [x.action for x in sorted(ended.receipts, key=lambda x: x.verified_ns)]
+    for earlier, later in [
+        ("agent.freeze", "evidence.collect"),
+        ("agent.isolate", "evidence.collect"),
+        ("evidence.collect", "agent.seal"),
+        ("evidence.collect", "vault.rotate-token"),
+        ("evidence.collect", "agent.stop"),
+        ("agent.stop", "agent.release"),
+        ("vault.rotate-token", "agent.release"),
+        ("policy.restore", "agent.release"),
+        ("agent.release", "agent.relaunch"),
+        ("agent.relaunch", "policy.validate"),
+        ("policy.validate", "incident.review"),
+    ]:
+        assert order.index(earlier) < order.index(later), (earlier, later)
+    assert {x.phase for x in ended.receipts} == set(Phase)
+
+
+def test_the_reflex_is_adopted_not_repeated(case: Case) -> None:
+    for action in (agent_freeze.ACTION, agent_isolate.ACTION):
+        case.response().execute(action, action.params(agent="a", instance="i1", reason="reflex"), phase=Phase.CONTAIN)
+    case.run()
+    calls = case.there.core.calls
+    assert calls.count("contain freeze") == calls.count("contain isolate") == 1
+
+
+def test_a_second_run_does_nothing(case: Case) -> None:
+    case.run()
+    effects = [x for x in case.there.core.calls if not x.startswith(("agent", "probe"))]
+    case.run()
+    assert [x for x in case.there.core.calls if not x.startswith(("agent", "probe"))] == effects
+
+
+@pytest.mark.parametrize("level", [Level.FREEZE, Level.ISOLATE, Level.STOP])
+def test_containment_that_was_not_seen_is_never_released(case: Case, level: Level) -> None:
+    case.there.core.lies.add(level)
+    ended = case.run()
+    assert ended.status is IncidentStatus.OPEN
+    assert case.state(f"agent.{level.word}") is ReceiptState.UNVERIFIED
+    assert case.state("agent.release") is ReceiptState.FAILED
+    assert level in case.there.core.known["a"].hold.levels
+    assert "release" not in case.there.core.calls
+    assert "relaunch" not in case.there.core.calls
+
+
+@pytest.mark.parametrize("level", [Level.RESTRICT, Level.SEAL])
+def test_a_host_that_cannot_restrict_or_seal_recovers_and_stays_open(case: Case, level: Level) -> None:
+    case.there.core.lies.add(level)
+    ended = case.run()
+    assert case.state("policy.validate") is V
+    assert case.state(f"agent.{level.word}") is ReceiptState.UNVERIFIED
+    assert ended.status is IncidentStatus.OPEN
+
+
+def test_without_whole_evidence_nothing_is_destroyed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect = case.there.core.evidence
+
+    def tampered(agent: str, *, incident: str) -> Any:
+        bundle = collect(agent, incident=incident)
+        return replace(bundle, sha256="0" * 64)
+
+    monkeypatch.setattr(case.there.core, "evidence", tampered)
+    case.run()
+    assert case.state("evidence.collect") is ReceiptState.UNVERIFIED
+    for action in ("agent.seal", "agent.stop", "vault.rotate-token", "agent.release"):
+        assert case.state(action) is ReceiptState.FAILED
+    assert "acc-1" in case.there.vault.live
+    assert set(case.there.core.known["a"].hold.levels) == {Level.FREEZE, Level.ISOLATE}
+    monkeypatch.undo()
+    assert case.run().status is IncidentStatus.CLOSED
+
+
+def test_without_a_known_good_policy_it_stays_contained(case: Case) -> None:
+    store = case.there.policies.texts["support"]
+    store[0] = (replace(store[0][0], known_good=False), store[0][1])
+    case.run()
+    assert case.state("policy.restore") is ReceiptState.FAILED
+    assert case.there.core.known["a"].hold is not None
+    case.there.policies.mark_known_good("support", 1, author="soc")
+    assert case.run().status is IncidentStatus.CLOSED
+
+
+def test_with_vault_down_containment_holds_and_resume_completes(case: Case) -> None:
+    case.there.vault.down = True
+    ended = case.run()
+    assert ended.status is IncidentStatus.OPEN
+    assert case.state("agent.freeze") is V
+    assert case.state("vault.rotate-token") is ReceiptState.INTENDED
+    assert case.there.core.known["a"].hold is not None
+    case.there.vault.down = False
+    assert case.run().status is IncidentStatus.CLOSED
+    assert case.there.vault.created == 1
+    assert case.there.core.calls.count("contain stop") == 1
+
+
+def test_a_recovery_that_is_not_proved_is_held_again(case: Case) -> None:
+    core = case.there.core
+    core.open_calls.add(("connect", "files.partner.test:443"))
+    ended = case.run()
+    assert ended.status is IncidentStatus.OPEN
+    assert case.state("policy.validate") is ReceiptState.UNVERIFIED
+    assert set(core.known["a"].hold.levels) == {Level.FREEZE, Level.ISOLATE}
+    assert core.known["a"].instance == "i1r"
+    # Somebody lets it go without having mended the policy: the next run holds it once more.
+    core.release("a", reason="x", by="analyst")
+    case.run()
+    assert set(core.known["a"].hold.levels) == {Level.FREEZE, Level.ISOLATE}
+    core.release("a", reason="mended", by="analyst")
+    core.open_calls.clear()
+    assert case.run().status is IncidentStatus.CLOSED
+    assert core.calls.count("relaunch") == 1
+    assert core.known["a"].hold is None
+
+
+def test_weaker_layers_after_the_relaunch_are_held_again(case: Case) -> None:
+    case.there.core.weaker_after_relaunch = True
+    case.run()
+    assert case.state("agent.relaunch") is ReceiptState.UNVERIFIED
+    assert case.there.core.known["a"].hold is not None
+
+
+def test_an_alert_alone_waits_for_a_person(journal: Journal, there: Any) -> None:
+    case = Case(journal, there, detector="policy.unapproved-destination", severity=Severity.MEDIUM, reflex=None)
+    ended = case.run()
+    assert ended.status is IncidentStatus.OPEN
+    assert there.core.known["a"].hold is None
+    assert case.state("incident.scope") is V
+    assert case.state("ticket.write") is V
+    assert "acc-1" in there.vault.live
+    there.core.contain("a", Level.FREEZE, reason="looks bad", by="operator:ann(1000)")
+    assert case.run().status is IncidentStatus.CLOSED
+
+
+def test_a_finding_with_nothing_to_replay_is_validated_by_what_no_policy_allows(journal: Journal, there: Any) -> None:
+    case = Case(journal, there, detector="sandbox.down", attempts=())
+    assert case.run().status is IncidentStatus.CLOSED
+    assert "no rogue call is on record" in case.receipts("policy.validate")[0].proof
+
+
+class Killed(BaseException):
+    """The responder dies here."""
+
+
+def _steps(journal: Journal, there: Any) -> int:
+    Case(journal, there).run()
+    return len(there.core.calls)
+
+
+@pytest.mark.parametrize("share", range(24))
+def test_killed_anywhere_it_resumes_and_repeats_nothing(journal: Journal, there: Any, share: int) -> None:
+    """Dies before each 24th of the calls to the core, is started again, and ends where it would have ended."""
+    case, seen = Case(journal, there), 0
+
+    def die(_call: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % 24 == share:
+            there.core.before_call = None
+            raise Killed
+
+    there.core.before_call = die
+    for _ in range(3):
+        try:
+            ended = case.run()
+            break
+        except Killed:
+            continue
+    else:
+        pytest.fail("it never came to an end")
+    assert ended.status is IncidentStatus.CLOSED
+    calls = there.core.calls
+    assert calls.count("relaunch") == calls.count("contain stop") == 1
+    assert there.vault.created == 1
+    assert there.core.known["a"].instance == "i1r"
