@@ -30,7 +30,7 @@ _SECRET_TEXT = re.compile(
     | \b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})
     | \bxox[abposr]-[A-Za-z0-9-]{10,}
     | \bsk-[A-Za-z0-9_-]{20,}
-    | \beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*
+    | \beyJ[A-Za-z0-9_-]{10,1024}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*
     | -----BEGIN[ A-Z]*PRIVATE\ KEY-----[\s\S]*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
     | (?i:\b(?:bearer|basic)\s+)[A-Za-z0-9+/=._~-]{12,}
     | (?i:(?:secret_?access_?key|session_?token|password|passwd|secret|token|api_?key)["']?\s*[:=]\s*["']?)[^\s"',;&]{6,}
