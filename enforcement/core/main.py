@@ -20,12 +20,15 @@ from clawback.enforcement.core.peers import Permissions, protocol
 from clawback.enforcement.core.server import Api
 from clawback.enforcement.core.service import CoreParameters, Service
 from clawback.enforcement.core.stdio import StdioDesk
-from clawback.errors import Refused
+from clawback.errors import InvalidInput, Refused
 
 __all__ = ["serve"]
 
 _SWITCH_SECONDS = 0.0005
 """How long a busy thread may keep the interpreter from the one that freezes; Python's own 5 ms are too long."""
+
+_PATH_BYTES = 107
+"""sun_path of unix(7), less its zero byte."""
 
 _KEEP_ALIVE_SECONDS = 600
 
@@ -48,6 +51,8 @@ def serve(
     """
     permissions = Permissions(allow or {})
     run = state / "run"
+    if len(os.fsencode(run / "gateway-attach.sock")) > _PATH_BYTES:
+        raise InvalidInput(f"state: the path {state} is too long for Unix sockets", hint="choose a shorter one")
     run.mkdir(parents=True, exist_ok=True)
     with _only_one(run / "core.lock"):
         (run / "core.sock").unlink(missing_ok=True)  # a dead core's: nobody may take it for readiness

@@ -24,6 +24,7 @@ from clawback.enforcement.core.keeper import Keeper
 from clawback.enforcement.core.metrics import Metrics
 from clawback.enforcement.core.specs import Specs, check_name, read_secrets
 from clawback.enforcement.core.watchdog import Ending, Watchdog, read_ending
+from clawback.enforcement.evidence import collect
 from clawback.enforcement.policy import loader
 from clawback.enforcement.quarantine import ladder
 from clawback.enforcement.quarantine.tree import processes
@@ -148,8 +149,6 @@ class Service:
 
     def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
         """Collect a snapshot under `STATE/evidence/INCIDENT`."""
-        from clawback.enforcement.evidence import collect
-
         return collect(self._entry(agent).box, self._parameters.state / "evidence", incident=incident)
 
     async def wait(self, agent: str, instance: str) -> int:

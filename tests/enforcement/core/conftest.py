@@ -59,6 +59,7 @@ class RunningCore:
     def start(self) -> None:
         code = (
             "import sys; from pathlib import Path; from clawback.enforcement.core.main import serve\n"
+            "from clawback import log; log.configure()\n"
             f"serve(Path({str(self.state)!r}), cgroup={self.group!r}, uid_base={self.uid_base}, allow={self.allow!r},"
             f" canaries=({CANARY!r},), heartbeat_seconds=0.3)"
         )
@@ -152,18 +153,22 @@ def _rmdir(group: Path) -> bool:
     return True
 
 
+def _make(allow: dict[int, tuple[str, ...]] | None = None) -> RunningCore:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: outer user ids, cgroups and the kernel's audit")
+    state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
+    state.chmod(0o755)
+    uid_base = 2_200_000 + random.randrange(10_000) * 100
+    return RunningCore(state, f"clawback-test-{secrets.token_hex(4)}", uid_base, allow or {})
+
+
 @pytest.fixture
 def make_core() -> Iterator[Callable[..., RunningCore]]:
     """Cores that are not started yet; all that they made is gone at the end."""
     made: list[RunningCore] = []
 
     def make(allow: dict[int, tuple[str, ...]] | None = None) -> RunningCore:
-        if os.geteuid() != 0:
-            pytest.skip("needs root: outer user ids, cgroups and the kernel's audit")
-        state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
-        state.chmod(0o755)
-        uid_base = 2_200_000 + random.randrange(10_000) * 100
-        made.append(RunningCore(state, f"clawback-test-{secrets.token_hex(4)}", uid_base, allow or {}))
+        made.append(_make(allow))
         return made[-1]
 
     yield make
@@ -178,6 +183,16 @@ def core(make_core: Callable[..., RunningCore]) -> RunningCore:
     started = make_core()
     started.start()
     return started
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RunningCore]:
+    """One that is up for all tests of a file, which leave it as it was."""
+    started = _make()
+    started.start()
+    yield started
+    started.clean()
+    shutil.rmtree(started.state)
 
 
 @pytest.fixture
