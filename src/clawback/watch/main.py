@@ -110,6 +110,7 @@ class Watch:
             self._open()
             for incident in self._resume():
                 self._handover.submit(incident)
+            self._handover.tend()
             warm(self._journal, self._world, connections=THREADS)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: no collection needs to walk it during a reflex
@@ -186,10 +187,11 @@ class Watch:
             inotify.clear()  # before reading: a write in between is reported again
             more = self._read()
             now = time.monotonic()
-            if now >= self._save_due and not more:
+            if now >= self._save_due:
                 self._save_due = now + _SAVE_SECONDS
-                self._save()
                 self._handover.tend()
+                if not more:
+                    self._save()
 
     def _read(self) -> bool:
         """Take what is new from every file; True where a file has more than its turn allowed."""
@@ -273,11 +275,11 @@ def watch(
 
     per_minute   how many agents may be contained by reflex in a minute, beyond which findings only alert; 0 is no limit
     """
-    from clawback.services.responder import Responder
+    from clawback.watch.responder import ResponderChild
 
     (settings.state).mkdir(parents=True, exist_ok=True)
     world, journal = world_factory(), Ledger(settings.journal)
-    running = Watch(settings, world, journal, Responder(settings, config_file=config_file), per_minute=per_minute)
+    running = Watch(settings, world, journal, ResponderChild(settings, config_file=config_file), per_minute=per_minute)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     gc.set_threshold(50_000, 20, 100)
