@@ -80,9 +80,15 @@ def make_leaf(hierarchies: Hierarchies, parent: str, name: str) -> Leaf:
 
 def _write(folder: str, file: str, value: str) -> bool:
     try:
-        Path(folder, file).write_text(value)
+        fd = os.open(f"{folder}/{file}", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        os.write(fd, value.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
     return True
 
 

@@ -8,11 +8,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from clawback.enforcement.kernel import libc
 
-__all__ = ["Ruleset", "abi", "restrict"]
+__all__ = ["Ruleset", "abi"]
 
 # linux/landlock.h
 _CREATE_VERSION = 1
@@ -26,20 +25,6 @@ _LOG_SAME_EXEC_OFF, _LOG_NEW_EXEC_ON = 1, 2
 
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _FILE_ONLY = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ruleset:
-    """What stays allowed. `read` includes executing; `write` includes reading; `ports` are TCP ports to connect to.
-
-    Everything else that the ABI can handle is denied: other files, every TCP bind, other ports, abstract Unix sockets of
-    and signals to processes outside. `log` has denials after the next exec reported to audit (ABI 7).
-    """
-
-    read: tuple[str, ...] = ()
-    write: tuple[str, ...] = ()
-    ports: tuple[int, ...] = ()
-    log: bool = True
 
 
 def abi() -> int:
@@ -75,26 +60,43 @@ def _allow_paths(ruleset: int, paths: Iterable[str], access: int) -> None:
                 os.close(fd)
 
 
-def restrict(rules: Ruleset, *, version: int | None = None) -> int:
-    """Restrict this thread and its descendants for good; needs no_new_privs. Returns the ABI used, 0 for nothing done."""
-    version = abi() if version is None else version
-    if version < 1:
-        return 0
-    files = _files(version)
-    net = _BIND_TCP | _CONNECT_TCP if version >= 4 else 0
-    scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if version >= 6 else 0
-    attributes = (ctypes.c_uint64 * 3)(files, net, scoped)
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
-    ruleset = libc.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
-    try:
-        _allow_paths(ruleset, rules.read, _READ & files)
-        _allow_paths(ruleset, rules.write, files)
-        if net:
-            for port in rules.ports:
+class Ruleset:
+    """What stays allowed. Everything else that the ABI can handle is denied: other files, every TCP bind, other TCP ports,
+    abstract Unix sockets of and signals to processes outside.
+
+    Without Landlock in the kernel `version` is 0 and nothing is restricted.
+    """
+
+    def __init__(self, *, version: int | None = None) -> None:
+        self.version = abi() if version is None else version
+        self._files = _files(self.version)
+        self._fd = -1
+        if self.version < 1:
+            return
+        net = _BIND_TCP | _CONNECT_TCP if self.version >= 4 else 0
+        scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if self.version >= 6 else 0
+        attributes = (ctypes.c_uint64 * 3)(self._files, net, scoped)
+        size = 24 if self.version >= 6 else 16 if self.version >= 4 else 8
+        self._fd = libc.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
+
+    def allow(self, *, read: Iterable[str] = (), write: Iterable[str] = (), ports: Iterable[int] = ()) -> None:
+        """Add paths and TCP ports to connect to. `read` includes executing; `write` includes reading. What is later mounted
+        over a path is not under it."""
+        if self._fd < 0:
+            return
+        _allow_paths(self._fd, read, _READ & self._files)
+        _allow_paths(self._fd, write, self._files)
+        if self.version >= 4:
+            for port in ports:
                 block = (ctypes.c_uint64 * 2)(_CONNECT_TCP, port)
-                libc.syscall("landlock_add_rule", ruleset, _RULE_NET_PORT, ctypes.byref(block), 0)
-        flags = _LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if version >= 7 and rules.log else 0
-        libc.syscall("landlock_restrict_self", ruleset, flags)
-    finally:
-        os.close(ruleset)
-    return version
+                libc.syscall("landlock_add_rule", self._fd, _RULE_NET_PORT, ctypes.byref(block), 0)
+
+    def enforce(self, *, log: bool = True) -> None:
+        """Restrict this thread and its descendants for good; needs no_new_privs. With `log`, denials after the next exec are
+        reported to audit (ABI 7)."""
+        if self._fd < 0:
+            return
+        flags = _LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if self.version >= 7 and log else 0
+        libc.syscall("landlock_restrict_self", self._fd, flags)
+        os.close(self._fd)
+        self._fd = -1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-from clawback.enforcement.kernel import cgroups, libc, namespaces
+from clawback.enforcement.kernel import capabilities, cgroups, libc, namespaces
 from clawback.enforcement.kernel.syscalls import NUMBER
 from clawback.enforcement.sandbox import init, inventory, wire
 from clawback.enforcement.sandbox.job import INSIDE_ID, Restrictions
@@ -93,7 +93,7 @@ def inside(
     if not inventory.is_process(pid, ticks):
         raise ProcessLookupError(errno.ESRCH, f"process {pid} is no longer the sandbox's")
     group = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if cgroup and not frozen else None
-    leaves = [] if frozen else [f"{path}/cgroup.procs" for path in controllers.values()]
+    leaves = [] if frozen else [f"{path}/tasks" for path in controllers.values()]
     ours, theirs = socket.socketpair()
     try:
         child = libc.clone3(0, cgroup_fd=group)
@@ -132,11 +132,12 @@ def _joined(
     pidfd: int, leaves: list[str], attempts: list[list[str]], given: Restrictions, rootless: bool, deadline: float
 ) -> list[tuple[bool, str]]:
     for leaf in leaves:
-        Path(leaf).write_text("0")  # 0 is the writer itself
+        Path(leaf).write_text("0")  # 0 is the writer itself; moving oneself waits for no grace period
     namespaces.enter(pidfd)
     if not rootless:
         os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
         os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
+    capabilities.drop_bounding()
     os.chdir("/")
     return [_bounded(kind, target, given, deadline) for kind, target in attempts]
 

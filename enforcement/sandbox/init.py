@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import capabilities, landlock, libc, mounts, namespaces, seccomp
@@ -17,7 +18,7 @@ from clawback.enforcement.sandbox import filters, tree, wire
 from clawback.enforcement.sandbox.job import INSIDE_ID, Restrictions
 from clawback.enforcement.sandbox.record import GATEWAY_PORT
 
-__all__ = ["EXIT", "apply_restrictions", "run"]
+__all__ = ["EXIT", "Prepare", "apply_restrictions", "run"]
 
 ROOT = "/sys"
 """Where the new root is put together: a folder that every host has and that nobody wants to see inside."""
@@ -26,7 +27,23 @@ EXIT = struct.Struct("BB")
 """The one thing the init says at the end: exit status and signal. Fixed size, for an agent may have taken it over."""
 
 _PR_SET_NAME = 15
+# Python and the zygote ignore these, and what is ignored stays ignored across an exec.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP)
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """What the init is born with: `base`, detached mounts of the system (none: it opens them itself, having no root
+    outside), and `groups`, open `tasks` files of the v1 groups to join."""
+
+    base: Sequence[tuple[str, int]] = ()
+    groups: Sequence[int] = ()
+
+    @property
+    def fds(self) -> list[int]:
+        """All descriptors in it."""
+        return [*(fd for _, fd in self.base), *self.groups]
 
 
 def _listener() -> socket.socket:
@@ -47,20 +64,40 @@ def _listener() -> socket.socket:
     return sock
 
 
-def _prepare(shim: socket.socket, base: Sequence[tuple[str, int]], *, hostname: str) -> None:
+@dataclass(slots=True)
+class _Prepared:
+    """What stands ready before the command is known. `root` is the prefix of the new tree: empty once it is the root."""
+
+    root: str
+    ruleset: landlock.Ruleset
+
+
+def _prepare(shim: socket.socket, host: Prepare) -> _Prepared:
     """Everything that does not depend on the command."""
-    wire.receive(shim)  # the id maps are written and the groups joined
+    for fd in host.groups:
+        os.write(fd, b"0")  # 0 is the writer itself; a thread that moves itself waits for no grace period
+        os.close(fd)
+    wire.receive(shim)  # the id maps are written
     libc.unshare(libc.CLONE_NEWCGROUP)  # only now: its root is the group that the caller is in
     os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
     # Capabilities over the own namespaces stay: the id left behind was not root inside. Files made from here on are the
     # agent's; an unmapped id could make none.
     os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
-    libc.sethostname(hostname)
+    capabilities.drop_bounding()
+    libc.sethostname("sandbox")
     mounts.make_private()
     namespaces.loopback(up=True)
     with _listener() as listener:
-        tree.build(ROOT, base or tree.open_base())
+        tree.build(ROOT, host.base or tree.open_base())
+        root = ROOT
+        if host.base:
+            # The shim opens what else is shown. Without root it cannot, and the host's tree must stay until the command.
+            mounts.change_root(ROOT)
+            root = ""
+        ruleset = landlock.Ruleset()
+        ruleset.allow(read=(root + path for path in tree.READABLE), write=[f"{root}/dev"])
         wire.send(shim, {}, [listener.fileno()])
+    return _Prepared(root, ruleset)
 
 
 def _probe(action: Callable[[], object]) -> str:
@@ -81,16 +118,20 @@ def _connect() -> None:
         sock.connect(("127.0.0.1", 1))
 
 
-def apply_restrictions(restrictions: Restrictions) -> dict[str, Any]:
-    """Give up capabilities, then Landlock, then seccomp, on this thread for good. Says what was seen of Landlock."""
-    capabilities.drop_bounding()
+def apply_restrictions(restrictions: Restrictions, ruleset: landlock.Ruleset | None = None) -> dict[str, Any]:
+    """Give up the capabilities held, then Landlock, then seccomp, on this thread for good; the bounding set is gone before.
+
+    `ruleset` has what every sandbox may read already. Says what was seen of Landlock.
+    """
+    if ruleset is None:
+        ruleset = landlock.Ruleset()
+        ruleset.allow(read=tree.READABLE, write=["/dev"])
     capabilities.drop_all()
     capabilities.no_new_privileges()
-    version = landlock.restrict(
-        landlock.Ruleset(read=restrictions.read, write=restrictions.write, ports=restrictions.ports)
-    )
+    ruleset.allow(read=restrictions.read, write=restrictions.write, ports=restrictions.ports)
+    ruleset.enforce()
     # The root itself is in no rule, and port 1 neither: without Landlock one opens and the other is refused differently.
-    seen = {"landlock": version, "landlock_files": _probe(_open_root), "landlock_net": _probe(_connect)}
+    seen = {"landlock": ruleset.version, "landlock_files": _probe(_open_root), "landlock_net": _probe(_connect)}
     for program, log in filters.programs(restrictions.profile):
         seccomp.install(program, log=log)
     if restrictions.deny:
@@ -106,24 +147,26 @@ def _limits(limits: dict[str, Sequence[int]]) -> None:
         resource.setrlimit(number, (soft, hard))
 
 
-def _become(job: dict[str, Any], secrets: dict[str, str], trees: list[tuple[str, int]]) -> dict[str, Any]:
+def _become(
+    prepared: _Prepared, job: dict[str, Any], secrets: dict[str, str], trees: list[tuple[str, int]]
+) -> dict[str, Any]:
     """Finish the tree for this command and give everything up."""
-    tree.attach(ROOT, trees)
-    tree.put_secrets(ROOT, secrets)
-    canaries = tree.place_canaries(ROOT, job["canaries"])
-    tree.close_root(ROOT, tmp_writable=job["tmp_writable"])
+    tree.attach(prepared.root, trees)
+    tree.put_secrets(prepared.root, secrets)
+    canaries = tree.place_canaries(prepared.root, job["canaries"])
+    tree.close(prepared.root, tmp_writable=job["tmp_writable"])
+    if prepared.root:
+        mounts.change_root(prepared.root)
     os.chdir(job["workdir"])
     _limits(job["limits"])
     given = job["restrictions"]
-    seen = apply_restrictions(
-        Restrictions(
-            read=tuple(given["read"]) + tree.bait(canaries),
-            write=tuple(given["write"]),
-            ports=tuple(given["ports"]),
-            profile=given["profile"],
-        )
+    restrictions = Restrictions(
+        read=tuple(given["read"]) + tree.bait(canaries),
+        write=tuple(given["write"]),
+        ports=tuple(given["ports"]),
+        profile=given["profile"],
     )
-    return {**seen, "canaries": canaries}
+    return {**apply_restrictions(restrictions, prepared.ruleset), "canaries": canaries}
 
 
 def _spawn(command: list[str], environment: dict[str, str], stdio: list[int]) -> int:
@@ -131,10 +174,8 @@ def _spawn(command: list[str], environment: dict[str, str], stdio: list[int]) ->
     os.environ.clear()
     os.environ["PATH"] = environment["PATH"]  # where posix_spawnp searches
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
-    # 32 and 33 are the C library's own.
-    every = set(range(1, signal.NSIG)) - {int(signal.SIGKILL), int(signal.SIGSTOP), 32, 33}
     return os.posix_spawnp(
-        command[0], command, environment, file_actions=actions, setsid=True, setsigdef=every, setsigmask=()
+        command[0], command, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED, setsigmask=()
     )
 
 
@@ -156,28 +197,27 @@ def _reap(main: int) -> tuple[int, int]:
             return os.WEXITSTATUS(status), 0
 
 
-def run(shim: socket.socket, base: Sequence[tuple[str, int]], *, hostname: str) -> NoReturn:
+def run(shim: socket.socket, host: Prepare) -> NoReturn:
     """The whole life of process 1. Any failure before the command starts is told to the shim and ends the sandbox."""
     status = 70
-    number = 0
     try:
         libc.prctl(_PR_SET_NAME, "clawback-init")
-        _prepare(shim, base, hostname=hostname)
+        prepared = _prepare(shim, host)
         message, fds = wire.receive(shim)
         job, secrets = message["job"], message["secrets"]
         stdio, detached = fds[:3], fds[3:]
-        if job["rootless"]:
+        if prepared.root:
             trees = [(path, mounts.detached(path, flags=flags)) for path, flags in message["binds"]]
         else:
             trees = [(path, fd) for (path, _), fd in zip(message["binds"], detached, strict=True)]
-        wire.send(shim, _become(job, secrets, trees))
+        wire.send(shim, _become(prepared, job, secrets, trees))
         wire.receive(shim)  # what holds has been observed from outside: the command may start
+        main = _spawn(job["command"], job["environment"], stdio)
+        wire.send(shim, {"main": main})
         message.clear()
         secrets.clear()
-        main = _spawn(job["command"], job["environment"], stdio)
         for fd in stdio:
             os.close(fd)
-        wire.send(shim, {"main": main})
         status, number = _reap(main)
         shim.send(EXIT.pack(status & 0xFF, number), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
     except wire.Closed:

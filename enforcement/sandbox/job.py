@@ -14,7 +14,7 @@ INSIDE_ID = 1000
 class Restrictions:
     """What the agent's threads are under, kept in `restrictions.json` so that an attempt can be put under the same.
 
-    read, write    paths as seen inside
+    read, write    paths as seen inside, beyond what every sandbox shows
     ports          TCP ports it may connect to
     profile        seccomp profile
     deny           system calls denied later, on top of the profile
@@ -37,6 +37,7 @@ class Job:
     agent: str
     instance: str
     folder: str
+    uid: int
     policy: str
     policy_version: int
     command: tuple[str, ...]

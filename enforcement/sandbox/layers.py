@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from clawback.enforcement.kernel import namespaces
 from clawback.enforcement.kernel.cgroups import Leaf
+from clawback.enforcement.sandbox.files import read_text
 from clawback.model import Enforcement
 
-__all__ = ["observe", "status_of"]
+__all__ = ["observe_cage", "observe_restricted", "status_of"]
 
 FULL, PARTIAL, NONE = Enforcement.FULL, Enforcement.PARTIAL, Enforcement.NONE
 
 
 def status_of(pid: int) -> dict[str, str]:
     """/proc/PID/status as a mapping."""
-    text = Path(f"/proc/{pid}/status").read_text()
+    text = read_text(f"/proc/{pid}/status")
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
 
 
@@ -32,7 +32,7 @@ def _capabilities(status: Mapping[str, str]) -> Enforcement:
 
 def _root_is_closed(pid: int) -> bool:
     """The mount at / is read-only and a tmpfs of the sandbox's own."""
-    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+    for line in read_text(f"/proc/{pid}/mountinfo").splitlines():
         fields = line.split(" ")
         if fields[4] == "/":
             return "ro" in fields[5].split(",") and " - tmpfs " in line
@@ -40,14 +40,14 @@ def _root_is_closed(pid: int) -> bool:
 
 
 def _interfaces(pid: int) -> list[str]:
-    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    lines = read_text(f"/proc/{pid}/net/dev").splitlines()[2:]
     return [line.split(":")[0].strip() for line in lines]
 
 
 def _in_groups(pid: int, leaf: Leaf) -> dict[str, bool]:
     """For `unified` and each v1 controller: whether the process is in the leaf."""
     member: dict[str, bool] = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    for line in read_text(f"/proc/{pid}/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
             member["unified"] = bool(leaf.unified) and leaf.unified.endswith(path) and path != "/"
@@ -57,16 +57,34 @@ def _in_groups(pid: int, leaf: Leaf) -> dict[str, bool]:
     return member
 
 
-def observe(
-    pid: int, *, uid: int, leaf: Leaf, limits: Mapping[str, bool], report: Mapping[str, Any], host_uid: int
+def observe_cage(pid: int, *, leaf: Leaf, own: Mapping[str, int]) -> dict[str, Enforcement]:
+    """What holds of a sandbox before its command is known: namespaces, network, groups. `own` are the host's namespaces.
+
+    `in-CONTROLLER` says of each group whether the process is in it; it is folded into the limits later.
+    """
+    theirs = namespaces.identities(pid)
+    seen = {f"{kind}-namespace": _when(own[kind] != theirs[kind]) for kind in own}
+    seen["network"] = _when(seen["net-namespace"] is FULL and _interfaces(pid) == ["lo"])
+    for group, member in _in_groups(pid, leaf).items():
+        seen[f"in-{group}"] = _when(member)
+    return seen
+
+
+def observe_restricted(
+    pid: int,
+    *,
+    uid: int,
+    limits: Mapping[str, bool],
+    report: Mapping[str, Any],
+    host_uid: int,
+    cage: Mapping[str, Enforcement],
 ) -> dict[str, Enforcement]:
-    """Each protection of the process `pid` (the init, restricted, its command not started) and how much of it holds.
+    """All layers of the process `pid` (the init, restricted, its command not started) and how much of each holds.
 
     `limits` says which cgroup limits were asked for and read back; `report` is what the init saw of Landlock.
     """
     status = status_of(pid)
-    own, theirs = namespaces.identities(), namespaces.identities(pid)
-    seen = {f"{kind}-namespace": _when(own[kind] != theirs[kind]) for kind in own}
+    seen = {name: value for name, value in cage.items() if not name.startswith("in-")}
     uids = {int(number) for number in status["Uid"].split()}
     seen["uid"] = NONE if uids != {uid} else PARTIAL if uid == host_uid else FULL
     seen["capabilities"] = _capabilities(status)
@@ -78,10 +96,10 @@ def observe(
     else:
         seen["landlock"] = FULL if version >= 6 and report["landlock_net"] == "EACCES" else PARTIAL
     seen["filesystem"] = _when(_root_is_closed(pid))
-    seen["network"] = _when(seen["net-namespace"] is FULL and _interfaces(pid) == ["lo"])
-    member = _in_groups(pid, leaf)
-    seen["cgroup"] = _when(member.get("unified"))
+    unified = cage.get("in-unified", NONE)
+    seen["cgroup"] = unified
     for limit, read_back in limits.items():
-        joined = member.get(limit, member.get("unified", False))
-        seen[limit] = FULL if read_back and joined else PARTIAL if limit == "pids" else NONE
+        joined = cage.get(f"in-{limit}", unified)
+        # The process limit is set as a resource limit too.
+        seen[limit] = FULL if read_back and joined is FULL else PARTIAL if limit == "pids" else NONE
     return seen

@@ -92,12 +92,10 @@ def plan(
     spec: LaunchSpec,
     policy: SandboxPolicy,
     *,
-    instance: str,
-    folder: str,
     secrets: Mapping[str, str],
     canaries: Sequence[str],
 ) -> Job:
-    """The job, or `InvalidInput` naming what is wrong."""
+    """The job, without the instance, folder and id that its sandbox will give it; `InvalidInput` naming what is wrong."""
     if not AGENT_NAME.fullmatch(spec.agent):
         raise InvalidInput(f"agent {spec.agent!r}: a name has letters, digits, '.', '_' and '-', 64 at most")
     if not spec.command or not spec.command[0] or any("\0" in word for word in spec.command):
@@ -113,15 +111,16 @@ def plan(
     binds = _binds(spec, policy)
     asked = {os.path.normpath(path) for path in (*policy.writable, *spec.writable)}
     tmp = policy.filesystem == "read-write" or "/tmp" in asked
-    write = ["/dev", *(["/tmp"] if tmp else []), *(path for path, writable in binds.items() if writable)]
+    write = [*(["/tmp"] if tmp else []), *(path for path, writable in binds.items() if writable)]
     processes = policy.max_processes
     limits = {"CORE": (0, 0), "NOFILE": (4096, 4096), "MEMLOCK": (65536, 65536), "MSGQUEUE": (819200, 819200)}
     if processes is not None:
         limits["NPROC"] = (processes + 1, processes + 1)
     return Job(
         agent=spec.agent,
-        instance=instance,
-        folder=folder,
+        instance="",
+        folder="",
+        uid=-1,
         policy=spec.policy,
         policy_version=spec.policy_version,
         command=spec.command,
@@ -131,7 +130,7 @@ def plan(
         tmp_writable=tmp,
         canaries=tuple(canaries),
         restrictions=Restrictions(
-            read=(*BASE, "/etc", "/proc", "/dev", "/sys", "/tmp", "/var", "/run/secrets", *binds),
+            read=tuple(binds),
             write=tuple(write),
             ports=(GATEWAY_PORT,) if network else (),
             profile=policy.syscalls,

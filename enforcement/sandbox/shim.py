@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from clawback.enforcement.sandbox.files import start_ticks, write_atomically
 from clawback.enforcement.sandbox.job import INSIDE_ID
 from clawback.enforcement.sandbox.output import Output
 from clawback.enforcement.sandbox.record import Sandbox
+from clawback.enforcement.sandbox.uids import remember
+from clawback.model import Enforcement
 
 __all__ = ["Host", "serve"]
 
@@ -43,6 +45,7 @@ class Host:
     hierarchies: cgroups.Hierarchies
     group: str
     rootless: bool
+    namespaces: dict[str, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +57,16 @@ class _Cage:
     listener: int
     leaf: cgroups.Leaf
     uid: int
+    layers: dict[str, Enforcement]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A sandbox whose command has started."""
+
+    record: Sandbox
+    output: Output | None
+    door: socket.socket
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -77,29 +90,30 @@ def _make_leaf(host: Host, name: str) -> cgroups.Leaf:
 
 
 def _cage(host: Host, *, uid: int, name: str) -> _Cage:
-    """Namespaces, groups, id maps and the base tree."""
+    """Namespaces, groups, id maps and the base tree; and how much of them is seen to hold."""
     leaf = _make_leaf(host, name)
     ours, theirs = socket.socketpair()
-    base = [] if host.rootless else tree.open_base()
+    prepare = init.Prepare(
+        base=[] if host.rootless else tree.open_base(),
+        groups=[os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in leaf.controllers.values()],
+    )
     group = os.open(leaf.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if leaf.unified else None
     try:
         pid = libc.clone3(_NAMESPACES, cgroup_fd=group)
         if pid == 0:
-            _keep_only(theirs.fileno(), *(fd for _, fd in base))
-            init.run(theirs, base, hostname="sandbox")
+            _keep_only(theirs.fileno(), *prepare.fds)
+            init.run(theirs, prepare)
     finally:
         theirs.close()
-        for fd in [group, *(fd for _, fd in base)]:
-            if fd is not None:
-                os.close(fd)
-    cage = _Cage(pid=pid, init=ours, listener=-1, leaf=leaf, uid=uid)
+        for fd in [*prepare.fds, *([] if group is None else [group])]:
+            os.close(fd)
+    cage = _Cage(pid=pid, init=ours, listener=-1, leaf=leaf, uid=uid, layers={})
     try:
         gid = os.getgid() if host.rootless else uid
         namespaces.write_maps(pid, inside=INSIDE_ID, uid=uid, gid=gid)
-        for path in leaf.controllers.values():
-            Path(path, "cgroup.procs").write_text(str(pid))
         wire.send(ours, {})
         _, (cage.listener,) = _receive(ours)
+        cage.layers = layers.observe_cage(pid, leaf=leaf, own=host.namespaces)
     except BaseException:
         _destroy(cage)
         raise
@@ -135,14 +149,8 @@ def _own_writable(path: str, uid: int) -> None:
         os.chown(path, uid, uid)
 
 
-def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) -> tuple[Sandbox, Output | None]:
-    """Hand the command over, observe what holds, let it start, write the record."""
-    job = message["job"] | {"rootless": host.rootless}
-    folder = Path(job["folder"])
-    output = None
-    if not stdio:
-        output = Output(folder / "output.log")
-        stdio = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), output.writer, os.dup(output.writer)]
+def _send_job(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) -> None:
+    job = message["job"]
     binds = [(path, _bind_flags(writable=writable)) for path, writable in job["binds"]]
     trees: list[int] = []
     try:
@@ -150,23 +158,42 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) 
             for path, writable in job["binds"]:
                 if writable:
                     _own_writable(path, cage.uid)
-            trees = [mounts.detached(path, flags=flags) for path, flags in binds]
-        limits = cgroups.set_limits(
-            cage.leaf,
-            memory=job["max_memory"],
-            cpu=job["max_cpu"],
-            # One more than the policy says, for the init.
-            processes=None if job["max_processes"] is None else job["max_processes"] + 1,
-        )
+            for path, flags in binds:
+                trees.append(mounts.detached(path, flags=flags))  # noqa: PERF401 - what is open must be closed on failure
         wire.send(cage.init, {"job": job, "secrets": message["secrets"], "binds": binds}, [*stdio, *trees])
     finally:
         for fd in [*stdio, *trees]:
             os.close(fd)
-    report, _ = _receive(cage.init)
-    seen = layers.observe(cage.pid, uid=cage.uid, leaf=cage.leaf, limits=limits, report=report, host_uid=os.getuid())
-    given = job["restrictions"]
-    restrictions = given | {"read": [*given["read"], *tree.bait(report["canaries"])]}
-    write_atomically(folder / "restrictions.json", json.dumps(restrictions))
+
+
+def _limit(cage: _Cage, job: dict[str, Any]) -> dict[str, bool]:
+    return cgroups.set_limits(
+        cage.leaf,
+        memory=job["max_memory"],
+        cpu=job["max_cpu"],
+        # One more than the policy says, for the init.
+        processes=None if job["max_processes"] is None else job["max_processes"] + 1,
+    )
+
+
+def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) -> _Running:
+    """Hand the command over, write down what there is, observe what holds, let it start.
+
+    While the init works on the tree, this process does its own work: folder, record, limits, door.
+    """
+    job = message["job"]
+    output = None
+    if not stdio:
+        output = Output()
+        stdio = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), output.writer, os.dup(output.writer)]
+    _send_job(host, cage, message, stdio)
+    folder = Path(job["folder"])
+    folder.mkdir(parents=True, mode=0o700)
+    if not host.rootless:
+        remember(folder.parent, cage.uid)
+    if output:
+        output.open(folder / "output.log")
+    limits = _limit(cage, job)
     record = Sandbox(
         agent=job["agent"],
         instance=job["instance"],
@@ -183,14 +210,22 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) 
         started_ns=time.time_ns(),
         controllers=cage.leaf.controllers,
         secrets=tuple(message["secrets"]),
-        canaries=tuple(report["canaries"]),
-        layers=seen,
     )
-    # Written before the command starts: an agent that nobody could find again must never run.
+    # On disk before the command starts: an agent that nobody could find again must never run. The layers follow.
     write_atomically(folder / "agent.json", json.dumps(asdict(record)))
+    door = _door(job["folder"])
+    report, _ = _receive(cage.init)
+    seen = layers.observe_restricted(
+        cage.pid, uid=cage.uid, limits=limits, report=report, host_uid=os.getuid(), cage=cage.layers
+    )
     wire.send(cage.init, {})
+    given = job["restrictions"]
+    restrictions = given | {"read": [*given["read"], *tree.bait(report["canaries"])]}
+    write_atomically(folder / "restrictions.json", json.dumps(restrictions))
+    record = replace(record, canaries=tuple(report["canaries"]), layers=seen)
+    write_atomically(folder / "agent.json", json.dumps(asdict(record)))
     _receive(cage.init)
-    return record, output
+    return _Running(record=record, output=output, door=door)
 
 
 def _door(folder: str) -> socket.socket:
@@ -233,9 +268,9 @@ def _exit_of(cage: _Cage) -> tuple[int, int]:
     return os.WEXITSTATUS(status), 0
 
 
-def _supervise(cage: _Cage, record: Sandbox, output: Output | None, core: socket.socket) -> None:
+def _supervise(cage: _Cage, running: _Running, core: socket.socket) -> None:
     """Wait for the sandbox's end, serving its listener and keeping its output meanwhile."""
-    door = _door(record.folder)
+    record, output, door = running.record, running.output, running.door
     pidfd = os.pidfd_open(cage.pid)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
@@ -263,6 +298,15 @@ def _supervise(cage: _Cage, record: Sandbox, output: Output | None, core: socket
     cgroups.remove_leaf(cage.leaf)
 
 
+def _forget(folder: Path) -> None:
+    """Take back what was written about a sandbox that never ran its command."""
+    for name in ("agent.json", "restrictions.json", "output.log", "shim.sock"):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
     """Make a sandbox, wait for its command, see it through. Without a command the sandbox goes when the core does."""
     libc.prctl(_PR_SET_NAME, "clawback-shim")
@@ -275,20 +319,20 @@ def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
             wire.send(core, {"error": str(error), "stage": "create", "errno": error.errno})
         return
     try:
+        wire.send(core, {"ready": cage.pid})
         message, stdio = wire.receive(core)
     except (wire.Closed, OSError):
         _destroy(cage)
         return
     try:
-        record, output = _launch(host, cage, message, stdio)
+        running = _launch(host, cage, message, stdio)
     except OSError as error:
         _destroy(cage)
-        with contextlib.suppress(FileNotFoundError):
-            Path(message["job"]["folder"], "agent.json").unlink()
+        _forget(Path(message["job"]["folder"]))
         with contextlib.suppress(OSError):
             wire.send(core, {"error": str(error), "stage": "launch", "errno": error.errno})
         return
     message.clear()
     with contextlib.suppress(OSError):
-        wire.send(core, {"record": asdict(record)}, [cage.listener])
-    _supervise(cage, record, output, core)
+        wire.send(core, {"record": asdict(running.record)}, [cage.listener])
+    _supervise(cage, running, core)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ import structlog
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import wire
 from clawback.enforcement.sandbox.inventory import parse
+from clawback.enforcement.sandbox.job import Job
 from clawback.enforcement.sandbox.plan import plan
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.sandbox.uids import Uids
@@ -70,6 +71,13 @@ class _Slot:
     name: str
     uid: int
     sock: socket.socket
+
+    def is_ready(self) -> bool:
+        """Whether its shim has said that it is finished and waits; the word stays unread."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return False
 
 
 class Spawner:
@@ -193,6 +201,18 @@ class Spawner:
             with self._lock:
                 self._spares.append(slot)
 
+    def settle(self, timeout: float = 10.0) -> None:
+        """Wait until the wanted spares are made and idle: for measuring. `TimeoutError` past `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._lock:
+                slots = list(self._spares)
+            if len(slots) >= self._wanted and all(slot.is_ready() for slot in slots):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError("no spare sandbox became ready")
+            time.sleep(0.002)
+
     def _refill_soon(self) -> None:
         """A little later: the agent just started has the processors first."""
         with self._lock:
@@ -232,42 +252,40 @@ class Spawner:
         order or a command that cannot be executed; `NotEnforced` where the sandbox could not be made.
         """
         # Everything about the order is checked before a sandbox is spent on it.
-        plan(spec, policy, instance="", folder="", secrets=secrets, canaries=())
+        job = plan(spec, policy, secrets=secrets, canaries=self._canaries)
         slot = self._take(spec.agent)
         try:
-            return self._launch(slot, spec, policy, secrets, stdio)
+            return self._launch(slot, job, secrets, stdio)
         finally:
             self._refill_soon()
 
     def _launch(
         self,
         slot: _Slot,
-        spec: LaunchSpec,
-        policy: SandboxPolicy,
+        job: Job,
         secrets: Mapping[str, str],
         stdio: tuple[int, int, int] | None,
     ) -> Launched:
-        folder = self._state / "agents" / spec.agent / slot.name
-        folder.mkdir(parents=True, mode=0o700)
-        if self._uids:
-            self._uids.remember(spec.agent, slot.uid)
-        job = plan(spec, policy, instance=slot.name, folder=str(folder), secrets=secrets, canaries=self._canaries)
+        folder = self._state / "agents" / job.agent / slot.name
+        job = replace(job, instance=slot.name, folder=str(folder), uid=slot.uid)
         slot.sock.settimeout(_LAUNCH_TIMEOUT)
         try:
             wire.send(slot.sock, {"job": asdict(job), "secrets": dict(secrets)}, stdio or ())
             message, fds = wire.receive(slot.sock)
+            if "ready" in message:
+                message, fds = wire.receive(slot.sock)
         except (wire.Closed, OSError) as error:
             slot.sock.close()
-            raise NotEnforced(f"agent {spec.agent}: the sandbox died while it was being made: {error}") from None
+            raise NotEnforced(f"agent {job.agent}: the sandbox died while it was being made: {error}") from None
         if "error" in message:
             slot.sock.close()
-            if message["errno"] in {errno.ENOENT, errno.EACCES, errno.ENOEXEC} and spec.command[0] in message["error"]:
+            if message["errno"] in {errno.ENOENT, errno.EACCES, errno.ENOEXEC} and job.command[0] in message["error"]:
                 raise InvalidInput(
-                    f"agent {spec.agent}: command: {message['error']}",
+                    f"agent {job.agent}: command: {message['error']}",
                     hint="the program must exist and be executable inside the sandbox; `readable` shows it more of the host",
                 )
             raise NotEnforced(
-                f"agent {spec.agent}: no sandbox: {message['error']}", hint="`clawback doctor` says what is missing"
+                f"agent {job.agent}: no sandbox: {message['error']}", hint="`clawback doctor` says what is missing"
             )
         listener = fds[0] if job.network else -1
         if not job.network:

@@ -20,8 +20,19 @@ __all__ = [
     "put_secrets",
 ]
 
-ROOT = "/proc/self/root"
 SECRETS = "/run/secrets"
+READABLE = (
+    *(path for path in BASE if not os.path.islink(path)),
+    "/etc",
+    "/proc",
+    "/dev",
+    "/sys",
+    "/tmp",
+    "/var",
+    SECRETS,
+)
+"""What Landlock lets every agent read; the root itself is not in it."""
+
 DEVICES = ("null", "zero", "full", "random", "urandom")
 ETC_BINDS = ("ld.so.cache", "ssl", "ca-certificates", "alternatives", "localtime", "pki", "crypto-policies")
 
@@ -100,20 +111,20 @@ def build(root: str, base: Sequence[tuple[str, int]]) -> None:
     for path in _READ_ONLY:
         if os.path.isdir(root + path):
             mounts.bind_read_only(root + path)
+    mounts.tmpfs(root + SECRETS, mode=0o500, size="1m", inodes=256, flags=mounts.MS_NOEXEC)
+    mounts.tmpfs(f"{root}/tmp", mode=0o1777, size="256m", inodes=65536)
 
 
 def put_secrets(root: str, secrets: Mapping[str, str]) -> None:
-    """Write the secrets into a file system of their own, in memory, then close it to writing."""
+    """Write the secrets into their file system, which is in memory, then close it to writing."""
     target = root + SECRETS
-    flags = mounts.MS_NOEXEC
-    mounts.tmpfs(target, mode=0o500, size="1m", inodes=256, flags=flags)
     for name, value in secrets.items():
         fd = os.open(f"{target}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o400)
         try:
             os.write(fd, value.encode())
         finally:
             os.close(fd)
-    mounts.remount_read_only(target, flags=mounts.MS_NOSUID | mounts.MS_NODEV | flags)
+    mounts.remount_read_only(target, flags=mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
 
 
 def place_canaries(root: str, paths: Sequence[str]) -> tuple[str, ...]:
@@ -122,7 +133,7 @@ def place_canaries(root: str, paths: Sequence[str]) -> tuple[str, ...]:
     A path inside a folder of the host is left out: nothing is ever created on the host's disks.
     """
     placed = []
-    own = os.stat(root).st_dev
+    own = os.stat(root or "/").st_dev
     for path in paths:
         folder = os.path.dirname(root + path)
         existing = folder
@@ -141,8 +152,8 @@ def bait(canaries: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for path in canaries for name in (os.path.dirname(path), path)))
 
 
-def close_root(root: str, *, tmp_writable: bool) -> None:
-    """Mount /tmp, make the rest read-only and change into it. Nothing of the host's tree is reachable afterwards."""
-    mounts.tmpfs(f"{root}/tmp", mode=0o1777, size="256m", inodes=65536, flags=0 if tmp_writable else mounts.MS_RDONLY)
-    mounts.remount_read_only(root)
-    mounts.change_root(root)
+def close(root: str, *, tmp_writable: bool) -> None:
+    """Make all that is the sandbox's own read-only, but /tmp as asked."""
+    if not tmp_writable:
+        mounts.remount_read_only(f"{root}/tmp")
+    mounts.remount_read_only(root or "/")

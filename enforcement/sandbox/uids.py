@@ -8,9 +8,14 @@ from pathlib import Path
 from clawback.enforcement.sandbox.files import write_atomically
 from clawback.errors import NotEnforced
 
-__all__ = ["Uids"]
+__all__ = ["Uids", "remember"]
 
 _COUNT = 65_536
+
+
+def remember(agent_folder: Path, uid: int) -> None:
+    """Bind an id to an agent, before anything of it runs."""
+    write_atomically(agent_folder / "uid", f"{uid}\n")
 
 
 class Uids:
@@ -42,7 +47,3 @@ class Uids:
                 )
             self._next += 1
             return self._next - 1
-
-    def remember(self, agent: str, uid: int) -> None:
-        """Bind an id to an agent, before anything runs under it."""
-        write_atomically(self._agents / agent / "uid", f"{uid}\n")

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from clawback.enforcement.kernel import cgroups, libc
+from clawback.enforcement.kernel import cgroups, libc, namespaces
 from clawback.enforcement.sandbox import filters, shim, wire
 
 __all__ = ["main"]
@@ -146,7 +146,12 @@ def main() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are the core's to handle
     core = socket.socket(fileno=int(sys.argv[1]))
     core.set_inheritable(False)
-    host = shim.Host(hierarchies=cgroups.discover(), group=sys.argv[2], rootless=os.geteuid() != 0)
+    host = shim.Host(
+        hierarchies=cgroups.discover(),
+        group=sys.argv[2],
+        rootless=os.geteuid() != 0,
+        namespaces=namespaces.identities(),
+    )
     for profile in filters.PROFILES:
         filters.programs(profile)
     gc.collect()
