@@ -204,6 +204,7 @@ async def _with_prefect(arguments: argparse.Namespace, journal: Journal, inciden
         flush=True,
     )
     await link.close()
+    os._exit(0)  # as the responder does
 
 
 if __name__ == "__main__":

@@ -68,22 +68,27 @@ class Engine:
         self._actor = actor
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="playbook")
         self._running: set[str] = set()
+        self._again: set[str] = set()
 
     async def run(self, incident_id: str) -> End:
         """Run, or go on with, one incident. Never raises for what is wrong with the incident: the end says it."""
         began, first = time.monotonic(), [0.0]
         loop = asyncio.get_running_loop()
         if incident_id in self._running:
+            self._again.add(incident_id)  # a finding that joined, perhaps just too late for the run's last look
             return self._end(incident_id, "already running here", began, first[0])
         self._running.add(incident_id)
         try:
-            run = await loop.run_in_executor(self._threads, self._work, incident_id, loop, first)
-            error = run.error
+            error = (await loop.run_in_executor(self._threads, self._work, incident_id, loop, first)).error
+            while incident_id in self._again:
+                self._again.discard(incident_id)
+                error = (await loop.run_in_executor(self._threads, self._work, incident_id, loop, first)).error
         except Exception as problem:  # the journal's or the world's; the incident stays as it is, to be resumed
             error = problem.message if isinstance(problem, ClawbackError) else f"defect: {type(problem).__name__}"
             _log.exception("a response was interrupted", incident=incident_id)
         finally:
             self._running.discard(incident_id)
+            self._again.discard(incident_id)
         return self._end(incident_id, error, began, first[0])
 
     def _end(self, incident_id: str, error: str, began: float, first: float) -> End:

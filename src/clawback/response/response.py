@@ -170,7 +170,7 @@ class Response:
             )
         return ""
 
-    def _not_started(  # noqa: PLR0917 - the step, as `intend` takes it
+    def _not_started(
         self, known: Receipt | None, key: str, action: Action[Any], phase: Phase, params: Mapping[str, Any], reason: str
     ) -> Receipt:
         if known is not None and known.state in {ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.UNVERIFIED}:

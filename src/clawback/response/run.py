@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
+from clawback.errors import Refused
 from clawback.journal import SETTLED, Journal
-from clawback.model import Incident, IncidentStatus, Receipt
+from clawback.model import Incident, IncidentStatus, Orchestration, Receipt
 from clawback.playbook import Playbook
 from clawback.response.guard import guarded
 from clawback.response.respond import Responder
+from clawback.response.response import Response
+from clawback.world import World
 
-__all__ = ["Run", "run_playbook", "unfinished", "unsettled"]
+__all__ = ["Run", "resume_all", "run_playbook", "unfinished", "unsettled"]
 
 _log = structlog.get_logger()
 
@@ -53,6 +57,33 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
         waiting = ", ".join(f"{receipt.action} {receipt.state.value}" for receipt in unsettled(incident))
         journal.note(incident_id, incident.phase, "incident stays open", waiting or "findings kept joining")
     return Run(incident=journal.incident(incident_id))
+
+
+def resume_all(
+    journal: Journal, world_factory: Callable[[], World], *, only: str | None = None, actor: str = "resume"
+) -> tuple[Incident, ...]:
+    """Go on with every open incident, or the one named, here and now and without Prefect; returns how they then stand.
+
+    One whose agent another response works on is left to that, and returned as it is.
+    """
+    from clawback.catalog import load
+
+    units, world, ended = load(), world_factory(), []
+    for name in (only,) if only is not None else unfinished(journal):
+        incident = journal.incident(name)
+        playbook = units.playbooks.get(incident.playbook)
+        if playbook is None:
+            journal.note(name, incident.phase, "not resumed", f"no playbook {incident.playbook!a} in the catalogue")
+        elif incident.status is IncidentStatus.OPEN:
+            try:
+                with journal.lock(incident.agent):
+                    journal.orchestration(name, Orchestration.DEGRADED, f"resumed by {actor}, without Prefect")
+                    response = Response(journal, world, actor, name, actions=units.actions)
+                    run_playbook(playbook, Responder(response))
+            except Refused as error:
+                journal.note(name, incident.phase, "not resumed", error.message)
+        ended.append(journal.incident(name))
+    return tuple(ended)
 
 
 def unsettled(incident: Incident) -> tuple[Receipt, ...]:

@@ -116,12 +116,11 @@ class Service:
         process, self._process = self._process, None
         if process is None:
             return
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:  # unsent input of a child that is gone
-                    pass
+        if process.stdin is not None:
+            try:
+                process.stdin.close()
+            except BrokenPipeError:  # unsent input of a child that is gone
+                pass
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             _wait_exit(process.pid, grace)
@@ -131,6 +130,12 @@ class Service:
             except ProcessLookupError:
                 pass
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()  # only now: it would wait for a thread that reads from a living child
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the child to end by itself; true when it has, or was never started."""
+        return self._process is None or self._process.poll() is not None or _wait_exit(self._process.pid, seconds)
 
     def kill(self) -> None:
         """KILL at once, without asking: what a crash looks like."""
