@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from clawback.errors import InvalidInput, NotFound
+from clawback.errors import InvalidInput, NotFound, Refused
 from clawback.model import LaunchSpec
 
 __all__ = ["Specs", "check_name", "read_secrets"]
@@ -17,6 +17,7 @@ __all__ = ["Specs", "check_name", "read_secrets"]
 _SPEC = TypeAdapter(LaunchSpec)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_VERSION = re.compile(r"v-[0-9a-f]{1,64}/value")
 _MOST_BYTES = 1 << 20
 _log = structlog.get_logger()
 
@@ -64,9 +65,8 @@ def read_secrets(store: Path, spec: LaunchSpec) -> dict[str, str]:
     for ref in spec.credentials:
         if not _SECRET.fullmatch(ref.name):
             raise InvalidInput("credentials: a name that cannot be a file's", hint="letters, digits, dots and dashes")
-        path = store / spec.agent / ref.name / "current"
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = _open_current(store / spec.agent / ref.name)
         except FileNotFoundError:
             raise NotFound(
                 f"{spec.agent} has no value for the credential {ref.name!r}", hint="put it into the secret store first"
@@ -80,3 +80,20 @@ def read_secrets(store: Path, spec: LaunchSpec) -> dict[str, str]:
         except UnicodeDecodeError:
             raise InvalidInput(f"the credential {ref.name!r} is not UTF-8 text") from None
     return values
+
+
+def _open_current(home: Path) -> int:
+    """The file that the store's link `current` names (`v-HEX/value`), and nothing that lies elsewhere.
+
+    The store may belong to a user with less than the core's rights: a link that led out of it would have the core hand
+    any file of the host to an agent.
+    """
+    target = str((home / "current").readlink())
+    if not _VERSION.fullmatch(target):
+        raise Refused(f"{home / 'current'} does not name a version in the store", hint="put the credential anew")
+    version, _, value = target.partition("/")
+    folder = os.open(home / version, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.open(value, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)

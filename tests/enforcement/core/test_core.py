@@ -52,6 +52,14 @@ def drain_until(descriptor: int, word: str, seconds: float = 10.0) -> None:
         assert time.monotonic() < end, f"the agent never printed {word!r}"
 
 
+def store(folder: Path, version: str, value: str) -> None:
+    """As the secret store lays a credential out."""
+    (folder / version).mkdir(parents=True)
+    (folder / version / "value").write_text(value)
+    (folder / "current").unlink(missing_ok=True)
+    (folder / "current").symlink_to(f"{version}/value")
+
+
 def test_launch_wait_and_exit_status(core):
     info, out = core.launch("print('hello'); raise SystemExit(7)")
     assert core.client.wait(info.agent, instance=info.instance) == 7
@@ -159,14 +167,13 @@ def test_credentials_come_from_the_store_and_a_missing_one_is_named(core, make_s
     with pytest.raises(NotFound, match="token"):
         core.client.launch(asked)
     folder = core.state / "secrets" / asked.agent / "token"
-    folder.mkdir(parents=True)
-    (folder / "current").write_text("first-value")
+    store(folder, "v-01", "first-value")
     info = core.client.launch(asked)
     core.client.wait(info.agent)
     assert info.credentials == (ref,)
     log = core.state / "agents" / info.agent / info.instance / "output.log"
     assert log.read_text() == "first-value\n"
-    (folder / "current").write_text("second-value")
+    store(folder, "v-02", "second-value")
     new = core.client.relaunch(info.agent, policy_version=1, policy_text=asked.policy_text, **ORDER)
     core.client.wait(info.agent)
     assert (core.state / "agents" / info.agent / new.instance / "output.log").read_text() == "second-value\n"
