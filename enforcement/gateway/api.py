@@ -9,10 +9,12 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -25,6 +27,7 @@ from clawback.model import Decision
 __all__ = ["STATUS", "application"]
 
 STATUS: dict[type[ClawbackError], int] = {InvalidInput: 400, NotFound: 404, Refused: 403, Unreachable: 503}
+_log = structlog.get_logger()
 _MAX_BODY = 4 * 1024 * 1024  # a policy of 1 MiB may be longer as JSON
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -144,10 +147,10 @@ def application(gateway: Gateway) -> Starlette:
             Route(version, text),
             Route(version + "/known-good", mark, methods=["POST"]),
             Route(version + "/restore", restore, methods=["POST"]),
-            Route("/agents/{agent}/cut", cut, methods=["POST"]),
-            Route("/agents/{agent}/uncut", uncut, methods=["POST"]),
+            Route("/agents/{agent:path}/cut", cut, methods=["POST"]),
+            Route("/agents/{agent:path}/uncut", uncut, methods=["POST"]),
         ],
-        exception_handlers={ClawbackError: _error},
+        exception_handlers={ClawbackError: _error, HTTPException: _http_error, Exception: _failed},
     )
 
 
@@ -196,9 +199,23 @@ async def _read(request: Request, kind: type[B]) -> B:
         raise InvalidInput(f"request body: {key}: {first['msg']}", hint="see the client") from None
 
 
+def _answer(status: int, kind: str, message: str, hint: str) -> Response:
+    return JSONResponse({"error": {"type": kind, "message": message, "hint": hint}}, status_code=status)
+
+
 async def _error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, ClawbackError):
         raise error
-    status = STATUS.get(type(error), 500)
-    body: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
-    return JSONResponse({"error": body}, status_code=status)
+    return _answer(STATUS.get(type(error), 500), type(error).__name__, error.message, error.hint)
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    kind = "NotFound" if error.status_code == 404 else "InvalidInput"
+    return _answer(error.status_code, kind, f"gateway: {error.detail}", "is the client of another version?")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    _log.error("request failed", path=request.url.path, exc_info=error)
+    return _answer(500, "ClawbackError", f"the gateway failed: {type(error).__name__}", "see the gateway's log")

@@ -13,14 +13,13 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from clawback.enforcement.gateway.peers import peer_of
 from clawback.enforcement.gateway.server import Gateway
-from clawback.enforcement.gateway.sockets import close
+from clawback.enforcement.gateway.sockets import close, readable
 
 __all__ = ["AttachServer"]
 
@@ -64,7 +63,7 @@ class AttachServer:
                 await loop.sock_sendall(conn, _reply(f"uid {uid} may not attach agents"))
                 return
             while True:
-                await _readable(conn)
+                await readable(conn)
                 data, received, _flags, _ = socket.recv_fds(conn, _MAX_LINE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
                 fds += received
                 pending += data
@@ -134,14 +133,3 @@ def _word(message: dict[str, Any], key: str) -> str:
 
 def _reply(error: str) -> bytes:
     return json.dumps({"ok": False, "error": error} if error else {"ok": True}).encode() + b"\n"
-
-
-async def _readable(conn: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    done: Callable[[], None] = lambda: None if ready.done() else ready.set_result(None)  # noqa: E731  # one use, below
-    loop.add_reader(conn.fileno(), done)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(conn.fileno())

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from clawback import errors
-from clawback.errors import ClawbackError, Unreachable
+from clawback.enforcement.policy.network import NAME
+from clawback.errors import ClawbackError, InvalidInput, Unreachable
 from clawback.model import Attempt, Decision, PolicyVersion
 
 __all__ = ["GatewayClient"]
@@ -42,35 +43,35 @@ class GatewayClient:
 
     def versions(self, policy: str) -> tuple[PolicyVersion, ...]:
         """All versions, oldest first."""
-        return tuple(PolicyVersion(**one) for one in self._call("GET", f"/policies/{_part(policy)}/versions"))
+        return tuple(PolicyVersion(**one) for one in self._call("GET", f"/policies/{_name(policy)}/versions"))
 
     def read(self, policy: str, version: int) -> str:
         """The text of one version."""
-        return str(self._call("GET", f"/policies/{_part(policy)}/versions/{version}")["text"])
+        return str(self._call("GET", f"/policies/{_name(policy)}/versions/{version}")["text"])
 
     def active(self, policy: str) -> PolicyVersion:
         """The version the engine decides with at this moment."""
-        return PolicyVersion(**self._call("GET", f"/policies/{_part(policy)}/active"))
+        return PolicyVersion(**self._call("GET", f"/policies/{_name(policy)}/active"))
 
     def put(self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False) -> PolicyVersion:
         """Record and activate a text. Equal to the active one: that version. Unsound: `InvalidInput`."""
         body = {"text": text, "author": author, "reason": reason, "known_good": known_good}
-        return PolicyVersion(**self._call("PUT", f"/policies/{_part(policy)}", body))
+        return PolicyVersion(**self._call("PUT", f"/policies/{_name(policy)}", body))
 
     def mark_known_good(self, policy: str, version: int, *, author: str) -> PolicyVersion:
         """Mark a version as what recovery may return to."""
-        path = f"/policies/{_part(policy)}/versions/{version}/known-good"
+        path = f"/policies/{_name(policy)}/versions/{version}/known-good"
         return PolicyVersion(**self._call("POST", path, {"author": author}))
 
     def restore(self, policy: str, version: int, *, author: str, reason: str, incident: str = "") -> PolicyVersion:
         """Activate a new version whose text equals `version`'s; the active one, if it does already."""
         body = {"author": author, "reason": reason, "incident": incident}
-        return PolicyVersion(**self._call("POST", f"/policies/{_part(policy)}/versions/{version}/restore", body))
+        return PolicyVersion(**self._call("POST", f"/policies/{_name(policy)}/versions/{version}/restore", body))
 
     def decide(self, policy: str, attempt: Attempt) -> Decision:
         """What the active version says to an `http` or `connect` attempt, without making it."""
         body = {"kind": attempt.kind, "target": attempt.target}
-        return Decision(**self._call("POST", f"/policies/{_part(policy)}/decide", body))
+        return Decision(**self._call("POST", f"/policies/{_name(policy)}/decide", body))
 
     def health(self) -> dict[str, Any]:
         """`status`, `uid`, `agents`, `policies` (name → version), `cut`, `telemetry_lost`."""
@@ -106,6 +107,14 @@ class GatewayClient:
             kind = _TYPES.get(str(found.get("type")), ClawbackError)
             raise kind(str(found.get("message", f"HTTP {response.status}")), hint=str(found.get("hint", "")))
         return answer
+
+
+def _name(policy: str) -> str:
+    if not NAME.fullmatch(policy):
+        raise InvalidInput(
+            f"{policy[:80]!r} is not a policy name", hint="lower-case letters, digits, '-', '_' and '.', at most 63"
+        )
+    return policy
 
 
 def _part(text: str) -> str:

@@ -162,7 +162,7 @@ class Connection:
                 await tunnel(self._sock, upstream, self._wire.http.trailing_data[0], self.flow, idle)
             else:
                 await Exchange(self._wire, upstream, self.flow).run(request, idle)
-            clean = target.method == "CONNECT" or self._wire.http.their_state is h11.DONE
+            clean = target.method == "CONNECT" or self._wire.http.their_state is not h11.SEND_BODY
         except UpstreamError as error:
             if error.answered:
                 raise
@@ -219,7 +219,7 @@ class Connection:
         if self._wire.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
         self._skip_empty_body()
-        if self._wire.http.their_state not in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL):
+        if self._wire.http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
             headers.append(("connection", "close"))
         await self._wire.send(
             h11.Response(status_code=status, headers=headers, reason=http.HTTPStatus(status).phrase.encode())

@@ -16,7 +16,7 @@ import uvicorn
 from clawback.enforcement.gateway.api import application
 from clawback.enforcement.gateway.attach import AttachServer
 from clawback.enforcement.gateway.peers import guarded
-from clawback.enforcement.gateway.privileges import drop
+from clawback.enforcement.gateway.privileges import drop, load_late_modules
 from clawback.enforcement.gateway.server import Gateway
 from clawback.errors import Refused
 
@@ -50,10 +50,11 @@ def serve(
         # Relative from here on: the folders above may be closed to the user that this process becomes.
         os.chdir(state)
         state = Path()
-    drop(uid if dropping else None)
-    own = frozenset((0, started_by, os.geteuid()))
+    become = uid if dropping else None
+    own = frozenset((0, started_by, started_by if become is None else become))
+    uids = (own | set(peers), own)
     try:
-        asyncio.run(_run(state, api, attach, resolve, allow_private, api_uids=own | set(peers), attach_uids=own))
+        asyncio.run(_run(state, api, attach, resolve, allow_private, uids=uids, become=become))
     finally:
         api.close()
         attach.close()
@@ -66,21 +67,24 @@ async def _run(
     resolve: Mapping[str, str],
     allow_private: tuple[str, ...],
     *,
-    api_uids: frozenset[int],
-    attach_uids: frozenset[int],
+    uids: tuple[frozenset[int], frozenset[int]],
+    become: int | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     gateway = Gateway(state, resolve=resolve, allow_private=allow_private)
-    await gateway.start()
     config = uvicorn.Config(
-        application(gateway), http=guarded(api_uids), ws="none", lifespan="off", log_config=None, access_log=False
+        application(gateway), http=guarded(uids[0]), ws="none", lifespan="off", log_config=None, access_log=False
     )
+    config.load()
+    load_late_modules()
+    drop(become)  # before there is a second thread: no_new_privs is each thread's own
+    await gateway.start()
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[api]))
-    attaching = asyncio.ensure_future(AttachServer(gateway, attach, uids=attach_uids).serve())
+    attaching = asyncio.ensure_future(AttachServer(gateway, attach, uids=uids[1]).serve())
     stopping = asyncio.ensure_future(stopped.wait())
     _log.info("gateway serves", uid=os.getuid(), policies=gateway.policies.versions())
     try:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import resource
 
-__all__ = ["drop"]
+__all__ = ["drop", "load_late_modules"]
+
+# Imported by the standard library and others when first used, which is after the drop.
+_LATE = (
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "encodings.latin_1",
+    "h11._writers",
+    "idna.uts46data",
+    "rich.traceback",
+    "starlette.formparsers",
+    "starlette.middleware.errors",
+    "stringprep",
+    "traceback",
+)
 
 _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def load_late_modules() -> None:
+    """Import now what would be imported later: Python's own folders may be closed to the user that is about to be."""
+    for name in _LATE:
+        importlib.import_module(name)
 
 
 def drop(uid: int | None) -> None:

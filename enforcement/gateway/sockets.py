@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-__all__ = ["CHUNK", "AbortWatch", "close", "reset", "sever", "tune_agent", "tune_upstream"]
+__all__ = ["CHUNK", "AbortWatch", "close", "readable", "reset", "send", "sever", "tune_agent", "tune_upstream"]
 
 CHUNK = 64 * 1024
 _UPSTREAM_BUFFER = 128 * 1024
@@ -32,6 +32,46 @@ def tune_agent(sock: socket.socket) -> None:
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _AGENT_BUFFER)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+async def send(sock: socket.socket, data: bytes, count: Callable[[int], None] | None = None) -> None:
+    """Write all of it, telling `count` what the kernel has taken each time it took some.
+
+    Counted piece by piece because the writer may be ended in the middle: the record must not say less than what left.
+    """
+    loop = asyncio.get_running_loop()
+    rest = memoryview(data)
+    while rest:
+        try:
+            taken = sock.send(rest)
+        except BlockingIOError:
+            await _ready(loop.add_writer, loop.remove_writer, sock.fileno())
+            continue
+        rest = rest[taken:]
+        if count:
+            count(taken)
+    # send and recv do not yield while the socket is ready; a busy agent must not starve the others.
+    await asyncio.sleep(0)
+
+
+async def readable(sock: socket.socket) -> None:
+    """Wait until there is something to read."""
+    loop = asyncio.get_running_loop()
+    await _ready(loop.add_reader, loop.remove_reader, sock.fileno())
+
+
+async def _ready(add: Callable[..., object], remove: Callable[[int], object], fd: int) -> None:
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    add(fd, _done, ready)
+    try:
+        await ready
+    finally:
+        remove(fd)
+
+
+def _done(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def reset(sock: socket.socket) -> None:

@@ -7,7 +7,7 @@ import socket
 import time
 
 from clawback.enforcement.gateway.records import Flow
-from clawback.enforcement.gateway.sockets import CHUNK
+from clawback.enforcement.gateway.sockets import CHUNK, send
 from clawback.enforcement.gateway.wire import until
 
 __all__ = ["silence", "tunnel"]
@@ -18,20 +18,16 @@ async def tunnel(agent: socket.socket, upstream: socket.socket, early: bytes, fl
     loop = asyncio.get_running_loop()
 
     async def out() -> None:
-        if early:
-            await loop.sock_sendall(upstream, early)
-            flow.count(sent=len(early))
-        while data := await loop.sock_recv(agent, CHUNK):
-            await loop.sock_sendall(upstream, data)
-            flow.count(sent=len(data))
-            await asyncio.sleep(0)  # see Wire.send
+        data = early or await loop.sock_recv(agent, CHUNK)
+        while data:
+            await send(upstream, data, lambda taken: flow.count(sent=taken))
+            data = await loop.sock_recv(agent, CHUNK)
         upstream.shutdown(socket.SHUT_WR)
 
     async def back() -> None:
         while data := await loop.sock_recv(upstream, CHUNK):
-            await loop.sock_sendall(agent, data)
             flow.count(received=len(data))
-            await asyncio.sleep(0)
+            await send(agent, data)
         agent.shutdown(socket.SHUT_WR)
 
     async def both() -> None:

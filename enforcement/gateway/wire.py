@@ -9,7 +9,7 @@ from typing import Any
 
 import h11
 
-from clawback.enforcement.gateway.sockets import CHUNK
+from clawback.enforcement.gateway.sockets import CHUNK, send
 
 __all__ = ["Wire", "until"]
 
@@ -46,11 +46,7 @@ class Wire:
         """Write an event; returns when the kernel took it all, which is the backpressure."""
         data = self.http.send(event)
         if data:
-            await self._loop.sock_sendall(self.sock, data)
-            if count:
-                count(len(data))
-            # sendall and recv do not yield while the socket is ready; a busy agent must not starve the others.
-            await asyncio.sleep(0)
+            await send(self.sock, data, count)
 
     async def _fill(self, count: Callable[[int], None] | None = None) -> bool:
         data = await self._loop.sock_recv(self.sock, CHUNK)

@@ -174,7 +174,7 @@ def start(state: Path) -> Iterator[Callable[..., Running]]:
     """Starts gateways on one state folder, and ends them."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def go(*, uid: int | None = None, state: Path = state, text: str = "", **options: Any) -> Running:
+    def go(*, uid: int | None = 1_899_999, state: Path = state, text: str = "", **options: Any) -> Running:
         values = {
             "state": str(state),
             "uid": uid,

@@ -35,6 +35,15 @@ def test_an_allowed_request_arrives_reframed_and_is_recorded(gateway, sink):
     assert event["disposition_id"] == 1
     close = gateway.until(lambda: [e for e in gateway.events(4001) if e["activity_id"] == 2])[0]
     assert json.dumps(close).count("good.test") >= 1
+    gateway.until(lambda: sink.ended == ["end"])
+
+
+def test_a_request_that_asks_to_close_ends_cleanly_on_both_sides(gateway, sink):
+    with gateway.dial() as sock:
+        sock.sendall(get("/", "good.test", sink.port, "Connection: close\r\n"))
+        assert status(gateway.answer(sock)) == 200
+        assert sock.recv(100) == b""
+    gateway.until(lambda: sink.ended == ["end"])
 
 
 def test_a_denied_request_is_answered_recorded_and_never_sent(gateway, sink):
