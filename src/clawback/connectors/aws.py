@@ -331,7 +331,7 @@ def _asking(operation: str, *, absent_is_done: bool = False) -> Iterator[None]:
         if code in _REFUSALS:
             raise Refused(
                 f"AWS refused {operation}: {code}: {message}",
-                hint="docs/configuration.md lists what Clawback's own identity needs",
+                hint="docs/permissions.md lists what Clawback's own identity needs",
             ) from None
         raise ClawbackError(f"AWS rejected {operation}: {code}: {message}") from None
     except (HTTPClientError, NoConnection) as error:

@@ -160,7 +160,7 @@ class VaultConnector:
         path = f"sys/leases/revoke-prefix/{quote(prefix.strip('/'))}"
         with _asking(path, self._address):
             # A dead server should show itself in two seconds; this call may take a minute, so ask a short one first.
-            self._ours.auth.token.lookup_self()
+            self._ours.sys.is_sealed()
             self._ours.adapter.put(f"/v1/{path}", json={"sync": True}, timeout=(_CONNECT_SECONDS, _REVOKE_SECONDS))
 
     def read_as(self, token: str, path: str) -> tuple[bool, str]:
@@ -241,7 +241,7 @@ def _asking(operation: str, address: str, *, hide: str = "") -> Iterator[None]:
     except (answers.Forbidden, answers.Unauthorized) as error:
         raise Refused(
             f"Vault refused us {operation}: {_reasons(error, hide)}",
-            hint="grant Clawback's own token this path; docs/configuration.md lists what it needs",
+            hint="grant Clawback's own token this path; docs/permissions.md lists what it needs",
         ) from None
     except answers.InvalidPath as error:
         raise NotFound(f"Vault has nothing at {operation}: {_reasons(error, hide)}") from None

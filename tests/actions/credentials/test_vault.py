@@ -126,7 +126,7 @@ def test_a_proof_does_not_believe_a_token_that_lives(with_vault, vault):
     # Somebody brought it back: the value that should be dead is one that is accepted.
     bench.store.put(bench.agent, bench.grants.ref, again)
     bench.store.stage(
-        bench.agent, CredentialRef(kind="vault-token", name="vault-token", identifiers=dict(accessor="x")), again
+        bench.agent, CredentialRef(kind="vault-token", name="vault-token", identifiers={"accessor": "x"}), again
     )
     bench.store.promote(bench.agent, "vault-token")
     proof = step.verify()
