@@ -70,14 +70,24 @@ class Engine:
         self._running: set[str] = set()
         self._again: set[str] = set()
 
+    def start(self, incident_id: str) -> asyncio.Task[End] | None:
+        """Run, or go on with, one incident. None if it runs already: then it is run once more at its end, for a finding
+        that joined too late. The task never raises for what is wrong with the incident: its end says it.
+        """
+        if incident_id in self._running:
+            self._again.add(incident_id)
+            return None
+        self._running.add(incident_id)
+        return asyncio.create_task(self._run(incident_id))
+
     async def run(self, incident_id: str) -> End:
-        """Run, or go on with, one incident. Never raises for what is wrong with the incident: the end says it."""
+        """The same, to the end."""
+        task = self.start(incident_id)
+        return await task if task else self._end(incident_id, "already running here", time.monotonic(), 0.0)
+
+    async def _run(self, incident_id: str) -> End:
         began, first = time.monotonic(), [0.0]
         loop = asyncio.get_running_loop()
-        if incident_id in self._running:
-            self._again.add(incident_id)  # a finding that joined, perhaps just too late for the run's last look
-            return self._end(incident_id, "already running here", began, first[0])
-        self._running.add(incident_id)
         try:
             error = (await loop.run_in_executor(self._threads, self._work, incident_id, loop, first)).error
             while incident_id in self._again:

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from clawback.config import Settings
-from clawback.orchestrate.engine import Engine
+from clawback.orchestrate.engine import End, Engine
 from clawback.orchestrate.link import Link
 from clawback.response import unfinished
 
@@ -33,12 +33,18 @@ async def serve(settings: Settings, engine: Engine) -> None:
     reader = await _standard_input()
     usable = await link.look()
     keeping = asyncio.create_task(link.keep())
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[End]] = set()
+
+    def ended(task: asyncio.Task[End]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            _say(dataclasses.asdict(task.result()))
 
     def start(incident: str) -> None:
-        task = asyncio.create_task(_run(engine, incident))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task = engine.start(incident)
+        if task is not None:
+            tasks.add(task)
+            task.add_done_callback(ended)
 
     for left in unfinished(engine.journal):
         start(left)
@@ -68,10 +74,6 @@ async def resume(settings: Settings, engine: Engine) -> None:
     finally:
         await link.close()
         engine.close()
-
-
-async def _run(engine: Engine, incident: str) -> None:
-    _say(dataclasses.asdict(await engine.run(incident)))
 
 
 def _say(message: dict[str, Any]) -> None:
