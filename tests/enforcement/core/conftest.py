@@ -159,7 +159,7 @@ def _make(allow: dict[int, tuple[str, ...]] | None = None) -> RunningCore:
     state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     state.chmod(0o755)
     uid_base = 2_200_000 + random.randrange(10_000) * 100
-    return RunningCore(state, f"clawback-test-{secrets.token_hex(4)}", uid_base, allow or {})
+    return RunningCore(state, f"clawback-core-{secrets.token_hex(4)}", uid_base, allow or {})
 
 
 @pytest.fixture
