@@ -13,7 +13,8 @@ from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.errors import Unreachable
 from clawback.model import AgentState, IncidentStatus, Level, Phase, ReceiptState
 from clawback.response import Response
-from clawback.watch.reflex import NotRecorded, Reflex
+from clawback.watch.containment import NotRecorded
+from clawback.watch.reflex import Reflex
 from clawback.watch.warm import warm
 
 

@@ -12,7 +12,8 @@ import structlog
 
 from clawback.errors import Unreachable
 from clawback.model import Finding
-from clawback.watch.reflex import Answer, NotRecorded
+from clawback.watch.containment import NotRecorded
+from clawback.watch.reflex import Answer
 
 __all__ = ["Lanes"]
 

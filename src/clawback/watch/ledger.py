@@ -18,14 +18,39 @@ __all__ = ["Ledger"]
 
 
 class Ledger(Journal):
-    """A `Journal` whose writers within the process stand in line."""
+    """A `Journal` whose writers within the process stand in line, and that can make several changes one."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._turn = threading.Lock()
+        self._mine = threading.local()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread changes inside becomes durable at the end, in one flush to disk: all of it or nothing."""
+        with self.writing() as connection:
+            self._mine.connection = connection
+            try:
+                yield
+            finally:
+                del self._mine.connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view; inside `together`, of what was changed there too."""
+        shared = getattr(self._mine, "connection", None)
+        if shared is not None:
+            yield shared
+            return
+        with super().reading() as connection:
+            yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One durable change; not to be entered again from inside."""
+        """One durable change, or a part of the one around it."""
+        shared = getattr(self._mine, "connection", None)
+        if shared is not None:
+            yield shared
+            return
         with self._turn, super().writing() as connection:
             yield connection

@@ -11,6 +11,7 @@ import itertools
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,7 +23,6 @@ import structlog
 
 from clawback.catalog import load as load_catalog
 from clawback.config import Settings
-from clawback.journal import Journal
 from clawback.model import Event, Finding, Source
 from clawback.model.ocsf import Rejected, parse_line
 from clawback.watch import positions
@@ -72,7 +72,7 @@ class Watch:
         self,
         settings: Settings,
         world: World,
-        journal: Journal,
+        journal: Ledger,
         handover: Handover,
         *,
         playbook_of: Callable[[str], str] | None = None,
@@ -152,6 +152,7 @@ class Watch:
             "events_repeated_total": self.sequences.repeated,
             "events_dropped_by_writers_total": self.sequences.dropped,
             "events_ahead_of_clock_total": self.skewed,
+            "contained_without_record_total": self.reflex.without_record,
             "deadlines_missed_total": self.reflex.missed,
             "last_frozen_milliseconds": self.reflex.last_frozen_ms,
         }
@@ -283,6 +284,7 @@ def watch(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     gc.set_threshold(50_000, 20, 100)
+    sys.setswitchinterval(0.0005)  # a busy thread keeps the interpreter for 5 ms otherwise: as long as a whole reflex
     try:
         running.run()
     finally:

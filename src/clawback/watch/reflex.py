@@ -11,33 +11,23 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
-from clawback.action import Action
-from clawback.actions.agent_freeze import ACTION as FREEZE
-from clawback.actions.agent_isolate import ACTION as ISOLATE
-from clawback.errors import ClawbackError, NotFound, Unreachable
-from clawback.journal import Journal
-from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState
-from clawback.response import Response
+from clawback.errors import ClawbackError, NotFound
+from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Phase, Receipt, ReceiptState
+from clawback.watch.containment import Containment, NotRecorded, Step, known, steps_for
 from clawback.watch.deadline import Deadline
+from clawback.watch.ledger import Ledger
 from clawback.world import World
 
-__all__ = ["Answer", "NotRecorded", "Reflex"]
+__all__ = ["Answer", "Reflex"]
 
-ACTOR = "watch"
-LADDER: tuple[tuple[Level, Action[Any]], ...] = ((Level.FREEZE, FREEZE), (Level.ISOLATE, ISOLATE))
 _INCIDENTS_PER_AGENT = 4
 _AGENTS = 4096
 _MINUTE_NS = 60 * 1_000_000_000
 
 _log = structlog.get_logger()
-
-
-class NotRecorded(Exception):  # noqa: N818 - says what happened; it is a state to be mended, not an error to be shown
-    """The agent was contained as asked, and the journal took no record of it. To be answered again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +55,13 @@ class Reflex:
     """
 
     def __init__(
-        self, journal: Journal, world: World, playbook_of: Callable[[str], str], *, per_minute: int = 0
+        self, journal: Ledger, world: World, playbook_of: Callable[[str], str], *, per_minute: int = 0
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.last_frozen_ms = 0.0
         self._journal = journal
         self._world = world
+        self._containment = Containment(journal, world)
         self._playbook_of = playbook_of
         self._per_minute = per_minute
         self._lock = threading.Lock()
@@ -88,6 +79,11 @@ class Reflex:
             if answer.frozen_ms:
                 self.last_frozen_ms = answer.frozen_ms
         return answer
+
+    @property
+    def without_record(self) -> int:
+        """Containments that the journal took no record of at the time."""
+        return self._containment.without_record
 
     @property
     def missed(self) -> int:
@@ -110,8 +106,8 @@ class Reflex:
             finding = max(incident.findings, key=lambda item: item.reflex or 0)
             try:
                 info = self._current(finding)
-                if isinstance(info, AgentInfo) and finding.reflex is not None and info.state is AgentState.RUNNING:
-                    self._contain(incident, finding, info)
+                if isinstance(info, AgentInfo) and (steps := self._steps(finding, info)):
+                    self._containment.contain(incident, finding, info, steps)
             except (ClawbackError, NotRecorded) as error:
                 _log.error("reflex not resumed", incident=incident.id, error=str(error))
         return tuple(incident.id for incident in incidents)
@@ -122,42 +118,53 @@ class Reflex:
             # Telemetry that names an agent which is not there is forged or stale. No one is contained on its word.
             _log.warning("finding refused", reason=info, agent=finding.agent, instance=finding.instance)
             return Answer(outcome=info)
-        with self._deadline.armed(lambda: self._contain_unrecorded(finding, info, TimeoutError())):
+        with self._deadline.armed(lambda: self._containment.unrecorded(finding, info, TimeoutError())):
             return self._recorded(finding, info)
 
     def _recorded(self, finding: Finding, info: AgentInfo) -> Answer:
         if (rehearsed := self._rehearsal(finding)) is not None:
-            self._note(rehearsed, "rogue call was repeated and reported", finding.summary)
+            self._containment.note(rehearsed, "rogue call was repeated and reported", finding.summary)
             return Answer(outcome="rehearsal", incident=rehearsed.id)
+        steps = self._steps(finding, info)
+        first: Receipt | None = None
         try:
-            incident, opened = self._journal.open_or_join(
-                finding, playbook=self._playbook_of(finding.detector), drill="drill" in info.tags
-            )
+            with self._journal.together():  # one flush to disk for the incident and the first intent
+                incident, opened = self._journal.open_or_join(
+                    finding, playbook=self._playbook_of(finding.detector), drill="drill" in info.tags
+                )
+                if steps and incident.status is IncidentStatus.OPEN and not known(incident, steps[0]):
+                    first = self._containment.intend(incident, steps[0], info)
         except Exception as error:
-            self._contain_unrecorded(finding, info, error)
+            self._containment.unrecorded(finding, info, error)
             raise NotRecorded(type(error).__name__) from error
         self._remember(incident)
         if incident.status is IncidentStatus.CLOSED:
             return Answer(outcome="closed", incident=incident.id)
-        if finding.reflex is None:
+        if not steps:
+            if finding.reflex is not None:
+                self._containment.note(incident, "no reflex", self._why_not(info))
             return Answer(outcome="alert", incident=incident.id, opened=opened)
-        if info.state is not AgentState.RUNNING:
-            self._note(incident, "no reflex", f"{finding.agent} is {info.state}")
-            return Answer(outcome="alert", incident=incident.id, opened=opened)
-        if not self._within_cap(finding.agent):
-            self._note(incident, "reflex withheld", f"{self._per_minute} agents were contained within a minute")
-            _log.error("reflex withheld", agent=finding.agent, incident=incident.id, per_minute=self._per_minute)
-            return Answer(outcome="alert", incident=incident.id, opened=opened)
-        receipts = self._contain(incident, finding, info)
+        receipts = self._containment.contain(incident, finding, info, steps, first)
         verified = all(receipt.state is ReceiptState.VERIFIED for receipt in receipts)
-        frozen = next((item for item in receipts if item.action == FREEZE.id and item.applied_ns), None)
         return Answer(
             outcome="contained" if verified else "partly",
             incident=incident.id,
             opened=opened,
             receipts=receipts,
-            frozen_ms=max(0.0, (frozen.applied_ns - finding.time_ns) / 1e6) if frozen and opened else 0.0,
+            frozen_ms=_frozen_ms(receipts, finding) if first is not None else 0.0,
         )
+
+    def _steps(self, finding: Finding, info: AgentInfo) -> tuple[Step, ...]:
+        """What is to be done, lowest level first; nothing where there is no reflex, no running agent, or the cap."""
+        if finding.reflex is None or info.state is not AgentState.RUNNING or not self._within_cap(finding.agent):
+            return ()
+        return steps_for(finding)
+
+    def _why_not(self, info: AgentInfo) -> str:
+        if info.state is not AgentState.RUNNING:
+            return f"{info.agent} is {info.state}"
+        _log.error("reflex withheld", agent=info.agent, per_minute=self._per_minute)
+        return f"{self._per_minute} agents were contained within a minute"
 
     def _current(self, finding: Finding) -> AgentInfo | str:
         """The agent that the finding is about, as the core knows it, or why there is none."""
@@ -166,81 +173,6 @@ class Reflex:
         except NotFound:
             return "unknown-agent"
         return info if info.instance == finding.instance else "other-instance"
-
-    def _contain(self, incident: Incident, finding: Finding, info: AgentInfo) -> tuple[Receipt, ...]:
-        """Every level up to the reflex, lowest first; one that fails does not stop the next."""
-        response = Response(self._journal, self._world, actor=ACTOR, incident_id=incident.id)
-        held = info.hold.levels if info.hold else ()
-        receipts: list[Receipt] = []
-        for level, action in LADDER:
-            if finding.reflex is None or level > finding.reflex:
-                break
-            params = action.params(agent=finding.agent, instance=finding.instance, reason=_reason(finding))
-            began = time.time_ns()
-            try:
-                receipt = response.execute(action, params, phase=Phase.CONTAIN)
-            except Exception as error:
-                self._contain_unrecorded(finding, info, error)
-                raise NotRecorded(type(error).__name__) from error
-            receipts.append(receipt)
-            if receipt.state is ReceiptState.VERIFIED and (receipt.verified_ns >= began or level in held):
-                continue
-            if receipt.state is ReceiptState.INTENDED:
-                raise Unreachable(f"the core did not answer to {action.id}")
-            # The journal holds this step as done and undone, or done long ago, and the agent is free: somebody released
-            # it since. The record stays as it is; the agent does not.
-            self._contain_again(incident, finding, level, receipt)
-        return tuple(receipts)
-
-    def _contain_again(self, incident: Incident, finding: Finding, level: Level, receipt: Receipt) -> None:
-        try:
-            result = self._world.core.contain(
-                finding.agent,
-                level,
-                instance=finding.instance,
-                reason=_reason(finding),
-                by=ACTOR,
-                incident=incident.id,
-            )
-        except Unreachable:
-            raise
-        except ClawbackError as error:
-            _log.error("containment refused", agent=finding.agent, level=level.word, error=error.message)
-            self._note(incident, f"agent.{level.word} refused", error.message)
-            return
-        self._note(
-            incident,
-            f"agent.{level.word} again",
-            f"receipt {receipt.id} is {receipt.state}; now {result.enforcement}: {result.observed}",
-        )
-
-    def _contain_unrecorded(self, finding: Finding, info: AgentInfo, cause: Exception) -> None:
-        _log.critical(
-            "the journal takes no record; containing without it", agent=finding.agent, error=type(cause).__name__
-        )
-        self.counts["unrecorded"] += 1
-        if info.state is not AgentState.RUNNING or finding.reflex is None:
-            return
-        held = info.hold.levels if info.hold else ()
-        for level, _ in LADDER:
-            if level > finding.reflex or level in held:
-                continue
-            try:
-                result = self._world.core.contain(
-                    finding.agent, level, instance=finding.instance, reason=_reason(finding), by=ACTOR
-                )
-            except Unreachable:
-                raise
-            except ClawbackError as error:
-                _log.error("containment refused", agent=finding.agent, level=level.word, error=error.message)
-                continue
-            _log.warning(
-                "contained without a record",
-                agent=finding.agent,
-                level=level.word,
-                enforcement=str(result.enforcement),
-                observed=result.observed,
-            )
 
     def _rehearsal(self, finding: Finding) -> Incident | None:
         """The incident whose recovery made this call itself, to see it denied: same agent, a call that the incident
@@ -280,15 +212,11 @@ class Reflex:
             if len(self._incidents) > _AGENTS:
                 self._incidents.popitem(last=False)
 
-    def _note(self, incident: Incident, what: str, detail: str) -> None:
-        try:
-            self._journal.note(incident, Phase.CONTAIN, what, detail)
-        except Exception as error:
-            _log.error("not noted", incident=incident.id, what=what, error=type(error).__name__)
 
-
-def _reason(finding: Finding) -> str:
-    return f"{finding.detector}: {finding.title}"[:500]
+def _frozen_ms(receipts: tuple[Receipt, ...], finding: Finding) -> float:
+    """From the event's time to when the core saw the tree frozen, by its own clock reading."""
+    at = receipts[0].outcome.get("at_ns", 0) or receipts[0].applied_ns
+    return max(0.0, (at - finding.time_ns) / 1e6)
 
 
 def _in_recovery(incident: Incident, at_ns: int) -> bool:

@@ -6,15 +6,13 @@ on demand. The rehearsal runs the very statements of a reflex in one transaction
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import structlog
-from sqlalchemy import Connection
 
 from clawback.errors import ClawbackError
-from clawback.journal import Journal
 from clawback.model import Enforcement, Finding, Level, Phase, Severity
+from clawback.watch.ledger import Ledger
 from clawback.world import World
 
 __all__ = ["warm"]
@@ -22,27 +20,11 @@ __all__ = ["warm"]
 _log = structlog.get_logger()
 
 
-class _Rehearsal(Journal):
-    """The journal, all of whose changes go into one transaction that is never committed."""
-
-    def __init__(self, journal: Journal, connection: Connection) -> None:
-        self._engine = journal._engine  # noqa: SLF001 - the same engine, for it is the one to be warmed
-        self._connection = connection
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        yield self._connection
-
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        yield self._connection
-
-
 class _RollBack(Exception):  # noqa: N818 - ends the transaction; no error
     pass
 
 
-def warm(journal: Journal, world: World, *, connections: int) -> None:
+def warm(journal: Ledger, world: World, *, connections: int) -> None:
     """Open `connections` to the journal, run a reflex's statements on one and undo them, and speak to the core once.
 
     A part that is away is logged: answering a finding will try again.
@@ -60,7 +42,7 @@ def warm(journal: Journal, world: World, *, connections: int) -> None:
         _log.warning("the core does not answer yet", error=error.message)
 
 
-def _rehearse(journal: Journal) -> None:
+def _rehearse(journal: Ledger) -> None:
     finding = Finding(
         detector="watch.start",
         agent="watch-start",
@@ -77,15 +59,14 @@ def _rehearse(journal: Journal) -> None:
         reflex=Level.ISOLATE,
     )
     try:
-        with journal.writing() as connection:
-            rehearsal = _Rehearsal(journal, connection)
-            incident, _ = rehearsal.open_or_join(finding, playbook="")
-            rehearsal.open_or_join(finding, playbook="")
-            receipt = rehearsal.intend(incident, "k", "agent.freeze", Phase.CONTAIN, {}, "watch", captured={})
-            rehearsal.applied(receipt.id, {})
-            rehearsal.verified(receipt.id, "none", Enforcement.NONE)
-            rehearsal.note(incident, Phase.CONTAIN, "none")
-            rehearsal.incident(incident)
+        with journal.together():
+            incident, _ = journal.open_or_join(finding, playbook="")
+            journal.open_or_join(finding, playbook="")
+            receipt = journal.intend(incident, "k", "agent.freeze", Phase.CONTAIN, {}, "watch", captured={})
+            journal.applied(receipt.id, {})
+            journal.verified(receipt.id, "none", Enforcement.NONE)
+            journal.note(incident, Phase.CONTAIN, "none")
+            journal.incident(incident)
             raise _RollBack
     except _RollBack:
         pass

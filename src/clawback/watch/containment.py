@@ -1,0 +1,207 @@
+"""Freeze and isolate: each intent is on disk before its effect; where the journal fails, there is no waiting for it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import structlog
+
+from clawback.action import Action, Context, Record
+from clawback.actions.agent_freeze import ACTION as FREEZE
+from clawback.actions.agent_isolate import ACTION as ISOLATE
+from clawback.errors import ClawbackError, Unreachable
+from clawback.model import AgentInfo, AgentState, Finding, Incident, Level, Phase, Receipt, ReceiptState
+from clawback.response import Response, step_key
+from clawback.watch.ledger import Ledger
+from clawback.world import Core, World
+
+__all__ = ["Containment", "NotRecorded", "Step", "known", "steps_for"]
+
+ACTOR = "watch"
+LADDER: tuple[tuple[Level, Action[Any]], ...] = ((Level.FREEZE, FREEZE), (Level.ISOLATE, ISOLATE))
+
+_log = structlog.get_logger()
+
+
+class NotRecorded(Exception):  # noqa: N818 - says what happened; it is a state to be mended, not an error to be shown
+    """The agent was contained as asked, and the journal took no record of it. To be answered again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One level for one agent instance."""
+
+    level: Level
+    action: Action[Any]
+    params: Any
+
+
+def steps_for(finding: Finding) -> tuple[Step, ...]:
+    """The levels up to the finding's reflex, lowest first."""
+    return tuple(
+        Step(level, action, action.params(agent=finding.agent, instance=finding.instance, reason=reason_of(finding)))
+        for level, action in LADDER
+        if finding.reflex is not None and level <= finding.reflex
+    )
+
+
+def known(incident: Incident, step: Step) -> bool:
+    """The journal holds this step already, however far it came."""
+    key = step_key(step.action, step.params)
+    return any(receipt.key == key for receipt in incident.receipts)
+
+
+class Containment:
+    """Contains one agent instance at a time. `without_record` counts how often that was without the journal."""
+
+    def __init__(self, journal: Ledger, world: World) -> None:
+        self.without_record = 0
+        self._journal = journal
+        self._world = world
+
+    def contain(
+        self,
+        incident: Incident,
+        finding: Finding,
+        info: AgentInfo,
+        steps: tuple[Step, ...],
+        first: Receipt | None = None,
+    ) -> tuple[Receipt, ...]:
+        """Apply every level, then look at each; one that fails does not stop the next."""
+        began = time.time_ns()
+        response = Response(self._journal, self._world, actor=ACTOR, incident_id=incident.id)
+        try:
+            self._apply_all(incident, info, steps, first)
+            receipts = tuple(response.execute(step.action, step.params, phase=Phase.CONTAIN) for step in steps)
+        except Exception as error:
+            self.unrecorded(finding, info, error)
+            raise NotRecorded(type(error).__name__) from error
+        held = info.hold.levels if info.hold else ()
+        for step, receipt in zip(steps, receipts, strict=True):
+            if receipt.state is ReceiptState.VERIFIED and (receipt.verified_ns >= began or step.level in held):
+                continue
+            if receipt.state is ReceiptState.INTENDED:
+                raise Unreachable(f"the core did not answer to {step.action.id}")
+            # The journal holds this step as done and undone, or done long ago, and the agent is free: somebody released
+            # it since. The record stays as it is; the agent does not.
+            self._contain_again(incident, finding, step.level, receipt)
+        return receipts
+
+    def _apply_all(self, incident: Incident, info: AgentInfo, steps: tuple[Step, ...], receipt: Receipt | None) -> None:
+        """Intent and effect of each level that the journal does not know, without looking at any in between: the
+        network must not stay up while the freeze is being proved. What fails is left as intended, for `Response`.
+        """
+        context = Context(incident=incident, world=self._world, actor=ACTOR)
+        done: tuple[Receipt, Record] | None = None
+        for step in steps:
+            if receipt is None:
+                if known(incident, step):
+                    continue
+                with self._journal.together():
+                    if done is not None:
+                        self._journal.applied(done[0].id, done[1])
+                        done = None
+                    receipt = self.intend(incident, step, info)
+            try:
+                done = receipt, dict(step.action.apply(context, step.params, receipt.captured))
+            except ClawbackError as error:
+                _log.warning("not applied at once", action=step.action.id, agent=info.agent, error=error.message)
+            receipt = None
+        if done is not None:
+            self._journal.applied(done[0].id, done[1])
+
+    def intend(self, incident: Incident, step: Step, info: AgentInfo) -> Receipt:
+        """The intent, and what undoing needs, as the agent was read a moment ago."""
+        context = Context(incident=incident, world=_as_read(self._world, info), actor=ACTOR)
+        return self._journal.intend(
+            incident,
+            step_key(step.action, step.params),
+            step.action.id,
+            Phase.CONTAIN,
+            step.params.model_dump(mode="json"),
+            ACTOR,
+            captured=dict(step.action.capture(context, step.params)),
+        )
+
+    def _contain_again(self, incident: Incident, finding: Finding, level: Level, receipt: Receipt) -> None:
+        try:
+            result = self._world.core.contain(
+                finding.agent,
+                level,
+                instance=finding.instance,
+                reason=reason_of(finding),
+                by=ACTOR,
+                incident=incident.id,
+            )
+        except Unreachable:
+            raise
+        except ClawbackError as error:
+            _log.error("containment refused", agent=finding.agent, level=level.word, error=error.message)
+            self.note(incident, f"agent.{level.word} refused", error.message)
+            return
+        self.note(
+            incident,
+            f"agent.{level.word} again",
+            f"receipt {receipt.id} is {receipt.state}; now {result.enforcement}: {result.observed}",
+        )
+
+    def unrecorded(self, finding: Finding, info: AgentInfo, cause: Exception) -> None:
+        """Contain straight at the core, for the journal takes no record now."""
+        _log.critical(
+            "the journal takes no record; containing without it", agent=finding.agent, error=type(cause).__name__
+        )
+        self.without_record += 1
+        if info.state is not AgentState.RUNNING or finding.reflex is None:
+            return
+        held = info.hold.levels if info.hold else ()
+        for level, _ in LADDER:
+            if level > finding.reflex or level in held:
+                continue
+            try:
+                result = self._world.core.contain(
+                    finding.agent, level, instance=finding.instance, reason=reason_of(finding), by=ACTOR
+                )
+            except Unreachable:
+                raise
+            except ClawbackError as error:
+                _log.error("containment refused", agent=finding.agent, level=level.word, error=error.message)
+                continue
+            _log.warning(
+                "contained without a record",
+                agent=finding.agent,
+                level=level.word,
+                enforcement=str(result.enforcement),
+                observed=result.observed,
+            )
+
+    def note(self, incident: Incident, what: str, detail: str) -> None:
+        """A line in the timeline; one that cannot be written is logged."""
+        try:
+            self._journal.note(incident, Phase.CONTAIN, what, detail)
+        except Exception as error:
+            _log.error("not noted", incident=incident.id, what=what, error=type(error).__name__)
+
+
+class _AsRead:
+    """The core, with one agent as it was read a moment ago instead of asking again."""
+
+    def __init__(self, core: Core, info: AgentInfo) -> None:
+        self._core = core
+        self._info = info
+
+    def agent(self, agent: str) -> AgentInfo:
+        return self._info if agent == self._info.agent else self._core.agent(agent)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+
+def _as_read(world: World, info: AgentInfo) -> World:
+    return replace(world, core=cast("Core", _AsRead(world.core, info)))
+
+
+def reason_of(finding: Finding) -> str:
+    """Why, as the hold and the receipts say it."""
+    return f"{finding.detector}: {finding.title}"[:500]
