@@ -1,5 +1,11 @@
 """The real servers, once for all tests of the connectors."""
 
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
 import pytest
 
 from clawback.connectors.aws import AwsConnector
@@ -36,3 +42,23 @@ def cloud(ministack):
 @pytest.fixture
 def store(tmp_path):
     return FileSecretStore(tmp_path / "secrets")
+
+
+@pytest.fixture
+def silence():
+    """`with silence(service):` the process is there and answers nothing."""
+
+    @contextlib.contextmanager
+    def stopped(service):
+        tasks = Path(f"/proc/{service.pid}/task")
+        os.kill(service.pid, signal.SIGSTOP)
+        try:
+            deadline = time.monotonic() + 10
+            # The signal is sent at once and obeyed by each thread in its own time.
+            while not all(" T " in (task / "stat").read_text() for task in tasks.iterdir()):
+                assert time.monotonic() < deadline
+            yield
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
+
+    return stopped

@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,20 +116,17 @@ def test_on_aws_itself_refusals_must_outlast_its_settling():
     assert AwsConnector(endpoint_url="http://127.0.0.1:1").settle == 0.0
 
 
-def test_silent_and_stopped_are_unreachable_and_soon(tmp_path):
+def test_silent_and_stopped_are_unreachable_and_soon(tmp_path, silence):
     with Ministack(tmp_path / "ministack") as server:
         connector = AwsConnector(endpoint_url=server.endpoint_url, credentials_file=server.credentials_file)
         credential = server.credentials_file.read_text()
         assert connector.works(credential)[0]
-        os.kill(server.service.pid, signal.SIGSTOP)
-        try:
+        with silence(server.service):
             for ask in (lambda: connector.works(credential), connector.server_time):
                 began = time.monotonic()
                 with pytest.raises(Unreachable):
                     ask()
-                assert time.monotonic() - began < 5  # the time-out is 1.8 s; this only tells it from none
-        finally:
-            os.kill(server.service.pid, signal.SIGCONT)
+                assert time.monotonic() - began < 10  # the time-out is 1.8 s; this only tells it from none
         assert connector.works(credential)[0]
     with pytest.raises(Unreachable) as error:
         connector.access_keys("anybody")

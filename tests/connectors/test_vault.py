@@ -1,5 +1,3 @@
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -117,7 +115,7 @@ def test_a_missing_or_empty_token_file_is_named(bao, tmp_path):
         VaultConnector(bao.address, tmp_path / "empty").token_lookup("x")
 
 
-def test_sealed_silent_and_stopped_are_unreachable_and_soon(tmp_path):
+def test_sealed_silent_and_stopped_are_unreachable_and_soon(tmp_path, silence):
     with OpenBao(tmp_path / "openbao") as server:
         connector = VaultConnector(server.address, server.token_file)
         value, accessor = connector.token_create(policies=["default"], ttl="60s", meta={})
@@ -126,15 +124,12 @@ def test_sealed_silent_and_stopped_are_unreachable_and_soon(tmp_path):
             connector.token_works(value)
         server.unseal()
         _until(lambda: connector.token_works(value)[0])
-        os.kill(server.service.pid, signal.SIGSTOP)
-        try:
+        with silence(server.service):
             for ask in (lambda: connector.token_lookup(accessor), lambda: connector.leases_revoke("pki")):
                 began = time.monotonic()
                 with pytest.raises(Unreachable):
                     ask()
-                assert time.monotonic() - began < 5  # the time-out is 1.5 s; this only tells it from none
-        finally:
-            os.kill(server.service.pid, signal.SIGCONT)
+                assert time.monotonic() - began < 10  # the time-out is 1.5 s; this only tells it from none
         assert connector.token_works(value)[0]
     with pytest.raises(Unreachable) as error:
         connector.token_works(value)

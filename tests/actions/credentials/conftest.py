@@ -1,8 +1,13 @@
 """Credential actions against the real servers, each test with an agent of its own, driven as the engine drives them."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 import structlog
@@ -263,3 +268,23 @@ def crash_everywhere():
         return length
 
     return run
+
+
+@pytest.fixture
+def silence():
+    """`with silence(service):` the process is there and answers nothing."""
+
+    @contextlib.contextmanager
+    def stopped(service):
+        tasks = Path(f"/proc/{service.pid}/task")
+        os.kill(service.pid, signal.SIGSTOP)
+        try:
+            deadline = time.monotonic() + 10
+            # The signal is sent at once and obeyed by each thread in its own time.
+            while not all(" T " in (task / "stat").read_text() for task in tasks.iterdir()):
+                assert time.monotonic() < deadline
+            yield
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
+
+    return stopped

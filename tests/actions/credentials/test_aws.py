@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 
 import pytest
 
@@ -341,17 +339,14 @@ def test_with_a_dead_key_closing_is_read_back_and_partial(with_aws, cloud):
     assert "no live key" in proof.proof
 
 
-def test_with_the_cloud_silent_it_is_pending_and_completed_when_it_answers(with_aws, ministack):
+def test_with_the_cloud_silent_it_is_pending_and_completed_when_it_answers(with_aws, ministack, silence):
     bench = with_aws()
     step = bench.step(ROTATE_KEY, name="aws-key")
     step.capture()
-    os.kill(ministack.service.pid, signal.SIGSTOP)
-    try:
+    with silence(ministack.service):
         with pytest.raises(Unreachable):
             step.apply()
         with pytest.raises(Unreachable):
             bench.step(REFUSE_SESSIONS, name="aws-session").plan()
-    finally:
-        os.kill(ministack.service.pid, signal.SIGCONT)
     step.apply()
     assert step.verify().enforcement is Enforcement.FULL
