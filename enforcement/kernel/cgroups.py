@@ -9,7 +9,17 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Hierarchies", "Leaf", "discover", "is_frozen", "make_leaf", "processes", "remove_leaf", "set_limits"]
+__all__ = [
+    "Hierarchies",
+    "Leaf",
+    "discover",
+    "is_frozen",
+    "make_leaf",
+    "processes",
+    "remove_leaf",
+    "remove_parent",
+    "set_limits",
+]
 
 _WANTED_V1 = ("pids", "memory", "cpu")
 _CPU_PERIOD = 100_000
@@ -168,3 +178,20 @@ def remove_leaf(leaf: Leaf, *, kill: bool = True, timeout: float = 2.0) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.002)
+
+
+def remove_parent(hierarchies: Hierarchies, parent: str, *, timeout: float = 1.0) -> bool:
+    """Remove the group that leaves lay under, once the last is gone. False where one is still in use, or it takes too long."""
+    groups = [Path(root) / parent for root in (hierarchies.unified, *hierarchies.v1.values()) if root]
+    deadline = time.monotonic() + timeout
+    while True:
+        for group in groups:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        left = [group for group in groups if group.is_dir()]
+        if not left:
+            return True
+        in_use = any(processes(str(leaf)) for group in left for leaf in group.iterdir() if leaf.is_dir())
+        if in_use or time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)

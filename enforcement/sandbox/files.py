@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["read_text", "start_ticks", "write_atomically"]
+__all__ = ["descriptors", "read_text", "start_ticks", "write_atomically"]
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
@@ -38,3 +39,12 @@ def start_ticks(pid: int) -> int:
     """When a process started, field 22 of /proc/PID/stat; with the pid it names one process. `OSError` when gone."""
     text = read_text(f"/proc/{pid}/stat")
     return int(text.rpartition(")")[2].split()[19])
+
+
+def descriptors() -> dict[str, str]:
+    """Open descriptors of this process and what they are."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found[number] = str(Path(f"/proc/self/fd/{number}").readlink())
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets as random
@@ -18,6 +19,7 @@ from typing import Any, Self
 
 import structlog
 
+from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import wire
 from clawback.enforcement.sandbox.inventory import parse
@@ -79,6 +81,14 @@ class _Slot:
         except BlockingIOError:
             return False
 
+    def dismiss(self) -> None:
+        """Give it up and wait until nothing of it is left."""
+        with self.sock, contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.settimeout(5)
+            while self.sock.recv(4096):
+                pass
+
 
 class Spawner:
     """Thread-safe. One per core; closing it (or dying) ends the zygote and the spares, never a launched agent."""
@@ -89,6 +99,7 @@ class Spawner:
         sock: socket.socket,
         *,
         state: Path,
+        group: str,
         uids: Uids | None,
         canaries: Sequence[str],
         spares: int,
@@ -96,6 +107,7 @@ class Spawner:
         self._process = process
         self._sock = sock
         self._state = state
+        self._group = group
         self._uids = uids
         self._canaries = tuple(canaries)
         self._wanted = spares
@@ -140,7 +152,7 @@ class Spawner:
             process.wait()
             raise Unreachable(f"the spawner did not start: {error}", hint="its own message is above") from None
         uids = Uids(agents, uid_base) if os.geteuid() == 0 else None
-        spawner = cls(process, ours, state=state, uids=uids, canaries=canaries, spares=spares)
+        spawner = cls(process, ours, state=state, group=cgroup, uids=uids, canaries=canaries, spares=spares)
         spawner.refill()
         return spawner
 
@@ -159,7 +171,7 @@ class Spawner:
             if self._timer:
                 self._timer.cancel()
             for slot in self._spares:
-                slot.sock.close()
+                slot.dismiss()
             self._spares.clear()
             self._sock.close()
         try:
@@ -167,6 +179,12 @@ class Spawner:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        cgroups.remove_parent(cgroups.discover(), self._group)
+
+    @property
+    def state(self) -> Path:
+        """The core's state folder."""
+        return self._state
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,143 @@
+"""Who outlives whom: the core's death, the shim's door, the spares, and what is left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawback.enforcement.kernel import cgroups
+from clawback.enforcement.sandbox import inventory
+from clawback.enforcement.sandbox.door import fetch_listener
+from clawback.enforcement.sandbox.inventory import is_process
+from clawback.enforcement.sandbox.spawner import Spawner
+from clawback.errors import NotEnforced
+from clawback.model import AgentState
+
+pytestmark = pytest.mark.kernel
+
+CORE = """
+import sys, time
+from pathlib import Path
+from clawback.enforcement.policy.types import SandboxPolicy
+from clawback.enforcement.sandbox.spawner import Spawner
+from clawback.model import LaunchSpec
+spawner = Spawner.start(Path(sys.argv[1]), cgroup=sys.argv[2])
+spec = LaunchSpec(agent="alpha", command=("sleep", "300"), policy="p", policy_version=1, policy_text="")
+launched = spawner.launch(spec, SandboxPolicy(name="p"), secrets={})
+print(spawner.pid, launched.record.folder, flush=True)
+time.sleep(300)
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_killed_core_leaves_its_agents_running_and_nothing_else(state: Path, group: str, until: Any) -> None:
+    core = subprocess.Popen([sys.executable, "-c", CORE, str(state), group], stdout=subprocess.PIPE, text=True)
+    assert core.stdout is not None
+    zygote, folder = core.stdout.readline().split()
+    core.kill()
+    core.wait()
+    core.stdout.close()
+    until(lambda: not _alive(int(zygote)))
+    record = inventory.load(folder)
+    assert inventory.state(record) is AgentState.RUNNING
+
+    # A new core finds it, and gets its gateway socket back from the shim.
+    (found,), problems = inventory.read_all(state)
+    assert found == record
+    assert problems == ()
+    with socket.socket(fileno=fetch_listener(record)) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        assert listener.getsockname()[1] == 3128
+
+    os.kill(record.pid, signal.SIGKILL)
+    until(lambda: inventory.state(record) is AgentState.EXITED)
+    assert inventory.exit_status(record) == 137
+    until(lambda: not is_process(record.shim_pid, record.shim_start_ticks))
+    assert inventory.remove(record)
+    assert not Path(folder, "shim.sock").exists()
+    until(lambda: cgroups.remove_parent(cgroups.discover(), group))
+
+
+def test_the_gateway_socket_accepts_what_the_agent_connects(sandboxes: Any) -> None:
+    launched = sandboxes.launch(
+        sys.executable, "-c", "import socket\ns = socket.create_connection(('127.0.0.1', 3128))\ns.sendall(b'hello')"
+    )
+    with socket.socket(fileno=os.dup(launched.listener_fd)) as listener:
+        listener.settimeout(10)
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(10)
+            assert peer.recv(5) == b"hello"
+    assert launched.wait(10) == 0
+
+
+def test_a_shim_that_was_killed_leaves_an_agent_that_still_counts(sandboxes: Any, until: Any) -> None:
+    record = sandboxes.launch("sleep", "300").record
+    os.kill(record.shim_pid, signal.SIGKILL)
+    until(lambda: not is_process(record.shim_pid, record.shim_start_ticks))
+    assert inventory.state(record) is AgentState.RUNNING
+    os.kill(record.pid, signal.SIGKILL)
+    until(lambda: not is_process(record.pid, record.start_ticks))
+    assert inventory.state(record) is AgentState.LOST
+
+
+def test_a_record_that_is_none_is_named_and_the_others_are_read(sandboxes: Any, state: Path) -> None:
+    record = sandboxes.launch("sleep", "300").record
+    bad = state / "agents" / "beta" / "one"
+    bad.mkdir(parents=True)
+    (bad / "agent.json").write_text('{"agent": "beta"')
+    records, problems = inventory.read_all(state)
+    assert records == (record,)
+    assert len(problems) == 1
+    assert str(bad) in problems[0]
+
+
+def test_helpers_answer_fail_and_are_bounded(sandboxes: Any) -> None:
+    run = sandboxes.spawner.run
+    assert run("clawback.enforcement.kernel.cgroups:processes", {"group": "/no/such/group"}) == []
+    with pytest.raises(OSError, match="No such file"):
+        run("clawback.enforcement.kernel.cgroups:discover", {"mountinfo": "/no/such/file"})
+    with pytest.raises(NotEnforced, match="not the core's"):
+        run("os:getpid", {})
+    with pytest.raises(NotEnforced, match=r"did not finish within 0\.2 s"):
+        run("clawback.enforcement.kernel.libc:syscall", {"name_or_number": "pause"}, timeout=0.2)
+
+
+def test_helpers_inherit_nothing_of_the_core(sandboxes: Any) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        seen = sandboxes.spawner.run("clawback.enforcement.sandbox.files:descriptors", {})
+    finally:
+        os.close(reader)
+        os.close(writer)
+    # The standard three, the socket to the core, and the listing itself.
+    assert len(seen) <= 5
+
+
+def test_closing_ends_the_spares(state: Path, group: str) -> None:
+    with Spawner.start(state, cgroup=group, spares=2) as spawner:
+        spawner.settle()
+    for root in [cgroups.discover().unified, *cgroups.discover().v1.values()]:
+        assert not root or not Path(root, group).exists()
+    assert list((state / "agents").iterdir()) == []
+
+
+def test_the_record_survives_a_round_trip(sandboxes: Any) -> None:
+    record = sandboxes.launch("true").record
+    text = Path(record.folder, "agent.json").read_text()
+    assert inventory.parse(json.loads(text)) == record
