@@ -1,4 +1,4 @@
-"""An agent's sandbox is gone without having been stopped."""
+"""An agent's sandbox is gone without having been stopped, or is not what it was."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from clawback.model import Level, Lifecycle, Severity
 
 __all__ = ["DETECTOR"]
 
-_CRASHED = frozenset({"crashed", "failed", "lost"})
+_PARTS = frozenset({"sandbox", "shim"})
+_BROKEN = frozenset({"crashed", "failed", "lost", "tampered"})
 
 
 @detector(
@@ -23,10 +24,15 @@ _CRASHED = frozenset({"crashed", "failed", "lost"})
     seed_asi=("ASI-06",),
 )
 def sandbox_down(event: Lifecycle, _memory: Stateless) -> Hit | None:
-    """Any crash. An agent that ended by itself, whatever its exit status, or was stopped is no crash of its sandbox."""
-    if event.component != "sandbox" or event.status not in _CRASHED:
+    """Any crash, and protections that the core no longer finds as they were at launch. An agent that ended by itself,
+    whatever its exit status, or was stopped is no crash of its sandbox.
+    """
+    if event.component not in _PARTS or event.status not in _BROKEN:
         return None
-    return Hit(resource="sandbox", summary=f"the sandbox is {event.status}")
+    return Hit(
+        resource=f"{event.component} {event.status}",
+        summary=f"the agent's {event.component} is {event.status}" + (f": {event.message}" if event.message else ""),
+    )
 
 
 DETECTOR = sandbox_down

@@ -10,7 +10,6 @@ from clawback.model import (
     HttpActivity,
     KernelActivity,
     Level,
-    Lifecycle,
     NetworkActivity,
     Severity,
 )
@@ -34,7 +33,7 @@ class Recent:
 @detector(
     id="sandbox.violation-spike",
     title="Sandbox violation spike",
-    reads={FileActivity, KernelActivity, HttpActivity, NetworkActivity, Lifecycle},
+    reads={FileActivity, KernelActivity, HttpActivity, NetworkActivity},
     severity=Severity.HIGH,
     technique="violation-spike",
     reflex=Level.FREEZE,
@@ -45,15 +44,11 @@ class Recent:
     memory=Recent,
 )
 def violation_spike(
-    event: FileActivity | KernelActivity | HttpActivity | NetworkActivity | Lifecycle, recent: Recent
+    event: FileActivity | KernelActivity | HttpActivity | NetworkActivity, recent: Recent
 ) -> Hit | None:
-    """Counts refusals in the hour before each one, by the events' own times, so that late ones do no harm. Where the
-    core's heartbeat counts more than arrived here, its count is believed.
+    """Counts refusals in the hour before each one, by the events' own times, so that late ones do no harm. The count in
+    the core's heartbeats is not used: it is the agent's, and a restored instance would answer for the one before it.
     """
-    if isinstance(event, Lifecycle):
-        if event.violations <= THRESHOLD:
-            return None
-        return Hit(resource="violations", summary=f"{event.violations} violations in an hour, by the core's count")
     if not event.blocked:
         return None
     recent.seen.append((event.time_ns, event.uid))

@@ -39,15 +39,20 @@ class Status:
 
 
 def read(path: str, *, dir_fd: int | None = None, limit: int = 1 << 20) -> str:
-    """A small kernel file's text. `OSError` where it is not there."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    """A small kernel file's text. `FileNotFoundError` where it is not there, or is a cgroup's that is being removed."""
+    parts = []
     try:
-        parts = []
-        while limit > 0 and (part := os.read(descriptor, min(limit, 1 << 16))):
-            parts.append(part)
-            limit -= len(part)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            while limit > 0 and (part := os.read(descriptor, min(limit, 1 << 16))):
+                parts.append(part)
+                limit -= len(part)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise FileNotFoundError(errno.ENOENT, "the cgroup is gone", path) from None
+        raise
     return b"".join(parts).decode("utf-8", "backslashreplace")
 
 
@@ -109,31 +114,26 @@ def threads(box: Sandbox) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at a tree by parent ids: process → state, zombies included; `vanished` if any process of the host ended
-    while it was made. Two equal readings in a row without that prove that nothing ran in between.
-    """
+    """One look at a tree by parent ids: process → state, zombies included."""
 
     states: dict[int, str]
-    vanished: bool
 
 
 def reading(box: Sandbox) -> Reading:
     """The first process and all that descend from it; nothing can leave: orphans go to the first."""
     try:
         if start_ticks(box.pid) != box.start_ticks:
-            return Reading({}, vanished=False)
+            return Reading({})
     except ProcessLookupError:
-        return Reading({}, vanished=False)
+        return Reading({})
     children: dict[int, list[int]] = {}
     states: dict[int, str] = {}
-    vanished = False
     for name in names("/proc"):
         if not name.isdigit():
             continue
         try:
             fields = read(f"/proc/{name}/stat").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
-            vanished = True
             continue
         children.setdefault(int(fields[1]), []).append(int(name))
         # A first thread that has exited is a zombie while other threads live on: field 20 counts them.
@@ -145,7 +145,7 @@ def reading(box: Sandbox) -> Reading:
         queue.extend(children.get(pid, ()))
         if pid in states:
             found[pid] = states[pid]
-    return Reading(found, vanished)
+    return Reading(found)
 
 
 def ancestry(box: Sandbox) -> list[int]:
@@ -196,8 +196,6 @@ def _listed(cgroup: str, name: str) -> set[int]:
             for entry in os.scandir(cgroup):
                 if entry.is_dir(follow_symlinks=False):
                     found |= _listed(entry.path, name)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENODEV}:  # removed, before or while it was open
-            return set()
-        raise
+    except FileNotFoundError:
+        return set()
     return found

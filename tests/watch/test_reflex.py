@@ -182,6 +182,8 @@ def test_the_recoverys_own_rehearsal_is_not_the_agents_doing(reflex, journal, co
     core.add("support", "support-2")
     again = tools.finding(instance="support-2", policy_version=2)
     assert reflex.answer(again).outcome == "rehearsal"
+    spike = tools.finding(instance="support-2", detector="sandbox.violation-spike", resource="violations", attempts=())
+    assert reflex.answer(spike).outcome == "rehearsal"
     other = tools.finding(instance="support-2", resource="x", attempts=(("open", "/elsewhere"),))
     assert reflex.answer(other).outcome == "contained"
 

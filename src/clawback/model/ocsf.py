@@ -54,7 +54,7 @@ class Rejected(InvalidInput):
     """A line that is no event of ours. `reason` is a short fixed word, fit to be counted by."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message, hint="the line was skipped and counted; a writer other than Clawback's may have made it")
+        super().__init__(message, hint="the line was skipped; perhaps another writer made it")
         self.reason = reason
 
 

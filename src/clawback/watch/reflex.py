@@ -23,6 +23,8 @@ from clawback.world import World
 
 __all__ = ["Answer", "Reflex"]
 
+# Many rehearsed calls make a spike. If it is the agent's after all, its next violation after recovery finds it again.
+_COUNTING = frozenset({"sandbox.violation-spike"})
 _INCIDENTS_PER_AGENT = 4
 _AGENTS = 4096
 _MINUTE_NS = 60 * 1_000_000_000
@@ -178,7 +180,8 @@ class Reflex:
         """The incident whose recovery made this call itself, to see it denied: same agent, a call that the incident
         lists, an event of the recovery's time. Anything else is the agent's doing.
         """
-        if not finding.attempts or finding.agent not in self._incidents:
+        counting = finding.detector in _COUNTING
+        if not (finding.attempts or counting) or finding.agent not in self._incidents:
             return None
         for name in tuple(self._incidents[finding.agent]):
             try:
@@ -187,7 +190,7 @@ class Reflex:
                 _log.error("incident not read", incident=name, error=type(error).__name__)
                 continue
             listed = {attempt for known in incident.findings for attempt in known.attempts}
-            if set(finding.attempts) <= listed and _in_recovery(incident, finding.time_ns):
+            if (counting or set(finding.attempts) <= listed) and _in_recovery(incident, finding.time_ns):
                 return incident
         return None
 
