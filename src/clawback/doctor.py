@@ -32,6 +32,9 @@ def _gateway(settings: Settings) -> str:
 
 
 def _journal(settings: Settings) -> str:
+    if not settings.journal_url and not (settings.state / "journal.db").exists():
+        return "none yet"  # asking would make one
+
     from clawback.journal import Journal
 
     count = len(Journal(settings.journal).incidents())

@@ -25,14 +25,13 @@ def doctor(*, as_json: _JSON = False) -> None:
     if as_json:
         print_json(found)
     else:
-        table(
-            ("", "feature", "found", "without it", "fix"),
-            (
-                ("ok" if check.ok else "--", check.name, check.found, "" if check.ok else check.lost, check.fix)
-                for check in found
-            ),
-            empty="nothing to check",
-        )
+        for check in found:
+            console.print(
+                f"{'[green]ok[/green]' if check.ok else '[bold red]--[/bold red]'}  {check.name:22} {safe(check.found)}"
+            )
+            if not check.ok:
+                console.print(f"    {'':22} lost: {safe(check.lost)}")
+                console.print(f"    {'':22} fix:  {safe(check.fix, 300)}")
     lacking = [check.name for check in found if not check.ok and check.required]
     if lacking:
         raise NotEnforced(f"this host lacks {', '.join(lacking)}", hint="see the fixes above")

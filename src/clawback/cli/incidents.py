@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clawback.cli.app import app, settings
 from clawback.cli.output import console, print_json, table
 from clawback.errors import NotEnforced
+from clawback.model import IncidentStatus
+
+if TYPE_CHECKING:
+    from clawback.orchestrate.engine import End
 
 __all__: list[str] = []
 
@@ -63,22 +68,36 @@ def resume(
     as_json: _JSON = False,
 ) -> None:
     """Finish what was cut off, failed or pending in open incidents, repeating nothing that was verified."""
-    from clawback.connectors.assemble import assemble
-    from clawback.journal import Journal
-    from clawback.model import IncidentStatus
-    from clawback.response import resume_all
-
-    chosen = settings()
-    journal = Journal(chosen.journal)
-    ended = resume_all(journal, lambda: assemble(chosen), only=incident)
-    rows = [(found.id, found.agent, found.status.value, found.phase.value) for found in ended]
+    ends = asyncio.run(_resume(incident))
+    rows = [(end.incident, end.status, end.orchestration, ", ".join(end.pending), end.error) for end in ends]
     if as_json:
-        print_json(ended)
+        print_json(ends)
     else:
-        table(("id", "agent", "status", "phase"), rows, empty="nothing to resume")
-    still = [found.id for found in ended if found.status is not IncidentStatus.CLOSED]
+        table(("incident", "status", "orchestration", "pending", "error"), rows, empty="nothing to resume")
+    still = [end.incident for end in ends if end.status != IncidentStatus.CLOSED.value]
     if still:
         raise NotEnforced(f"still open: {', '.join(still)}", hint=f"clawback show {still[0]}")
+
+
+async def _resume(incident: str | None) -> tuple[End, ...]:
+    from clawback import catalog
+    from clawback.connectors.assemble import assemble
+    from clawback.journal import Journal
+    from clawback.orchestrate.engine import Engine
+    from clawback.orchestrate.link import Link
+
+    chosen = settings()
+    units = catalog.load()
+    engine = Engine(Journal(chosen.journal), lambda: assemble(chosen), units.playbooks, actions=units.actions)
+    if incident is not None:
+        engine.journal.incident(incident)  # NotFound is for the command line to say
+    link = Link(chosen, engine)
+    try:
+        await link.look()
+        return await engine.resume_all() if incident is None else (await engine.run(incident),)
+    finally:
+        await link.close()
+        engine.close()
 
 
 @tickets.command("export")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,32 +13,18 @@ from rich.table import Table
 
 from clawback.errors import ClawbackError
 from clawback.log import redact, redact_text
+from clawback.reports.jsonable import jsonable
 
 __all__ = ["console", "fail", "print_json", "safe", "table"]
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 _CELL = 120
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.name.lower() if isinstance(value, int) else value.value
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = [_plain(item) for item in value]
-        return sorted(items, key=str) if isinstance(value, (set, frozenset)) else items
-    if isinstance(value, Path):
-        return str(value)
-    return value
-
-
 def print_json(value: Any) -> None:
     """One JSON document on stdout: dataclasses as objects, enums as words, secrets taken out."""
-    sys.stdout.write(json.dumps(redact(_plain(value)), indent=2, ensure_ascii=True) + "\n")
+    sys.stdout.write(json.dumps(redact(jsonable(value)), indent=2, ensure_ascii=True) + "\n")
     sys.stdout.flush()
 
 

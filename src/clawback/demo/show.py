@@ -22,7 +22,7 @@ _FIELDS = ("incident", "orchestration", "times_ms", "phases", "receipts", "artef
 
 def run(*, as_json: bool, keep: Path | None) -> int:
     """Exit status 0 only when everything was verified. With `as_json`, stdout carries one JSON object, nothing else."""
-    screen = Console(stderr=as_json, highlight=False)
+    screen = Console(stderr=as_json, highlight=False, soft_wrap=True)
     folder = keep or Path(tempfile.mkdtemp(prefix="clawback-demo-"))
     drill = load(DRILL)
     screen.print(f"[bold]{drill.title}[/bold]: everything below is real, on this machine alone\n")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clawback.model import Incident, Phase, ReceiptState
 from clawback.reports.facts import draw
+from clawback.reports.jsonable import jsonable
 from clawback.reports.times import receipts, times_ms
 
 if TYPE_CHECKING:
@@ -50,16 +51,16 @@ def phases(incident: Incident) -> list[dict[str, Any]]:
 
 
 def record(incident: Incident) -> dict[str, Any]:
-    """The whole incident: summary, times, phases, findings, receipts, timeline, artefacts."""
+    """The whole incident as plain JSON: summary, times, phases, findings, receipts, timeline, artefacts."""
     facts = draw(incident)
     return {
         **summarise(incident),
         "incident": incident.id,
         "times_ms": times_ms(incident),
         "phases": phases(incident),
-        "findings": list(incident.findings),
+        "findings": jsonable(incident.findings),
         "receipts": receipts(incident),
-        "timeline": list(facts.timeline),
+        "timeline": jsonable(facts.timeline),
         "artefacts": dict(facts.artefacts),
     }
 
