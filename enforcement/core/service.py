@@ -284,10 +284,13 @@ class Service:
             )
 
     def _start(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> AgentInfo:
-        secrets = read_secrets(self._parameters.state / "secrets", spec)
+        secrets, refs = read_secrets(self._parameters.state / "secrets", spec)
+        spec = dataclasses.replace(spec, credentials=refs)
         before = self._entries.get(spec.agent)
         if before is not None:
             self.telemetry.roster.expect(before.box.uid)
+            # The new instance starts with a clean record: yesterday's denials must not contain it again.
+            self.telemetry.writer.violations.forget(spec.agent)
         policy = loader.load(spec.policy_text, where=f"policy {spec.policy}").sandbox
         launched = self._spawner.launch(spec, policy, secrets=secrets, stdio=stdio)
         launched.end.close()  # the shim's own word of the end; `exit.json` and the pidfd outlive this core
@@ -356,8 +359,15 @@ class Service:
         short = {name: why for name, why in self.telemetry.sources.items() if why != "on"}
         running = [entry for entry in self._entries.copy().values() if entry.running]
         unattached = [entry.box.agent for entry in running if not self.link.attached(entry.box.instance)]
+        threads = {
+            "telemetry": self.telemetry.alive,
+            "watchdog": self._watchdog.alive,
+            "keeper": self._keeper.alive,
+            "gateway link": self.link.alive,
+        }
         return {
-            "status": "ok",
+            "status": "ok" if all(threads.values()) else "degraded",
+            "ended_threads": sorted(name for name, alive in threads.items() if not alive),
             "since_ns": self._since,
             "agents": len(running),
             "held": len(self.holds.all()),

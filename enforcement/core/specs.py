@@ -10,11 +10,12 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from clawback.errors import InvalidInput, NotFound, Refused
-from clawback.model import LaunchSpec
+from clawback.model import CredentialRef, LaunchSpec
 
 __all__ = ["Specs", "check_name", "read_secrets"]
 
 _SPEC = TypeAdapter(LaunchSpec)
+_REF = TypeAdapter(CredentialRef)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _VERSION = re.compile(r"v-[0-9a-f]{1,64}/value")
@@ -59,41 +60,52 @@ class Specs:
             return None
 
 
-def read_secrets(store: Path, spec: LaunchSpec) -> dict[str, str]:
-    """Name → the value that is current in the store now. `NotFound` where one of the spec's credentials has none."""
-    values = {}
+def read_secrets(store: Path, spec: LaunchSpec) -> tuple[dict[str, str], tuple[CredentialRef, ...]]:
+    """Name → the value that is current in the store now, and what identifies each of them.
+
+    A value that was replaced since the spec was written has another identity than the spec's. `NotFound` where one of
+    the spec's credentials has no value.
+    """
+    values: dict[str, str] = {}
+    refs: list[CredentialRef] = []
     for ref in spec.credentials:
         if not _SECRET.fullmatch(ref.name):
             raise InvalidInput("credentials: a name that cannot be a file's", hint="letters, digits, dots and dashes")
         try:
-            fd = _open_current(store / spec.agent / ref.name)
+            home = _open_current(store / spec.agent / ref.name)
         except FileNotFoundError:
             raise NotFound(
                 f"{spec.agent} has no value for the credential {ref.name!r}", hint="put it into the secret store first"
             ) from None
-        with os.fdopen(fd, "rb") as file:
-            value = file.read(_MOST_BYTES + 1)
-        if len(value) > _MOST_BYTES:
-            raise InvalidInput(f"the credential {ref.name!r} is larger than {_MOST_BYTES} bytes")
         try:
-            values[ref.name] = value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise InvalidInput(f"the credential {ref.name!r} is not UTF-8 text") from None
-    return values
+            values[ref.name] = _text(home, "value", ref.name)
+            refs.append(_REF.validate_json(_text(home, "ref.json", ref.name)))
+        except ValidationError:
+            raise InvalidInput(f"the credential {ref.name!r} has no sound ref.json", hint="put it anew") from None
+        finally:
+            os.close(home)
+    return values, tuple(refs)
 
 
 def _open_current(home: Path) -> int:
-    """The file that the store's link `current` names (`v-HEX/value`), and nothing that lies elsewhere.
+    """The folder of the version that the store's link `current` names (`v-HEX/value`), and nothing that lies elsewhere.
 
     The store may belong to a user with less than the core's rights: a link that led out of it would have the core hand
     any file of the host to an agent.
     """
-    target = str((home / "current").readlink())
+    target = os.readlink(home / "current")
     if not _VERSION.fullmatch(target):
         raise Refused(f"{home / 'current'} does not name a version in the store", hint="put the credential anew")
-    version, _, value = target.partition("/")
-    folder = os.open(home / version, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return os.open(home / target.partition("/")[0], os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _text(folder: int, file: str, name: str) -> str:
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    with os.fdopen(fd, "rb") as opened:
+        data = opened.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise InvalidInput(f"the credential {name!r} is larger than {_MOST_BYTES} bytes")
     try:
-        return os.open(value, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
-    finally:
-        os.close(folder)
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInput(f"the credential {name!r} is not UTF-8 text") from None

@@ -52,7 +52,7 @@ class Writer:
             data = data[:room]
         _write(self.folder / name, data)
         self.bytes += len(data)
-        self._files.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        self._files.append({"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
 
     def json(self, name: str, value: Any) -> None:
         """Write a JSON file; a list that does not fit loses its last items, anything else is cut as text."""
