@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ __all__ = [
     "held",
     "key_id",
     "other_holders",
+    "sealed",
+    "unsealed",
     "verified_receipt",
     "watch_accepted",
     "watch_refused",
@@ -104,6 +107,20 @@ def as_record(ref: CredentialRef) -> dict[str, Any]:
 def from_record(record: Record) -> CredentialRef:
     """From the journal."""
     return CredentialRef(kind=record["kind"], name=record["name"], identifiers=dict(record["identifiers"]))
+
+
+def sealed(document: dict[str, Any]) -> str:
+    """A policy document for the journal, such that it comes back to the letter.
+
+    The journal blanks what looks like a secret, by key and by content; in a trust policy that could be a condition
+    (`token.actions.githubusercontent.com:sub`), and what is put back must not be a blanked one.
+    """
+    return base64.b64encode(json.dumps(document).encode()).decode()
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """The document again."""
+    return dict(json.loads(base64.b64decode(text)))
 
 
 def verified_receipt(ctx: Context, action: str, params: CredentialParams) -> Receipt | None:

@@ -17,6 +17,8 @@ from clawback.actions._credentials import (
     enforcement,
     from_record,
     held,
+    sealed,
+    unsealed,
     watch_refused,
 )
 from clawback.errors import InvalidInput
@@ -51,7 +53,7 @@ def _plan(ctx: Context, params: CredentialParams) -> Plan:
 
 def _capture(ctx: Context, params: CredentialParams) -> Record:
     ref = held(ctx, params, "aws-session")
-    return {"ref": as_record(ref), "role": _role(ref), "trust": ctx.world.cloud.trust(_role(ref))}
+    return {"ref": as_record(ref), "role": _role(ref), "trust": sealed(ctx.world.cloud.trust(_role(ref)))}
 
 
 def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
@@ -84,12 +86,12 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
 
 def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
     del params
-    ctx.world.cloud.trust_set(captured["role"], captured["trust"])
+    ctx.world.cloud.trust_set(captured["role"], unsealed(captured["trust"]))
 
 
 def _verify_reverted(ctx: Context, params: CredentialParams, captured: Record) -> Verification:
     del params
-    same = ctx.world.cloud.trust(captured["role"]) == captured["trust"]
+    same = ctx.world.cloud.trust(captured["role"]) == unsealed(captured["trust"])
     return Verification(
         verified=same,
         enforcement=Enforcement.FULL if same else Enforcement.NONE,

@@ -11,6 +11,8 @@ from clawback.actions._credentials import (
     enforcement,
     from_record,
     held,
+    sealed,
+    unsealed,
     verified_receipt,
     watch_accepted,
 )
@@ -33,7 +35,7 @@ def _closed(ctx: Context, params: CredentialParams) -> Record:
 def _plan(ctx: Context, params: CredentialParams) -> Plan:
     closed = _closed(ctx, params)
     role = closed["role"]
-    same = ctx.world.cloud.trust(role) == closed["trust"]
+    same = ctx.world.cloud.trust(role) == unsealed(closed["trust"])
     return Plan(
         changes=()
         if same
@@ -48,20 +50,20 @@ def _capture(ctx: Context, params: CredentialParams) -> Record:
         "ref": as_record(held(ctx, params, "aws-session")),
         "role": closed["role"],
         "trust": closed["trust"],
-        "present": ctx.world.cloud.trust(closed["role"]),
+        "present": sealed(ctx.world.cloud.trust(closed["role"])),
     }
 
 
 def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
     del params
-    ctx.world.cloud.trust_set(captured["role"], captured["trust"])
+    ctx.world.cloud.trust_set(captured["role"], unsealed(captured["trust"]))
     return {"role": captured["role"]}
 
 
 def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: Record) -> Verification:
     cloud, role = ctx.world.cloud, outcome["role"]
     missing: list[str] = []
-    same = cloud.trust(role) == captured["trust"]
+    same = cloud.trust(role) == unsealed(captured["trust"])
     proof = [f"{role}'s trust policy {'equals' if same else 'DIFFERS FROM'} the one before closing"]
     verified = same
     key = access_key_of(ctx, params.agent, from_record(captured["ref"]).identifiers.get("user", ""))
@@ -81,12 +83,12 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
 
 def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
     del params
-    ctx.world.cloud.trust_set(captured["role"], captured["present"])
+    ctx.world.cloud.trust_set(captured["role"], unsealed(captured["present"]))
 
 
 def _verify_reverted(ctx: Context, params: CredentialParams, captured: Record) -> Verification:
     del params
-    same = ctx.world.cloud.trust(captured["role"]) == captured["present"]
+    same = ctx.world.cloud.trust(captured["role"]) == unsealed(captured["present"])
     return Verification(
         verified=same,
         enforcement=Enforcement.FULL if same else Enforcement.NONE,

@@ -1,5 +1,6 @@
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -131,3 +132,23 @@ def test_silent_and_stopped_are_unreachable_and_soon(tmp_path, silence):
     with pytest.raises(Unreachable) as error:
         connector.access_keys("anybody")
     assert server.secret_access_key not in str(error.value) + error.value.hint
+
+
+def test_preparing_contacts_nobody(tmp_path):
+    connector = AwsConnector(endpoint_url="http://127.0.0.1:1", credentials_file=tmp_path / "absent.json")
+    connector.prepare()
+
+
+def test_one_connector_serves_many_threads(ministack):
+    grants = ministack.provision("threads")
+    connector = AwsConnector(endpoint_url=ministack.endpoint_url, credentials_file=ministack.credentials_file)
+
+    def use(number):
+        return (
+            connector.works(grants.key)[0]
+            and connector.access_keys("threads")
+            and connector.permitted(grants.session)[0]
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(32)))

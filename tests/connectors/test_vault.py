@@ -1,5 +1,6 @@
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -134,6 +135,26 @@ def test_sealed_silent_and_stopped_are_unreachable_and_soon(tmp_path, silence):
     with pytest.raises(Unreachable) as error:
         connector.token_works(value)
     assert value not in str(error.value) + error.value.hint
+
+
+def test_preparing_contacts_nobody(tmp_path):
+    VaultConnector("http://127.0.0.1:1", tmp_path / "absent").prepare()
+
+
+def test_one_connector_serves_many_threads_each_with_its_own_token(bao):
+    connector = VaultConnector(bao.address, bao.token_file)
+
+    def use(number):
+        value, accessor = connector.token_create(policies=["default"], ttl="60s", meta={"number": str(number)})
+        facts = connector.token_lookup(accessor)
+        assert facts is not None
+        assert facts["meta"] == {"number": str(number)}
+        assert connector.token_works(value)[0]
+        connector.token_revoke(accessor)
+        return not connector.token_works(value)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(32)))
 
 
 def _until(condition):

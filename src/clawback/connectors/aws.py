@@ -71,6 +71,14 @@ class AwsConnector:
         self._settle = settle
         self._lock = threading.Lock()
 
+    def prepare(self) -> None:
+        """Load the library and its service descriptions, half a second's work, before an incident waits for it.
+
+        Contacts nobody, and fails on nothing: what is wrong with our own credentials is said when they are first used.
+        """
+        for service in ("iam", "sts", "s3"):
+            self._client(service, {"access_key_id": "none", "secret_access_key": "none"})
+
     @property
     def settle(self) -> float:
         """Seconds for which IAM may still honour what was before."""

@@ -1,7 +1,8 @@
 """An AWS stand-in for rehearsals that really enforces IAM (ministack with AUTH=true), on loopback, state in memory.
 
-For rehearsals only: besides the administrator made here, ministack takes the key id `test` for its root user. Nothing
-that an agent can reach may lead to its port.
+For rehearsals only. Besides the administrator made here, ministack takes the key id `test`, and any of twelve digits,
+for its root user, whatever the signature: whoever reaches its port owns it. What it enforces, it enforces on those who
+use the credentials that they were given.
 """
 
 from __future__ import annotations
