@@ -65,8 +65,8 @@ class ActivePolicies:
         self._metrics.decision_seconds.observe(time.perf_counter() - begun)
         return Decision(allowed=allowed, rule=rule, reason=reason, policy=policy, policy_version=active.version.version)
 
-    async def refresh(self, policy: str) -> PolicyVersion:
-        """Bring the newest recorded version into force, if it is not yet."""
+    async def refresh(self, policy: str, *, announce: bool = True) -> PolicyVersion:
+        """Bring the newest recorded version into force, if it is not yet. A change that is none is not announced."""
         begun = time.perf_counter()
         found = await asyncio.to_thread(self._newest, policy)
         # Another refresh may have overtaken this one while it read: versions only rise.
@@ -79,7 +79,8 @@ class ActivePolicies:
         self._metrics.policy_version.labels(policy).set(found.version.version)
         self._metrics.policy_loaded.labels(policy).set_to_current_time()
         self._metrics.reload_seconds.observe(time.perf_counter() - begun)
-        self._records.change(found.version, before.version.version if before else 0)
+        if announce:
+            self._records.change(found.version, before.version.version if before else found.version.version - 1)
         self._on_change(policy)
         return found.version
 
@@ -97,7 +98,7 @@ class ActivePolicies:
         """Bring everything recorded into force, edits made meanwhile included."""
         for name in self.store.names():
             try:
-                await self._take(name, self.store.stamp(name))
+                await self._take(name, self.store.stamp(name), announce=False)
             except (ClawbackError, OSError) as error:
                 _log.error("policy not read; its agents are denied everything", policy=name, error=str(error))
 
@@ -109,10 +110,11 @@ class ActivePolicies:
         if settled and self._taken.get(name) != now:
             await self._take(name, now)
 
-    async def _take(self, name: str, stamp: tuple[Stamp, Stamp]) -> None:
+    async def _take(self, name: str, stamp: tuple[Stamp, Stamp], *, announce: bool = True) -> None:
         self._taken[name] = stamp  # first, so that an error is reported once and not at every look
         edit = await asyncio.to_thread(self.store.edited, name)
-        version = await self.refresh(name)
+        # At the start only what was edited while no gateway ran is a change; the rest was in force before.
+        version = await self.refresh(name, announce=announce or edit.version is not None)
         if edit.refused is not None:
             why = f"{edit.refused.message} ({edit.refused.hint})" if edit.refused.hint else edit.refused.message
             self._records.change_refused(name, version.version, sha256=edit.sha256, author=edit.author, why=why)

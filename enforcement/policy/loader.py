@@ -40,9 +40,8 @@ def load(text: str | bytes, *, where: str) -> PolicyFile:
         top = root.mapping(("apiVersion", "kind", "metadata", "spec", "networkPolicy"))
         if "networkPolicy" in top:
             if len(top) > 1:
-                other = next(item for key, item in top.items() if key != "networkPolicy")
-                raise other.wrong(
-                    "a networkPolicy stands in a document of its own", hint="put a line `---` between them"
+                raise top["networkPolicy"].wrong(
+                    "it stands in a document of its own", hint="put a line `---` before it"
                 )
             if network is not None:
                 raise root.wrong("a second networkPolicy document", hint="join them into one")

@@ -53,7 +53,9 @@ def answer(sock: socket.socket) -> bytes:
         while True:
             head, split, body = data.partition(b"\r\n\r\n")
             if split:
-                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), -1)
+                length = next(
+                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), -1
+                )
                 if 0 <= length <= len(body):
                     return data
             piece = sock.recv(65536)
@@ -75,7 +77,10 @@ class Running:
 
     def attach(self, agent: str, instance: str, policy: str) -> tuple[int, int]:
         """Hand over new listeners as the core does, and close them here; their ports."""
-        with socket.create_server(("127.0.0.1", 0)) as v4, socket.create_server(("::1", 0), family=socket.AF_INET6) as v6:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as v4,
+            socket.create_server(("::1", 0), family=socket.AF_INET6) as v6,
+        ):
             line = {"agent": agent, "instance": instance, "policy": policy}
             assert self.say(line, [v4.fileno(), v6.fileno()]) == {"ok": True}
             return v4.getsockname()[1], v6.getsockname()[1]

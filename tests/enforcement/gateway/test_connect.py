@@ -65,7 +65,9 @@ def test_no_tunnel_where_the_policy_or_the_address_forbids(gateway, sink, host, 
 
 
 def test_a_name_that_leads_to_the_host_is_refused_unless_allowed(start, sink):
-    gateway = start(text=start_policy(sink), allow_private=[], resolve={"inside.test": "127.0.0.1", "meta.test": "169.254.169.254"})
+    gateway = start(
+        text=start_policy(sink), allow_private=[], resolve={"inside.test": "127.0.0.1", "meta.test": "169.254.169.254"}
+    )
     for host in ("inside.test", "meta.test", "localhost"):
         answer = gateway.send(f"CONNECT {host}:{sink.port} HTTP/1.1\r\nHost: {host}:{sink.port}\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 403"), answer
@@ -74,7 +76,9 @@ def test_a_name_that_leads_to_the_host_is_refused_unless_allowed(start, sink):
 
 
 def start_policy(sink) -> str:
-    rules = "".join(f"      - {{domain: {host}, ports: [{sink.port}]}}\n" for host in ("inside.test", "meta.test", "localhost"))
+    rules = "".join(
+        f"      - {{domain: {host}, ports: [{sink.port}]}}\n" for host in ("inside.test", "meta.test", "localhost")
+    )
     return f"networkPolicy:\n  name: test\n  egress:\n    allow:\n{rules}"
 
 
@@ -102,8 +106,8 @@ def test_an_aborted_upload_is_reset_at_its_destination(gateway, sink, how, pause
         assert status == 200
     else:
         sock = gateway.dial()
-        head = f"POST http://good.test:{sink.port}/up HTTP/1.1\r\nHost: good.test:{sink.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        sock.sendall(head.encode())
+        place = f"good.test:{sink.port}"
+        sock.sendall(f"POST http://{place}/up HTTP/1.1\r\nHost: {place}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     stop = threading.Event()
     thread = upload(sock, stop, chunked=how == "chunked")
     gateway.until(lambda: sink.received > 40_000_000, seconds=60)

@@ -118,7 +118,9 @@ def test_one_state_folder_has_one_gateway(gateway):
         "import sys; from pathlib import Path; from clawback.enforcement.gateway.main import serve\n"
         "serve(Path(sys.argv[1]), uid=None, resolve={}, allow_private=())"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(gateway.state)], capture_output=True, timeout=20, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(gateway.state)], capture_output=True, timeout=20, check=False
+    )
     assert b"another gateway serves" in done.stderr
     assert gateway.client.health()["status"] == "ok"
 
