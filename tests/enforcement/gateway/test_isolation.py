@@ -67,8 +67,8 @@ for line in sys.stdin:
 def box(pid: int) -> Sandbox:
     ticks = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
     return Sandbox(
-        agent="isolated", instance="isolated-1", pid=pid, start_ticks=ticks, shim_pid=pid, shim_start_ticks=ticks, uid=0,
-        cgroup="", folder="", policy="test", policy_version=1, command=("agent",), started_ns=0,
+        agent="isolated", instance="isolated-1", pid=pid, start_ticks=ticks, shim_pid=pid, shim_start_ticks=ticks,
+        uid=0, cgroup="", folder="", policy="test", policy_version=1, command=("agent",), started_ns=0,
     )  # fmt: skip
 
 
@@ -78,9 +78,6 @@ def test_isolation_ends_an_upload_at_its_destination_and_release_opens_the_way(g
     attach = str(gateway.state / "run" / "gateway-attach.sock")
     agent = subprocess.Popen(
         [sys.executable, "-c", AGENT, attach, str(sink.port), how],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
