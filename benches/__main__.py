@@ -1,7 +1,7 @@
 """Run the measurements. `python -m benches [NAME…] [-n RUNS]`; without names, all of them.
 
-A bench is a module here with `measure(n) -> {"metrics": …, "ratios": …}`; adding one edits no other file. Numbers from a noisy
-machine are for comparing within one run: ratios are against a peer measured alternately with us.
+A bench is a module here with `measure(n) -> {"metrics": …, "ratios": …}`; adding one edits no other file. Numbers from
+a noisy machine are for comparing within one run: ratios are against a peer measured alternately with us.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ HERE = Path(__file__).parent
 
 
 def _machine() -> dict[str, Any]:
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.machine(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "kernel": platform.release(),

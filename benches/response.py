@@ -1,9 +1,8 @@
 """From a rogue event to a contained agent: everything running, Prefect in the loop, one agent after the other.
 
-Each run launches an agent that spins, writing the time of its every step into shared memory while a thread of it uploads
-through the gateway; then it opens a canary. The clock starts at the time that the core wrote into that event. What stops
-it is taken from the victim's side: the agent's own last step, and the receipts, which are written after the effect was
-read back.
+Each run launches an agent that spins, writing the time of its every step into shared memory, until a thread of it opens
+a canary. The clock starts at the time that the core wrote into that event. What stops it is taken from the victim's
+side: the agent's own last step, and the receipts, which are written after the effect was read back.
 """
 
 from __future__ import annotations
@@ -121,16 +120,16 @@ def measure(n: int) -> dict[str, dict[str, Metric] | dict[str, float] | list[str
     state.chmod(0o755)
     settings_file = state / "clawback.yaml"
     settings_file.write_text(
-        yaml.safe_dump({"state": str(state), "core": {"cgroup": f"clawback-bench-{state.name}", "heartbeat_seconds": 60}})
+        yaml.safe_dump(
+            {"state": str(state), "core": {"cgroup": f"clawback-bench-{state.name}", "heartbeat_seconds": 60}}
+        )
     )
     settings = config.load(settings_file)
     runs: list[tuple[float, float, float]] = []
     try:
         with Stack(settings, config_file=settings_file):
             world, journal = assemble(settings), Journal(settings.journal)
-            GatewayClient(settings.gateway_socket).put(
-                "bench", POLICY, author="bench", reason="bench", known_good=True
-            )
+            GatewayClient(settings.gateway_socket).put("bench", POLICY, author="bench", reason="bench", known_good=True)
             runs = [_once(number, world, journal, state) for number in range(n + 3)][3:]  # the first warm caches
     finally:
         shutil.rmtree(state, ignore_errors=True)

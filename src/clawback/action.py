@@ -43,7 +43,8 @@ class Params(BaseModel):
 
 class Reversibility(StrEnum):
     """reversible: `revert` restores what was. compensable: it restores the function by other means (a new key).
-    irreversible: nothing undoes it, and the action says so."""
+    irreversible: nothing undoes it, and the action says so.
+    """
 
     REVERSIBLE = "reversible"
     COMPENSABLE = "compensable"
@@ -69,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was observed. `verified` only if the postcondition was seen; `proof` says what was tried and what came back."""
+    """What was observed. `verified` only if the postcondition was seen; `proof` says what was tried and seen."""
 
     verified: bool
     enforcement: Enforcement
@@ -86,7 +87,7 @@ class Action(Generic[P]):
 
     id            `room.verb`, unique: `agent.freeze`, `aws.rotate-keys`
     summary       one sentence, imperative
-    needs         capabilities it uses, `part:verb` (`core:freeze`, `iam:UpdateAccessKey`, `vault:auth/token/revoke-accessor`)
+    needs         capabilities it uses, `part:verb` (`core:freeze`, `iam:UpdateAccessKey`, `vault:auth/token/create`)
     scope         the most it may touch, in words
     d3fend        MITRE D3FEND technique, `D3-…`; empty where none fits
     openc2        OpenC2 verb (`contain`, `deny`, `restore`, `update` …)

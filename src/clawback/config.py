@@ -1,7 +1,7 @@
 """Settings: `clawback.yaml`, then `CLAWBACK_*` over it (`CLAWBACK_VAULT__ADDRESS` for `vault.address`).
 
-The file is the one named by `--config` or `CLAWBACK_CONFIG`, else `./clawback.yaml`, else `/etc/clawback/clawback.yaml`,
-else none: every key has a default that works on one machine. Unknown keys are errors.
+The file is the one named by `--config` or `CLAWBACK_CONFIG`, else `./clawback.yaml`, else
+`/etc/clawback/clawback.yaml`, else none: every key has a default that works on one machine. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Section(BaseModel):
 
 
 class CoreSettings(_Section):
-    """`core:` – sandboxes and quarantine."""
+    """`core:`: sandboxes and quarantine."""
 
     cgroup: str = Field("clawback", description="name of the core's own group under the cgroup roots")
     uid_base: int = Field(1_900_000, ge=65_536, description="first of the outer user ids given to agents, one each")
@@ -54,7 +54,7 @@ class CoreSettings(_Section):
 
 
 class GatewaySettings(_Section):
-    """`gateway:` – the agents' only way out."""
+    """`gateway:`: the agents' only way out."""
 
     uid: int | None = Field(None, description="user to become when started as root; none: 1899999")
     resolve: dict[str, str] = Field(default_factory=dict, description="host name → address, before DNS")
@@ -64,14 +64,14 @@ class GatewaySettings(_Section):
 
 
 class VaultSettings(_Section):
-    """`vault:` – HashiCorp Vault or OpenBao."""
+    """`vault:`: HashiCorp Vault or OpenBao."""
 
     address: str
     token_file: Path
 
 
 class AwsSettings(_Section):
-    """`aws:` – IAM. Credentials come from boto3's own chain, or from `credentials_file` (JSON, mode 0600)."""
+    """`aws:`: IAM. Credentials come from boto3's own chain, or from `credentials_file` (JSON, mode 0600)."""
 
     region: str = "us-east-1"
     endpoint_url: str | None = None
@@ -79,7 +79,7 @@ class AwsSettings(_Section):
 
 
 class PrefectSettings(_Section):
-    """`prefect:` – with no `api_url`, `clawback up` runs a server of its own on `port` (0: any free one)."""
+    """`prefect:`: with no `api_url`, `clawback up` runs a server of its own on `port` (0: any free one)."""
 
     api_url: str | None = None
     port: int = Field(0, ge=0, le=65_535)

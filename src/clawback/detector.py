@@ -44,7 +44,7 @@ class Hit:
 class Detector:
     """A detector, declared.
 
-    technique   what findings are deduplicated by, beside instance, resource and policy version; ATT&CK id where one fits
+    technique   what findings are deduplicated by, beside instance, resource and policy version; an ATT&CK id if any
     reflex      the highest ladder level that may be applied at once; None where the alert is for a person
     attack      MITRE ATT&CK technique ids;  atlas: MITRE ATLAS technique ids
     asi         OWASP Top 10 for Agentic Applications ids by its official names (`ASI02`)

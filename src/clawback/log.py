@@ -33,7 +33,8 @@ _SECRET_TEXT = re.compile(
     | \beyJ[A-Za-z0-9_-]{10,1024}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*
     | -----BEGIN[ A-Z]*PRIVATE\ KEY-----[\s\S]*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
     | (?i:\b(?:bearer|basic)\s+)[A-Za-z0-9+/=._~-]{12,}
-    | (?i:(?:secret_?access_?key|session_?token|password|passwd|secret|token|api_?key)["']?\s*[:=]\s*["']?)[^\s"',;&]{6,}
+    | (?i:(?:secret_?access_?key|session_?token|password|passwd|secret|token|api_?key)["']?\s*[:=]\s*["']?)
+      [^\s"',;&]{6,}
     | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)
     """,
     re.VERBOSE,

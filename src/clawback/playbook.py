@@ -1,6 +1,6 @@
 """What a playbook is: a plain function that reads as the NIST phases, and what it may call.
 
-    @playbook(id="contain-rogue-agent", title="…", answers={"secrets.outside-allow-list"}, runbook="contain-rogue-agent")
+    @playbook(id="contain-rogue-agent", title="…", answers={"sandbox.down"}, runbook="contain-rogue-agent")
     def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
         with respond.phase(Phase.CONTAIN):
             respond(freeze, freeze.params(agent=incident.agent))

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+PARTS = ("up", "core", "gateway", "watch")
+AGENTS = ("run", "agents", "contain", "release", "policy")
+RECORD = ("incidents", "show", "resume", "ticket")
+CHECKS = ("replay", "doctor", "catalog", "drill", "demo")
 TABLETOP = Path(__file__).parents[1] / "tabletop"
 
 
@@ -29,7 +33,7 @@ def clawback(state: Path, *words: str, **environment: str) -> subprocess.Complet
 def test_help_names_every_command(state):
     said = clawback(state, "--help")
     assert said.returncode == 0
-    for word in ["up", "core", "gateway", "watch", "demo", "run", "agents", "contain", "release", "incidents", "show", "resume", "replay", "drill", "ticket", "policy", "catalog", "doctor"]:
+    for word in (*PARTS, *AGENTS, *RECORD, *CHECKS):
         assert word in said.stdout
 
 

@@ -122,7 +122,9 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentInfo:
-    """One agent. `pid` is the sandbox's first process as the host numbers it; `layers` says how much each protection holds."""
+    """One agent. `pid` is the sandbox's first process as the host numbers it; `layers` says how much each protection
+    holds.
+    """
 
     agent: str
     instance: str

@@ -54,13 +54,15 @@ class Core(Protocol):
         ...
 
     def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
-        """Undo the levels given (all of the hold's where none are), in reverse. A result's enforcement is how much of the
-        level still holds: `none` is a complete release; `full` after seal or stop, which only a relaunch undoes."""
+        """Undo the levels given (all of the hold's where none are), in reverse. A result's enforcement is how much of
+        the level still holds: `none` is a complete release; `full` after seal or stop, which only a relaunch undoes.
+        """
         ...
 
     def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
         """End what is left of the agent and start its recorded command anew, under this policy, with the secrets that
-        the store holds now. `Refused` while a hold stands."""
+        the store holds now. `Refused` while a hold stands.
+        """
         ...
 
     def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
@@ -107,8 +109,8 @@ class Policies(Protocol):
 class SecretStore(Protocol):
     """Where the values of agents' credentials lie, outside every log, journal and ticket.
 
-    One value is current for each (agent, name). `stage` sets the next beside it, `promote` makes the next current and the
-    current old, `discard` destroys the old. The old one is kept so that a proof can use it.
+    One value is current for each (agent, name). `stage` sets the next beside it, `promote` makes the next current and
+    the current old, `discard` destroys the old. The old one is kept so that a proof can use it.
     """
 
     def current(self, agent: str, name: str) -> str:
@@ -160,7 +162,9 @@ class Tickets(Protocol):
     """Where tickets go. The built-in one writes files; a connector may write to a tracker as well."""
 
     def write(self, incident: str, *, markdown: str, jira: str) -> dict[str, str]:
-        """Create or replace the incident's ticket; returns where it is: `markdown`, `jira` paths and any tracker's key."""
+        """Create or replace the incident's ticket; returns where it is: `markdown`, `jira` paths and any tracker's
+        key.
+        """
         ...
 
     def read(self, incident: str) -> dict[str, str]:
