@@ -118,7 +118,7 @@ class FileActivity(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelActivity(Event):
-    """A system call that the sandbox's filter saw, denied unless the disposition says otherwise. Activity 4 is Invoke."""
+    """A system call that the sandbox's filter saw, denied unless the disposition says otherwise. Activity 4: Invoke."""
 
     class_uid: ClassVar[int] = 1003
     INVOKE: ClassVar[int] = 4
@@ -186,7 +186,7 @@ class HttpActivity(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyChange(Event):
-    """A policy version became active, or a reload was refused. OCSF 5019, Device Config State Change; activity 1 Log."""
+    """A policy version became active, or a reload was refused. OCSF 5019, Device Config State Change; activity 1."""
 
     class_uid: ClassVar[int] = 5019
     LOG: ClassVar[int] = 1

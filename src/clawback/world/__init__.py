@@ -13,7 +13,7 @@ __all__ = ["Cloud", "Core", "Policies", "SecretStore", "Tickets", "Vault", "Worl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Everything an action may reach. A part that is not configured is `Unreachable` when it is asked for, not before."""
+    """Everything an action may reach. A part that is not configured is `Unreachable` once it is asked for."""
 
     core: Core
     policies: Policies

@@ -41,7 +41,7 @@ class Vault(Protocol):
         renewable: bool = True,
         orphan: bool = False,
     ) -> tuple[str, str]:
-        """A new token: (value, accessor). Exactly these policies; `default` is not added. 0 and "" leave a limit out."""
+        """A new token: (value, accessor). Exactly these policies, without `default`. 0 and "" leave a limit out."""
         ...
 
     def token_find(self, meta: dict[str, str]) -> list[str]:

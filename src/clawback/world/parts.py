@@ -98,7 +98,7 @@ class Policies(Protocol):
         ...
 
     def restore(self, policy: str, version: int, *, author: str, reason: str, incident: str = "") -> PolicyVersion:
-        """Activate a new version whose text equals `version`'s; if the active text already equals it, the active one."""
+        """Activate a new version whose text equals `version`'s; if the active text equals it, the active one."""
         ...
 
     def decide(self, policy: str, attempt: Attempt) -> Decision:
