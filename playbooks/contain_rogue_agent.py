@@ -22,6 +22,7 @@ from clawback.actions.aws_issue_session import ACTION as ISSUE_SESSION
 from clawback.actions.aws_refuse_sessions import ACTION as REFUSE_SESSIONS
 from clawback.actions.aws_restore_trust import ACTION as RESTORE_TRUST
 from clawback.actions.aws_rotate_key import ACTION as ROTATE_KEY
+from clawback.actions.credential_discard_old import ACTION as DISCARD_OLD
 from clawback.actions.evidence_collect import ACTION as COLLECT_EVIDENCE
 from clawback.actions.incident_review import ACTION as REVIEW
 from clawback.actions.incident_scope import ACTION as SCOPE
@@ -101,7 +102,9 @@ def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.POST_INCIDENT):
         # Only now: until the new key is proved in use, the old one can still be given back.
-        _each(respond, DELETE_KEY, incident.agent, _of(credentials, "aws-access-key"), after=(validated,))
+        deleted = _each(respond, DELETE_KEY, incident.agent, _of(credentials, "aws-access-key"), after=(validated,))
+        if credentials:
+            respond(DISCARD_OLD, DISCARD_OLD.params(agent=incident.agent), after=(validated, *deleted))
         if policy:
             respond(REVIEW, REVIEW.params(policy=policy))
         _ticket(respond)

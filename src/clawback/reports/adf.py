@@ -7,9 +7,10 @@ fits, and what was left out is said.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
+from clawback.model import Finding
 from clawback.reports.escape import plain
 from clawback.reports.facts import Facts, Step
 
@@ -27,6 +28,7 @@ _TRIES = (
 )  # rows of a list, characters of a cell
 
 Node = dict[str, Any]
+T = TypeVar("T")
 
 
 def length(node: Node) -> int:
@@ -53,10 +55,11 @@ class _Writer:
     def heading(self, value: str) -> Node:
         return {"type": "heading", "attrs": {"level": 2}, "content": [self.text(value)]}
 
-    def bullets(self, rows: Sequence[Sequence[Node]], empty: str) -> list[Node]:
+    def bullets(self, rows: Sequence[T], parts: Callable[[T], Iterable[Node]], empty: str) -> list[Node]:
+        """One bullet for each row, of the nodes that `parts` makes of it."""
         if not rows:
             return [self.paragraph(self.text(empty))]
-        items = [{"type": "listItem", "content": [self.paragraph(*row)]} for row in rows[: self.rows]]
+        items = [{"type": "listItem", "content": [self.paragraph(*parts(row))]} for row in rows[: self.rows]]
         return [{"type": "bulletList", "content": items}, *self.left_out(len(rows))]
 
     def lines(self, rows: Sequence[str], empty: str) -> list[Node]:
@@ -90,15 +93,26 @@ def _ms(value: float | None) -> str:
 
 def _steps(write: _Writer, steps: Sequence[Step], empty: str) -> list[Node]:
     return write.bullets(
-        [
-            (
-                write.text(step.action, "code"),
-                write.text(f" {step.state}{f', {step.enforcement}' if step.enforcement else ''}, {_ms(step.at_ms)}: "),
-                write.text(step.proof),
-            )
-            for step in steps
-        ],
+        steps,
+        lambda step: (
+            write.text(step.action, "code"),
+            write.text(f" {step.state}{f', {step.enforcement}' if step.enforcement else ''}, {_ms(step.at_ms)}: "),
+            write.text(step.proof),
+        ),
         empty,
+    )
+
+
+def _finding(write: _Writer, x: Finding) -> tuple[Node, ...]:
+    return (
+        write.text(x.detector, "code"),
+        write.text(f" {x.severity.name.lower()}: {x.title}; reached for "),
+        write.text(x.resource, "code"),
+        write.text(f"; {x.summary}"),
+        write.text(
+            f" (technique {x.technique}; ATT&CK {', '.join(x.attack) or 'none'}; ATLAS {', '.join(x.atlas) or 'none'}; "
+            f"OWASP {', '.join(x.asi) or 'none'}; source documents {', '.join(x.seed_asi) or 'none'})"
+        ),
     )
 
 
@@ -120,23 +134,7 @@ def _body(facts: Facts, write: _Writer) -> list[Node]:
     nodes += [write.heading("Measured times since the first rogue event")]
     nodes += [write.table((name.replace("_", " "), _ms(value)) for name, value in facts.times.items())]
     nodes += [write.heading("Findings")]
-    nodes += write.bullets(
-        [
-            (
-                write.text(x.detector, "code"),
-                write.text(f" {x.severity.name.lower()}: {x.title}; reached for "),
-                write.text(x.resource, "code"),
-                write.text(f"; {x.summary}"),
-                write.text(
-                    f" (technique {x.technique}; ATT&CK {', '.join(x.attack) or '-'}; "
-                    f"ATLAS {', '.join(x.atlas) or '-'}; "
-                    f"OWASP {', '.join(x.asi) or '-'}; source documents {', '.join(x.seed_asi) or '-'})"
-                ),
-            )
-            for x in incident.findings
-        ],
-        "None on record.",
-    )
+    nodes += write.bullets(incident.findings, lambda finding: _finding(write, finding), "None on record.")
     nodes += [write.heading("Estimated blast radius")]
     nodes += write.lines([f"{name}: {value}" for name, value in facts.radius], "Not recorded yet.")
     nodes += [write.heading("Tool calls")]
@@ -160,7 +158,7 @@ def _body(facts: Facts, write: _Writer) -> list[Node]:
     nodes += [write.heading("Artefacts")]
     nodes += write.lines([f"{name}: {value}" for name, value in facts.artefacts], "None yet.")
     if facts.review:
-        nodes += [write.heading("Review"), *write.bullets([(write.text(x),) for x in facts.review], "")]
+        nodes += [write.heading("Review"), *write.bullets(facts.review, lambda x: (write.text(x),), "")]
     return nodes
 
 

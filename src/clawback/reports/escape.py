@@ -13,8 +13,9 @@ from clawback.log import redact_text
 __all__ = ["code", "inert", "plain"]
 
 _CUT = "… [cut]"
-# Everything that CommonMark, GFM or HTML may give a meaning to; a backslash before ASCII punctuation takes it away.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~=\"'$%&/:;?@^,])")
+# What CommonMark, GFM, its mathematics or HTML give a meaning to anywhere, and what begins a block at the start of a
+# line; a backslash before ASCII punctuation takes the meaning away. All else is left, so that the source is readable.
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~$&!]|\A(?:[-+=:]|\d{1,9}[.)](?=\s|\Z))")
 _FENCE = re.compile(r"`+")
 # Trackers look for these in the rendered text, after every escape is gone: written as responders defang them.
 _TRACKER = ((re.compile(r"://"), "[:]//"), (re.compile(r"@"), "[at]"), (re.compile(r"(?i)\bwww\."), "www[.]"))
@@ -31,8 +32,8 @@ def _shown(character: str) -> str:
 def plain(text: object, limit: int = 500) -> str:
     """One line of visible characters, redacted, at most `limit` long. Not yet safe as Markdown."""
     # Redaction first: it must see the whole text, or a secret cut in half would pass.
-    line = " ".join(redact_text(str(text)).split())
-    shown = "".join(_shown(character) for character in line)
+    line = " ".join(redact_text(str(text)).split())[: limit + 1]
+    shown = line if line.isprintable() else "".join(map(_shown, line))
     return shown if len(shown) <= limit else shown[: limit - len(_CUT)] + _CUT
 
 
@@ -41,7 +42,7 @@ def inert(text: object, limit: int = 500) -> str:
     shown = plain(text, limit)
     for pattern, defanged in _TRACKER:
         shown = pattern.sub(defanged, shown)
-    return _SPECIAL.sub(r"\\\1", shown)
+    return _SPECIAL.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", shown)
 
 
 def code(text: object, limit: int = 500) -> str:

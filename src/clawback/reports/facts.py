@@ -88,7 +88,7 @@ def _step(receipt: Receipt, zero: int) -> Step:
 
 def _timeline(incident: Incident, zero: int) -> tuple[Line, ...]:
     lines = [
-        (finding.time_ns, Phase.IDENTIFY.value, f"finding {finding.detector}", finding.summary)
+        (finding.time_ns, Phase.IDENTIFY.value, "rogue event", f"{finding.detector}: {finding.resource}")
         for finding in incident.findings
     ]
     lines += [(entry.at_ns, entry.phase.value, entry.what, entry.detail) for entry in incident.timeline]
