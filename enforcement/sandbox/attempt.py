@@ -87,7 +87,13 @@ def inside(
     timeout: float,
 ) -> list[list[Any]]:
     """In a helper process: one child joins the sandbox, and each attempt is made by a restricted child of that one."""
-    given = Restrictions(**{name: tuple(v) if isinstance(v, list) else v for name, v in restrictions.items()})
+    given = Restrictions(
+        read=tuple(restrictions["read"]),
+        write=tuple(restrictions["write"]),
+        ports=tuple(restrictions["ports"]),
+        profile=restrictions["profile"],
+        deny=tuple(restrictions["deny"]),
+    )
     frozen = bool(cgroup) and cgroups.is_frozen(cgroup)
     pidfd = os.pidfd_open(pid)
     if not inventory.is_process(pid, ticks):
@@ -159,16 +165,16 @@ def _bounded(kind: str, target: str, given: Restrictions, deadline: float) -> tu
         try:
             answer, _ = wire.receive(ours)
         except TimeoutError:
-            # Neither refused nor done: what would be seen of a call that blocks.
-            return kind in {"http", "connect"}, "no outcome in time"
-        except (wire.Closed, ConnectionResetError, ValueError):
-            return True, "the attempting process was killed"
+            answer = {"result": (False, "no outcome in time")}  # not seen to be refused
+        except (wire.Closed, ConnectionResetError):
+            answer = {"result": (True, "killed")}  # by a filter or a limit that the agent is under too
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     if "error" in answer:
-        return True, answer["error"]
+        # The attempt itself broke: that proves nothing, and must not pass for a denial.
+        raise OSError(answer["errno"], f"{kind} {target}: {answer['error']}")
     denied, detail = answer["result"]
     return bool(denied), str(detail)[:500]
 
@@ -196,10 +202,14 @@ def _open(path: str) -> tuple[bool, str]:
 
 
 def _ask_gateway(request: bytes) -> tuple[bool, str]:
-    """Send a request to the gateway; denied where it says 403 or nothing gets through."""
+    """Send a request to the gateway; denied where it says 403 or cannot be reached. Silence is no denial."""
     answer = b""
+    reached = False
     try:
-        with socket.create_connection(("127.0.0.1", GATEWAY_PORT), timeout=_NETWORK_TIMEOUT) as sock:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.settimeout(_NETWORK_TIMEOUT)
+            sock.connect(("127.0.0.1", GATEWAY_PORT))
+            reached = True
             sock.sendall(request)
             while b"\r\n" not in answer and len(answer) < _MAX_ANSWER:
                 part = sock.recv(1024)
@@ -207,10 +217,10 @@ def _ask_gateway(request: bytes) -> tuple[bool, str]:
                     break
                 answer += part
     except TimeoutError:
-        return True, "no answer from the gateway"
+        return not reached, "no answer from the gateway" if reached else "ETIMEDOUT"
     except OSError as error:
         return True, _name(error)
-    words = answer.split(b"\r\n", 1)[0].decode("ascii", "backslashreplace").split(" ", 2)
+    words = answer.split(b"\r\n", 1)[0].decode("utf-8", "backslashreplace").split(" ", 2)
     if len(words) < 2 or not words[1].isdigit():
         return True, "connection closed without an answer"
     return words[1] == "403", " ".join(["HTTP", *words[1:]])
@@ -218,7 +228,7 @@ def _ask_gateway(request: bytes) -> tuple[bool, str]:
 
 def _connect(target: str) -> tuple[bool, str]:
     line = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"
-    return _ask_gateway(line.encode("ascii", "replace"))
+    return _ask_gateway(line.encode())
 
 
 def _http(target: str) -> tuple[bool, str]:
@@ -228,7 +238,7 @@ def _http(target: str) -> tuple[bool, str]:
         denied, detail = _connect(f"{parts.hostname}:{parts.port or 443}")
         return denied, f"CONNECT: {detail}"
     head = f"{method} {url} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    return _ask_gateway(head.encode("ascii", "replace"))
+    return _ask_gateway(head.encode())
 
 
 def _syscall(name: str) -> tuple[bool, str]:

@@ -6,6 +6,7 @@ import errno
 from functools import cache
 
 from clawback.enforcement.kernel.seccomp import ALLOW, Action, Check, Condition, assemble, deny
+from clawback.enforcement.kernel.syscalls import MACHINE
 
 __all__ = ["PROFILES", "denying", "programs"]
 
@@ -80,18 +81,18 @@ _QUIET: dict[str, Action] = {"clone3": deny(errno.ENOSYS)}
 
 
 @cache
-def programs(profile: str) -> tuple[tuple[bytes, bool], ...]:
+def programs(profile: str, *, machine: str = MACHINE) -> tuple[tuple[bytes, bool], ...]:
     """The filters of a profile with whether each reports its refusals, in the order of installing."""
-    quiet = assemble(_QUIET, ALLOW)
+    quiet = assemble(_QUIET, ALLOW, machine=machine)
     if profile == "minimal":
         actions: dict[str, Action] = dict.fromkeys(_ALLOWED, ALLOW)
         actions |= _CHECKED | {"clone3": ALLOW, "socket": Check((_INTERNET, _LOCAL), deny())}
-        return (quiet, False), (assemble(actions, deny()), True)
+        return (quiet, False), (assemble(actions, deny(), machine=machine), True)
     if profile != "default":
         raise ValueError(f"no seccomp profile {profile!r}")
     actions = dict.fromkeys(_BLOCKED, deny())
     actions |= _CHECKED | {"socket": Check((_INTERNET, _LOCAL, _ROUTE), deny())}
-    return (quiet, False), (assemble(actions, ALLOW), True)
+    return (quiet, False), (assemble(actions, ALLOW, machine=machine), True)
 
 
 @cache

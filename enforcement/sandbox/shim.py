@@ -176,7 +176,7 @@ def _limit(cage: _Cage, job: dict[str, Any]) -> dict[str, bool]:
     )
 
 
-def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) -> _Running:
+def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int], core: socket.socket) -> _Running:
     """Hand the command over, write down what there is, observe what holds, let it start.
 
     While the init works on the tree, this process does its own work: folder, record, limits, door.
@@ -218,14 +218,25 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) 
     seen = layers.observe_restricted(
         cage.pid, uid=cage.uid, limits=limits, report=report, host_uid=os.getuid(), cage=cage.layers
     )
+    record = replace(record, canaries=tuple(report["canaries"]), layers=seen)
+    if message.get("prepared"):
+        _announce(core, record)
     wire.send(cage.init, {})
     given = job["restrictions"]
     restrictions = given | {"read": [*given["read"], *tree.bait(report["canaries"])]}
     write_atomically(folder / "restrictions.json", json.dumps(restrictions))
-    record = replace(record, canaries=tuple(report["canaries"]), layers=seen)
     write_atomically(folder / "agent.json", json.dumps(asdict(record)))
     _receive(cage.init)
     return _Running(record=record, output=output, door=door)
+
+
+def _announce(core: socket.socket, record: Sandbox) -> None:
+    """Have the core watch the sandbox before the agent's first instruction; without its word nothing starts."""
+    wire.send(core, {"prepared": asdict(record)})
+    try:
+        wire.receive(core)
+    except (wire.Closed, ConnectionResetError):
+        raise OSError(errno.ECANCELED, "the core withdrew the launch") from None
 
 
 def _door(folder: str) -> socket.socket:
@@ -325,7 +336,7 @@ def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
         _destroy(cage)
         return
     try:
-        running = _launch(host, cage, message, stdio)
+        running = _launch(host, cage, message, stdio, core)
     except OSError as error:
         _destroy(cage)
         _forget(Path(message["job"]["folder"]))

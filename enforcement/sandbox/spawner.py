@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -140,7 +140,8 @@ class Spawner:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 # What children inherit as their first environment stays readable in /proc: nothing of the core's goes there.
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+                | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
                 cwd="/",
             )
         ours.settimeout(_LAUNCH_TIMEOUT)
@@ -263,9 +264,12 @@ class Spawner:
         *,
         secrets: Mapping[str, str],
         stdio: tuple[int, int, int] | None = None,
+        prepared: Callable[[Sandbox], None] | None = None,
     ) -> Launched:
         """Start a command in a new sandbox; returns once it has been executed.
 
+        `prepared` is called when everything but the command is there: its first instruction waits for the return, and
+        never comes if that is an exception.
         Without `stdio` (descriptors, which stay the caller's) its output goes to `output.log`. `InvalidInput` for a bad
         order or a command that cannot be executed; `NotEnforced` where the sandbox could not be made.
         """
@@ -273,7 +277,7 @@ class Spawner:
         job = plan(spec, policy, secrets=secrets, canaries=self._canaries)
         slot = self._take(spec.agent)
         try:
-            return self._launch(slot, job, secrets, stdio)
+            return self._launch(slot, job, secrets, stdio, prepared)
         finally:
             self._refill_soon()
 
@@ -283,18 +287,27 @@ class Spawner:
         job: Job,
         secrets: Mapping[str, str],
         stdio: tuple[int, int, int] | None,
+        prepared: Callable[[Sandbox], None] | None,
     ) -> Launched:
         folder = self._state / "agents" / job.agent / slot.name
         job = replace(job, instance=slot.name, folder=str(folder), uid=slot.uid)
         slot.sock.settimeout(_LAUNCH_TIMEOUT)
         try:
-            wire.send(slot.sock, {"job": asdict(job), "secrets": dict(secrets)}, stdio or ())
+            order = {"job": asdict(job), "secrets": dict(secrets), "prepared": prepared is not None}
+            wire.send(slot.sock, order, stdio or ())
             message, fds = wire.receive(slot.sock)
             if "ready" in message:
+                message, fds = wire.receive(slot.sock)
+            if "prepared" in message and prepared:
+                prepared(parse(message["prepared"]))
+                wire.send(slot.sock, {})
                 message, fds = wire.receive(slot.sock)
         except (wire.Closed, OSError) as error:
             slot.sock.close()
             raise NotEnforced(f"agent {job.agent}: the sandbox died while it was being made: {error}") from None
+        except BaseException:
+            slot.sock.close()  # `prepared` failed: the shim sees it and takes the sandbox down
+            raise
         if "error" in message:
             slot.sock.close()
             if message["errno"] in {errno.ENOENT, errno.EACCES, errno.ENOEXEC} and job.command[0] in message["error"]:
