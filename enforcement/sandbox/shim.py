@@ -159,7 +159,7 @@ def _send_job(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]
                 if writable:
                     _own_writable(path, cage.uid)
             for path, flags in binds:
-                trees.append(mounts.detached(path, flags=flags))  # noqa: PERF401 - what is open must be closed on failure
+                trees.append(mounts.detached(path, flags=flags))
         wire.send(cage.init, {"job": job, "secrets": message["secrets"], "binds": binds}, [*stdio, *trees])
     finally:
         for fd in [*stdio, *trees]:

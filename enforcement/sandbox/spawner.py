@@ -40,7 +40,8 @@ _REFILL_DELAY = 0.05
 @dataclass(slots=True)
 class Launched:
     """A started agent. `listener_fd` is the gateway's socket inside it, -1 where its policy has no network; the caller's
-    to close. `end` tells how the agent ended, once it has."""
+    to close. `end` tells how the agent ended, once it has.
+    """
 
     record: Sandbox
     listener_fd: int
@@ -48,7 +49,8 @@ class Launched:
 
     def wait(self, timeout: float | None = None) -> int:
         """The command's exit status, 128 + n for signal n. `TimeoutError` when it still runs, `Unreachable` when the shim
-        is gone. For one caller, once."""
+        is gone. For one caller, once.
+        """
         self.end.settimeout(timeout)
         try:
             message, _ = wire.receive(self.end)
