@@ -12,7 +12,7 @@ from pydantic import Field
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.model import AgentInfo, AgentState, Enforcement, Level, LevelResult, Phase
 
-__all__ = ["LadderParams", "hold_levels", "ladder_action", "released", "result_record", "seen"]
+__all__ = ["LadderParams", "gone", "hold_levels", "ladder_action", "released", "result_record", "seen"]
 
 
 class LadderParams(Params):
@@ -34,6 +34,14 @@ class LadderParams(Params):
 def hold_levels(info: AgentInfo) -> tuple[Level, ...]:
     """The levels that the agent is ordered to be kept at now, lowest first."""
     return tuple(sorted(info.hold.levels)) if info.hold else ()
+
+
+def gone(ctx: Context, info: AgentInfo) -> bool:
+    """Whether no process of the agent is left: by the core's record, or, until it is told, by looking."""
+    return (
+        info.state is not AgentState.RUNNING
+        or ctx.world.core.probe(info.agent, Level.STOP).enforcement is Enforcement.FULL
+    )
 
 
 def result_record(result: LevelResult) -> dict[str, object]:
@@ -83,7 +91,7 @@ def released(ctx: Context, agent: str, level: Level) -> Verification:
         return Verification(
             verified=False, enforcement=Enforcement.FULL, proof=f"the hold of {agent} still orders {level.word}"
         )
-    if info.state is not AgentState.RUNNING:
+    if gone(ctx, info):
         # Probing the dead says that nothing runs, which is true and no containment of ours.
         return Verification(
             verified=True, enforcement=Enforcement.NONE, proof="not ordered any more; its processes are gone"

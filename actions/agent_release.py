@@ -9,8 +9,8 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._ladder import hold_levels, result_record, seen
-from clawback.model import AgentState, Enforcement, Level, Phase
+from clawback.actions._ladder import gone, hold_levels, result_record, seen
+from clawback.model import Enforcement, Level, Phase
 
 __all__ = ["ACTION", "ReleaseParams"]
 
@@ -86,7 +86,7 @@ def _verify(ctx: Context, params: ReleaseParams, captured: Record, _outcome: Rec
         )
     if not levels:
         return Verification(verified=True, enforcement=Enforcement.FULL, proof="no hold was there to lift")
-    if info.state is not AgentState.RUNNING:
+    if gone(ctx, info):
         return Verification(
             verified=True,
             enforcement=Enforcement.PARTIAL,

@@ -9,7 +9,7 @@ import pytest
 
 from clawback.actions import agent_freeze, agent_isolate, agent_release, agent_restrict, agent_seal, agent_stop
 from clawback.errors import Refused, Unreachable
-from clawback.model import Enforcement, Level, LevelResult, ReceiptState
+from clawback.model import AgentState, Enforcement, Level, LevelResult, ReceiptState
 
 LADDER = [
     (agent_freeze.ACTION, Level.FREEZE),
@@ -195,3 +195,13 @@ def test_a_release_is_reverted_by_containing_again(drive: Any, there: Any) -> No
 def test_release_refuses_a_level_that_is_none() -> None:
     with pytest.raises(ValueError, match="no such level"):
         agent_release.ACTION.params(agent="a", reason="x", levels=["everything"])
+
+
+def test_release_of_a_killed_tree_is_seen_before_the_core_hears_of_its_end(drive: Any, there: Any) -> None:
+    for level in (Level.FREEZE, Level.STOP):
+        there.core.contain("a", level, reason="x", by="y")
+    there.core.known["a"] = replace(there.core.known["a"], state=AgentState.RUNNING, exit_status=None)
+    there.core.lies.add(Level.FREEZE)  # as a probe of the dead: still "full"
+    seen = drive(agent_release.ACTION, agent="a", reason="done").run()
+    assert (seen.verified, seen.enforcement) == (True, Enforcement.PARTIAL)
+    assert "processes are gone" in seen.proof
