@@ -53,13 +53,14 @@ class Cleaner:
         hide = False
         for argument in arguments:
             name, equals, given = argument.partition("=")
+            key = name.replace("-", "_")  # options are written with dashes where variables have underscores
             if hide:
                 cleaned.append(_REDACTED)
-            elif equals and redact(given, key=name) == _REDACTED:
+            elif equals and redact(given, key=key) == _REDACTED:
                 cleaned.append(f"{self.text(name)}={_REDACTED}")
             else:
                 cleaned.append(self.text(argument))
-            hide = not hide and not equals and argument.startswith("-") and redact("", key=name) == _REDACTED
+            hide = not hide and not equals and argument.startswith("-") and redact("", key=key) == _REDACTED
         return cleaned
 
 

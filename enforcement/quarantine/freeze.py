@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import asdict
+
+import structlog
 
 from clawback.enforcement.quarantine import tree
+from clawback.enforcement.quarantine.helper import Run
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import Sandbox
+from clawback.errors import NotEnforced
 from clawback.model import Level, LevelResult
 
 __all__ = ["apply", "frozen", "probe", "release", "set_frozen"]
 
-_BY_SIGNAL = "stopped by signal, not by the cgroup freezer: there is no cgroup of its own to freeze"
+_NO_CGROUP = "stopped by signal, not by the cgroup freezer: there is no cgroup of its own to freeze"
 _ENDED = "the sandbox has ended: no process is left"
 _STOPPED = frozenset("TtZX")
+_BY_SIGNAL = frozenset("Tt")
+_LOOK = 0.5  # seconds that a probe may take to find the tree standing still
+_log = structlog.get_logger()
 
 
-def apply(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
-    """Freeze the cgroup's leaf and read `frozen 1` back; without a cgroup, SIGSTOP until nothing runs. Seconds."""
+def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> LevelResult:
+    """Freeze the cgroup's leaf and read `frozen 1` back; without a cgroup, SIGSTOP until nothing runs. Seconds.
+
+    `run` is used without a cgroup alone; without it too, an agent that forks and exits fast enough may not be caught.
+    """
     clock = Clock(Level.FREEZE)
     if box.cgroup:
         set_frozen(box, wanted=True, patience=patience)
     else:
-        _stop_all(box, patience)
+        _stop_all(box, run, patience)
     return _judge(box, clock)
 
 
@@ -39,13 +50,15 @@ def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
         if set_frozen(box, wanted=False, patience=patience):
             return clock.none(_ENDED if tree.gone(box) else f"{_count(len(tree.processes(box)))} thawed")
         return clock.full("not thawed: cgroup.events still says frozen")
-    for pid in tree.ancestry(box):
-        _signal(pid, signal.SIGCONT)
+    stopped: list[int] = []
     for _ in tree.until(patience):
-        running, stopped = _by_state(box)
+        states = tree.reading(box).states
+        stopped = [pid for pid, state in states.items() if state in _BY_SIGNAL]
         if not stopped:
-            return clock.none(f"{_count(len(running))} continued" if running else _ENDED)
-    return clock.partial(f"{len(stopped)} of {len(running) + len(stopped)} processes still stopped", _BY_SIGNAL)
+            return clock.none(f"{_count(len(states))} continued" if states else _ENDED)
+        for pid in stopped:
+            _signal(pid, signal.SIGCONT)
+    return clock.partial(f"{_count(len(stopped))} still stopped", _NO_CGROUP)
 
 
 def frozen(box: Sandbox) -> bool:
@@ -74,11 +87,7 @@ def set_frozen(box: Sandbox, *, wanted: bool, patience: float = 1.0) -> bool:
 
 def _judge(box: Sandbox, clock: Clock) -> LevelResult:
     if not box.cgroup:
-        running, stopped = _by_state(box)
-        if not running and not stopped:
-            return clock.full(_ENDED)
-        observed = f"{len(stopped)} of {len(running) + len(stopped)} processes stopped"
-        return clock.partial(observed, _BY_SIGNAL) if not running else clock.none(observed, _BY_SIGNAL)
+        return _judge_signals(box, clock)
     try:
         held = frozen(box)
     except FileNotFoundError:
@@ -91,32 +100,55 @@ def _judge(box: Sandbox, clock: Clock) -> LevelResult:
     return clock.none(f"{_count(number)} not frozen", "cgroup.events does not say frozen")
 
 
-def _stop_all(box: Sandbox, patience: float) -> None:
-    """Until two readings are the same and nothing in them runs: what forks and exits faster than it is read is seen by
-    the zombies that it leaves, since the first process, which would reap them, stands still.
+def _judge_signals(box: Sandbox, clock: Clock) -> LevelResult:
+    still = _still(box, None, _LOOK)
+    if still is None:
+        return clock.none("processes still run, fork or end", _NO_CGROUP)
+    if not still:
+        return clock.full(_ENDED)
+    return clock.partial(f"{_count(len(still))} stopped", _NO_CGROUP)
+
+
+def _stop_all(box: Sandbox, run: Run | None, patience: float) -> None:
+    """The first process first: then nobody reaps, and what forks and exits faster than it is read leaves zombies."""
+    if not tree.ancestry(box):
+        return
+    _signal(box.pid, signal.SIGSTOP)
+    if run is not None:
+        try:
+            run("clawback.enforcement.quarantine.signals:run", {"box": asdict(box), "number": int(signal.SIGSTOP)})
+        except (OSError, NotEnforced) as error:
+            _log.warning("not all processes signalled at once", agent=box.agent, error=str(error))
+    _still(box, signal.SIGSTOP, patience)
+
+
+def _still(box: Sandbox, send: signal.Signals | None, seconds: float) -> dict[int, str] | None:
+    """The tree, once two readings of it are the same and nothing in them runs; None if that does not come about.
+
+    With `send`, what runs meanwhile is signalled. A process that forks and ends between two readings leaves a zombie,
+    since the first process, which would reap it, stands still: the readings differ.
     """
-    last = None
-    for _ in tree.until(patience):
+    last: tree.Reading | None = None
+    for _ in tree.until(seconds):
         now = tree.reading(box)
-        running = [pid for pid, state in now.states.items() if state not in _STOPPED]
-        if not running and not now.vanished and last == now:
-            return
+        running = [pid for pid, state in now.states.items() if state not in _STOPPED and not _will_stop(pid, state)]
+        if not running and last is not None and last.states == now.states:
+            return {pid: state for pid, state in now.states.items() if state in _BY_SIGNAL}
         last = now
         for pid in running:
-            _signal(pid, signal.SIGSTOP)
+            if send is not None:
+                _signal(pid, send)
+    return None
 
 
-def _by_state(box: Sandbox) -> tuple[list[int], list[int]]:
-    """Processes of which a thread may run, and those of which none does."""
-    running: list[int] = []
-    stopped: list[int] = []
-    for pid in tree.ancestry(box):
-        try:
-            states = {tree.status(int(tid)).state for tid in tree.names(f"/proc/{pid}/task")}
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        (stopped if states <= _STOPPED else running).append(pid)
-    return running, stopped
+def _will_stop(pid: int, state: str) -> bool:
+    """Inside the kernel, uninterruptibly (its vfork's child is stopped), and due to stop on the way out."""
+    if state != "D":
+        return False
+    try:
+        return tree.status(pid).stop_pending
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

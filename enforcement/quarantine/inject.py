@@ -98,17 +98,23 @@ def _seize(box: Sandbox, work: _Work, patience: float) -> None:
 
 
 def _catch(tid: int, work: _Work) -> None:
-    try:
-        pid = int(_field(tid, "Tgid"))
-        tracee = Tracee(tid, pid)
-        work.tracees[tid] = tracee
-        tracee.interrupt()
-    except (Gone, FileNotFoundError, ProcessLookupError):
-        work.tracees.pop(tid, None)
-        work.gone.add(tid)
-    except OSError as error:
-        work.gone.add(tid)
-        work.failed[tid] = f"could not be seized: {error.strerror}"
+    reason = ""
+    for _ in tree.until(0.1):
+        try:
+            tracee = Tracee(tid, int(_field(tid, "Tgid")))
+            tracee.interrupt()
+            work.tracees[tid] = tracee
+            return
+        except (Gone, FileNotFoundError, ProcessLookupError):
+            work.gone.add(tid)
+            return
+        except OSError as error:  # EPERM is also the answer of a thread that is just ending
+            reason = f"could not be seized: {error.strerror}"
+            if _field(tid, "State")[:1] in {"Z", "X", "0"}:
+                work.gone.add(tid)
+                return
+    work.gone.add(tid)
+    work.failed[tid] = reason
 
 
 def _wait(work: _Work, tids: set[int], seconds: float) -> set[int]:
@@ -251,6 +257,7 @@ def _poke(memory: Any, address: int, data: bytes) -> None:
 
 
 def _field(tid: int, name: str) -> str:
+    """Of /proc/TID/status; `0` where there is none."""
     for line in tree.read(f"/proc/{tid}/status").splitlines():
         key, _, value = line.partition(":")
         if key == name:

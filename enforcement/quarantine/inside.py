@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -33,7 +34,10 @@ def opened(box: Sandbox, kinds: Sequence[Kind]) -> Iterator[list[socket.socket]]
     errors: list[OSError] = []
     try:
         with tree.process_folder(box) as folder:
-            namespace = os.open("ns/net", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                namespace = os.open("ns/net", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            except FileNotFoundError:  # it is just ending, and has left its namespaces already
+                raise ProcessLookupError(errno.ESRCH, f"process {box.pid} has ended") from None
             try:
                 # The namespace is the thread's: even one that could not go back takes it along when it ends.
                 worker = threading.Thread(target=_open, args=(namespace, kinds, made, errors), name="netns")

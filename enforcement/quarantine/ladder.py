@@ -17,7 +17,7 @@ def apply(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
     """
     match level:
         case Level.FREEZE:
-            return freeze.apply(box)
+            return freeze.apply(box, run)
         case Level.ISOLATE:
             return isolate.apply(box)
         case Level.RESTRICT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 
+_STOP_BIT = 1 << (signal.SIGSTOP - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Of one thread. `state` is the letter of /proc/TID/stat; `filters` counts its seccomp filters."""
@@ -36,6 +40,7 @@ class Status:
     filters: int
     no_new_privs: bool
     seccomp: int
+    stop_pending: bool
 
 
 def read(path: str, *, dir_fd: int | None = None, limit: int = 1 << 20) -> str:
@@ -174,6 +179,7 @@ def status(tid: int) -> Status:
         filters=int(values.get("Seccomp_filters", "0")),
         no_new_privs=values.get("NoNewPrivs") == "1",
         seccomp=int(values.get("Seccomp", "0")),
+        stop_pending=bool((int(values.get("SigPnd", "0"), 16) | int(values.get("ShdPnd", "0"), 16)) & _STOP_BIT),
     )
 
 

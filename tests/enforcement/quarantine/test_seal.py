@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from clawback.enforcement.kernel.ptrace import SUPPORTED
-from clawback.enforcement.kernel.seccomp import ALLOW, assemble, deny, install
+from clawback.enforcement.kernel.seccomp import ALLOW, assemble, deny
 from clawback.enforcement.quarantine import freeze, seal, stop, tree
 from clawback.model import Enforcement
 
@@ -30,6 +30,12 @@ def attempt_all(at=0):
         if number: board[at + 6 + n] = number
         else: board[at + 1 + n] += 1
     board[at] += 1
+"""
+FILTER = """
+def add_filter(program):
+    kept = ctypes.create_string_buffer(program, len(program))
+    block = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(kept)))
+    assert ctypes.CDLL(None).syscall(317, 1, 0, block) == 0
 """
 ONE = TRY + "while True: attempt_all()"
 THREADS = (
@@ -92,9 +98,9 @@ def test_sealing_twice_is_sealing_once(make):
     made = make(ONE)
     made.moves()
     assert seal.apply(made.box, make.run).enforcement is Enforcement.FULL
-    filters = tree.status(made.box.pid).filters
+    filters = {tree.status(tid).filters for tid in tree.threads(made.box)}
     assert seal.apply(made.box, make.run).enforcement is Enforcement.FULL
-    assert tree.status(made.box.pid).filters == filters
+    assert {tree.status(tid).filters for tid in tree.threads(made.box)} == filters
     made.moves()
 
 
@@ -125,7 +131,7 @@ while True: time.sleep(100)
 
 def test_interrupted_calls_are_taken_up_again(make):
     made = make(BLOCKED)
-    make.wait_until(lambda: made.board[0] == 1 and len(tree.threads(made.box)) == 6, "all are blocked")
+    make.wait_until(lambda: made.board[0] == 1 and len(tree.threads(made.box)) == 7, "all are blocked")
     assert seal.apply(made.box, make.run).enforcement is Enforcement.FULL
     make.wait_until(lambda: made.board[0] == 2, "all came back")
     assert [made.board[n] for n in range(9, 14)] == [0] * 5
@@ -186,16 +192,16 @@ int main(int argc, char **argv) {
 
 
 @pytest.fixture
-def vforker(state):
+def vforker(programs):
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("needs a C compiler: vfork cannot be called from Python")
 
     def build(pauses):
-        source, program = state / "vfork.c", state / "vfork"
+        source, program = programs / f"vfork-{pauses}.c", programs / f"vfork-{pauses}"
         source.write_text(VFORK)
         subprocess.run([compiler, "-O1", "-w", f"-DPAUSES={pauses}", "-o", program, source], check=True)
-        return (str(program), str(state / "agent-0" / "board"))
+        return (str(program),)
 
     return build
 
@@ -211,7 +217,7 @@ def test_a_vfork_parent_is_caught_on_its_way_out(make, vforker):
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 def test_a_vfork_that_does_not_end_is_partial_and_stays_frozen(make, vforker, frozen):
     made = make("", command=vforker(1_000_000))
-    make.wait_until(lambda: len(tree.processes(made.box)) == 2, "inside vfork")
+    make.wait_until(lambda: len(tree.processes(made.box)) == 3, "inside vfork")
     if frozen:
         freeze.apply(made.box)
     result = seal.apply(made.box, make.run, patience=0.2)
@@ -224,24 +230,23 @@ def test_a_vfork_that_does_not_end_is_partial_and_stays_frozen(make, vforker, fr
 
 def test_a_launch_filter_that_denies_injection_does_not_stop_it(make):
     program = assemble({"prctl": deny(), "seccomp": deny(), "ptrace": deny()}, ALLOW)
-    made = make(ONE, before=lambda: install(program, log=False))
+    made = make(FILTER + f"add_filter(bytes.fromhex('{program.hex()}'))\n" + ONE)
     made.moves()
-    assert tree.status(made.box.pid).filters == 1
+    agent = sorted(tree.processes(made.box))[1]  # the sandbox's first process, then the agent
+    filters = tree.status(agent).filters
     assert seal.apply(made.box, make.run).enforcement is Enforcement.FULL
-    assert tree.status(made.box.pid).filters == 2
+    assert tree.status(agent).filters == filters + 1
     assert_sealed_from_inside(made)
 
 
 def test_threads_with_filters_of_their_own_are_sealed_one_by_one(make):
     made = make(
-        TRY
+        FILTER
+        + TRY
         + """
-import struct
-libc = ctypes.CDLL(None, use_errno=True)
 def diverge():
-    program = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7fff0000))
-    block = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 1, ctypes.addressof(program)))
-    board[30] = libc.syscall(317, 1, 0, block) == 0
+    add_filter(struct.pack("=HBBI", 6, 0, 0, 0x7fff0000))
+    board[30] = 1
     while True: attempt_all(11)
 threading.Thread(target=diverge).start()
 while True: attempt_all()
@@ -265,7 +270,9 @@ def test_without_a_cgroup_it_works_too(make):
 
 
 def test_an_agent_stopped_by_a_signal_stays_stopped(make):
-    made = make(ONE)
+    made = make(
+        TRY.replace("run_program)", "open_socket)") + "open_socket = socket.socket\n" + "while True: attempt_all()"
+    )
     made.moves()
     box = made.without_cgroup()
     freeze.apply(box)
