@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from clawback.journal import records
 from clawback.journal.schema import findings, incidents, timeline
@@ -16,6 +16,29 @@ from clawback.model import Finding, Incident, IncidentStatus, Orchestration, Pha
 __all__ = ["Incidents"]
 
 _ID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: nothing to mistake when read aloud
+
+# Built once, as in `store`.
+_AGAIN = (
+    select(incidents.c.id)
+    .join(findings, findings.c.incident == incidents.c.id)
+    .where(
+        findings.c.occurrence == bindparam("occurrence"),
+        incidents.c.agent == bindparam("agent"),
+        incidents.c.drill == bindparam("drill"),
+    )
+    .limit(1)
+)
+_OPEN_ONE = select(incidents).where(
+    incidents.c.agent == bindparam("agent"),
+    incidents.c.instance == bindparam("instance"),
+    incidents.c.drill == bindparam("drill"),
+    incidents.c.status == bindparam("status"),
+)
+_KNOWN = select(findings.c.id).where(
+    findings.c.incident == bindparam("incident"), findings.c.digest == bindparam("digest")
+)
+_TAKEN = select(incidents.c.id).where(incidents.c.id == bindparam("incident"))
+_FINDING, _INCIDENT = insert(findings), insert(incidents)
 
 
 class Incidents(Store):
@@ -31,21 +54,12 @@ class Incidents(Store):
         instance = records.identifier(finding.instance, "instance")
         occurrence, now = records.occurrence_of(finding), time.time_ns()
         with self.writing() as connection:
-            again = connection.execute(
-                select(incidents.c.id)
-                .join(findings, findings.c.incident == incidents.c.id)
-                .where(findings.c.occurrence == occurrence, incidents.c.agent == agent, incidents.c.drill == drill)
-                .limit(1)
-            ).scalar()
+            again = connection.execute(_AGAIN, {"occurrence": occurrence, "agent": agent, "drill": drill}).scalar()
             if again is not None:
                 return self._incident(connection, again), False
             row = connection.execute(
-                select(incidents).where(
-                    incidents.c.agent == agent,
-                    incidents.c.instance == instance,
-                    incidents.c.drill == drill,
-                    incidents.c.status == IncidentStatus.OPEN,
-                )
+                _OPEN_ONE,
+                {"agent": agent, "instance": instance, "drill": drill, "status": IncidentStatus.OPEN},
             ).one_or_none()
             if row is None:
                 incident = self._open(connection, finding, records.bounded(playbook, 256), drill=drill, now=now)
@@ -56,14 +70,16 @@ class Incidents(Store):
                         update(incidents).where(incidents.c.id == incident).values(severity=int(finding.severity))
                     )
             digest = records.digest_of(finding)
-            known = connection.execute(
-                select(findings.c.id).where(findings.c.incident == incident, findings.c.digest == digest)
-            ).scalar()
+            known = connection.execute(_KNOWN, {"incident": incident, "digest": digest}).scalar()
             if known is None:
                 connection.execute(
-                    insert(findings).values(
-                        incident=incident, digest=digest, occurrence=occurrence, body=records.finding_body(finding)
-                    )
+                    _FINDING,
+                    {
+                        "incident": incident,
+                        "digest": digest,
+                        "occurrence": occurrence,
+                        "body": records.finding_body(finding),
+                    },
                 )
                 self._line(
                     connection, incident, Phase.IDENTIFY, f"finding {finding.detector}", finding.summary, at_ns=now
@@ -74,22 +90,23 @@ class Incidents(Store):
         day = time.strftime("%Y%m%d", time.gmtime(now / 1e9))
         while True:
             incident = f"INC-{day}-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(6))
-            if connection.execute(select(incidents.c.id).where(incidents.c.id == incident)).scalar() is None:
+            if connection.execute(_TAKEN, {"incident": incident}).scalar() is None:
                 break
         connection.execute(
-            insert(incidents).values(
-                id=incident,
-                agent=finding.agent,
-                instance=finding.instance,
-                status=IncidentStatus.OPEN,
-                phase=Phase.IDENTIFY,
-                severity=int(finding.severity),
-                playbook=playbook,
-                drill=drill,
-                orchestration=Orchestration.NONE,
-                opened_ns=now,
-                closed_ns=0,
-            )
+            _INCIDENT,
+            {
+                "id": incident,
+                "agent": finding.agent,
+                "instance": finding.instance,
+                "status": IncidentStatus.OPEN,
+                "phase": Phase.IDENTIFY,
+                "severity": int(finding.severity),
+                "playbook": playbook,
+                "drill": drill,
+                "orchestration": Orchestration.NONE,
+                "opened_ns": now,
+                "closed_ns": 0,
+            },
         )
         what = "drill opened" if drill else "incident opened"
         self._line(connection, incident, Phase.IDENTIFY, what, f"{finding.agent} ({finding.instance})", at_ns=now)

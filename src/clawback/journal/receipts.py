@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from clawback.errors import NotFound, Refused
 from clawback.journal import records
@@ -17,11 +17,17 @@ from clawback.model import Enforcement, Incident, Phase, Receipt, ReceiptState
 
 __all__ = ["Receipts"]
 
+# Built once, as in `store`.
+_BY_KEY = select(receipts).where(receipts.c.incident == bindparam("incident"), receipts.c.key == bindparam("key"))
+_BY_ID = select(receipts).where(receipts.c.id == bindparam("receipt"))
+_NEW = insert(receipts).returning(receipts)
+_CHANGE = update(receipts).where(receipts.c.id == bindparam("receipt")).returning(receipts)
+
 
 class Receipts(Store):
     """What `Journal` does with receipts."""
 
-    def intend(  # noqa: PLR0917 - what it records, in the order of the words
+    def intend(
         self,
         incident: str | Incident,
         key: str,
@@ -45,9 +51,7 @@ class Receipts(Store):
         )
         with self.writing() as connection:
             incident = self._row(connection, id_of(incident)).id
-            known = connection.execute(
-                select(receipts).where(receipts.c.incident == incident, receipts.c.key == key)
-            ).one_or_none()
+            known = connection.execute(_BY_KEY, {"incident": incident, "key": key}).one_or_none()
             again = {
                 "state": ReceiptState.INTENDED,
                 "params": records.plain(params, f"{action}: params"),
@@ -56,21 +60,21 @@ class Receipts(Store):
                 "intended_ns": now,
             }
             if known is None:
-                statement = insert(receipts).values(
-                    incident=incident,
-                    key=key,
-                    action=action,
-                    phase=phase,
-                    proof="",
-                    attempts=1,
-                    applied_ns=0,
-                    verified_ns=0,
-                    reverted_ns=0,
-                    outcome={},
-                    **({"captured": {}, "captured_ns": 0} | fresh),
-                    **again,
-                )
-                return records.to_receipt(connection.execute(statement.returning(receipts)).one())
+                first: dict[str, Any] = {
+                    "incident": incident,
+                    "key": key,
+                    "action": action,
+                    "phase": phase,
+                    "proof": "",
+                    "attempts": 1,
+                    "captured": {},
+                    "captured_ns": 0,
+                    "applied_ns": 0,
+                    "verified_ns": 0,
+                    "reverted_ns": 0,
+                    "outcome": {},
+                }
+                return records.to_receipt(connection.execute(_NEW, first | fresh | again).one())
             self._allowed(known, ReceiptState.INTENDED)
             kept = {} if known.captured_ns else fresh
             return self._change(connection, known.id, attempts=known.attempts + 1, **again, **kept)
@@ -164,12 +168,11 @@ class Receipts(Store):
 
     @staticmethod
     def _change(connection: Connection, receipt: int, **values: Any) -> Receipt:
-        statement = update(receipts).where(receipts.c.id == receipt).values(**values).returning(receipts)
-        return records.to_receipt(connection.execute(statement).one())
+        return records.to_receipt(connection.execute(_CHANGE, {"receipt": receipt, **values}).one())
 
     @staticmethod
     def _receipt(connection: Connection, receipt: int) -> Any:
-        row = connection.execute(select(receipts).where(receipts.c.id == receipt)).one_or_none()
+        row = connection.execute(_BY_ID, {"receipt": receipt}).one_or_none()
         if row is None:
             raise NotFound(f"no receipt {receipt} in the journal")
         return row

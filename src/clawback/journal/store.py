@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from clawback.errors import NotFound
 from clawback.journal import records
@@ -16,6 +16,13 @@ from clawback.journal.schema import findings, incidents, receipts, timeline
 from clawback.model import Incident, Phase
 
 __all__ = ["Store", "id_of"]
+
+# Built once: making a statement anew costs more than running it, and a reflex runs a dozen before it may freeze.
+_ROW = select(incidents).where(incidents.c.id == bindparam("incident"))
+_LINE = insert(timeline)
+_FINDINGS = select(findings.c.body).where(findings.c.incident == bindparam("incident")).order_by(findings.c.id)
+_RECEIPTS = select(receipts).where(receipts.c.incident == bindparam("incident")).order_by(receipts.c.id)
+_TIMELINE = select(timeline).where(timeline.c.incident == bindparam("incident")).order_by(timeline.c.id)
 
 
 def id_of(incident: str | Incident) -> str:
@@ -47,7 +54,7 @@ class Store:
 
     @staticmethod
     def _row(connection: Connection, incident: str) -> Any:
-        row = connection.execute(select(incidents).where(incidents.c.id == incident)).one_or_none()
+        row = connection.execute(_ROW, {"incident": incident}).one_or_none()
         if row is None:
             raise NotFound(f"no incident {incident[:40]!a}", hint="`clawback incidents` lists them")
         return row
@@ -57,22 +64,22 @@ class Store:
         connection: Connection, incident: str, phase: Phase, what: str, detail: str = "", *, at_ns: int = 0
     ) -> None:
         connection.execute(
-            insert(timeline).values(
-                incident=incident,
-                at_ns=at_ns or time.time_ns(),
-                phase=phase,
-                what=records.bounded(what, 512),
-                detail=records.bounded(detail),
-            )
+            _LINE,
+            {
+                "incident": incident,
+                "at_ns": at_ns or time.time_ns(),
+                "phase": phase,
+                "what": records.bounded(what, 512),
+                "detail": records.bounded(detail),
+            },
         )
 
     def _incident(self, connection: Connection, incident: str) -> Incident:
         row = self._row(connection, incident)
-        found = connection.execute(
-            select(findings.c.body).where(findings.c.incident == incident).order_by(findings.c.id)
-        )
-        done = connection.execute(select(receipts).where(receipts.c.incident == incident).order_by(receipts.c.id))
-        lines = connection.execute(select(timeline).where(timeline.c.incident == incident).order_by(timeline.c.id))
+        which = {"incident": incident}
+        found = connection.execute(_FINDINGS, which)
+        done = connection.execute(_RECEIPTS, which)
+        lines = connection.execute(_TIMELINE, which)
         return records.to_incident(
             row,
             tuple(records.to_finding(body) for body in found.scalars()),
