@@ -6,6 +6,7 @@ happened, and is asked again later. Values that we send are taken out of every m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -167,6 +168,14 @@ class VaultConnector:
             self._ours.sys.is_sealed()
             self._ours.adapter.put(f"/v1/{path}", json={"sync": True}, timeout=(_CONNECT_SECONDS, _REVOKE_SECONDS))
 
+    def lease_issue(self, token: str, path: str) -> tuple[str, str]:
+        """Read a path that answers with a lease."""
+        with _asking(path, self._address, hide=token, who="the agent's token"):
+            answer = self._as(token).adapter.get(f"/v1/{quote(path.strip('/'))}")
+        if not isinstance(answer, dict) or not answer.get("lease_id"):
+            raise InvalidInput(f"Vault answers {path} without a lease", hint="name a path that issues credentials")
+        return str(answer["lease_id"]), json.dumps(answer["data"])
+
     def read_as(self, token: str, path: str) -> tuple[bool, str]:
         """Read a path with somebody's token."""
         from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized
@@ -216,7 +225,7 @@ class VaultConnector:
 
 
 @contextmanager
-def _asking(operation: str, address: str, *, hide: str = "") -> Iterator[None]:
+def _asking(operation: str, address: str, *, hide: str = "", who: str = "us") -> Iterator[None]:
     """Turn what hvac and requests raise into ours. `from None`: their tracebacks hold requests, and those tokens."""
     import hvac.exceptions as answers
     import requests
@@ -244,8 +253,10 @@ def _asking(operation: str, address: str, *, hide: str = "") -> Iterator[None]:
         ) from None
     except (answers.Forbidden, answers.Unauthorized) as error:
         raise Refused(
-            f"Vault refused us {operation}: {_reasons(error, hide)}",
-            hint="grant Clawback's own token this path; docs/permissions.md lists what it needs",
+            f"Vault refused {who} {operation}: {_reasons(error, hide)}",
+            hint=f"{who} has no right to it, or is dead"
+            if hide
+            else "grant Clawback's own token this path; docs/permissions.md lists what it needs",
         ) from None
     except answers.InvalidPath as error:
         raise NotFound(f"Vault has nothing at {operation}: {_reasons(error, hide)}") from None

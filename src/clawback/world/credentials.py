@@ -60,6 +60,10 @@ class Vault(Protocol):
         """Revoke every lease under a prefix, and wait until each backend has confirmed."""
         ...
 
+    def lease_issue(self, token: str, path: str) -> tuple[str, str]:
+        """Ask for a dynamic credential with somebody's token: (lease id, its data as JSON). `Refused` where denied."""
+        ...
+
     def read_as(self, token: str, path: str) -> tuple[bool, str]:
         """Read a path with somebody's token: (accepted, status or reason), never the data."""
         ...

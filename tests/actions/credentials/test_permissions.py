@@ -13,6 +13,7 @@ from clawback.actions import (
     aws_refuse_sessions,
     aws_restore_trust,
     aws_rotate_key,
+    vault_issue_lease,
     vault_revoke_leases,
     vault_rotate_token,
 )
@@ -22,7 +23,7 @@ from clawback.model import Enforcement
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "permissions.md"
 AWS = (aws_rotate_key, aws_refuse_sessions, aws_close_trust, aws_restore_trust, aws_issue_session, aws_delete_key)
-VAULT = (vault_rotate_token, vault_revoke_leases)
+VAULT = (vault_rotate_token, vault_revoke_leases, vault_issue_lease)
 
 
 def block(language):

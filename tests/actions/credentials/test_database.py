@@ -1,0 +1,172 @@
+"""Logins of a real PostgreSQL, issued by OpenBao: revoking a lease shuts the login out of the database itself."""
+
+import json
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
+from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
+from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
+from clawback.model import CredentialRef
+from clawback.services.process import Service, free_port
+
+pytestmark = [pytest.mark.parts, pytest.mark.slow]
+
+
+def _program(name):
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else None
+
+
+class Database:
+    def __init__(self, port, password):
+        self.port, self.password = port, password
+
+    def login(self, user, password):
+        """(accepted, what psql said)."""
+        done = subprocess.run(
+            ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-d", "postgres", "-Atc", "select 1"],
+            env={"PATH": os.environ["PATH"], "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def database():
+    if os.geteuid() != 0 or not _program("initdb") or not shutil.which("psql"):
+        pytest.skip("PostgreSQL is not installed, or we may not become its user")
+    try:
+        user = pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("there is no user postgres to run PostgreSQL as")
+    folder = Path(tempfile.mkdtemp(prefix="cb-pg-", dir="/tmp"))
+    password, port = secrets.token_urlsafe(16), free_port()
+    database = Database(port, password)
+    try:
+        (folder / "password").write_text(password)
+        for path in (folder, folder / "password"):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        subprocess.run(
+            [
+                _program("initdb"),
+                *("-D", folder / "data", "-U", "admin", "-A", "scram-sha-256", "--no-sync"),
+                *("--pwfile", folder / "password"),
+            ],
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+        server = Service(
+            "postgresql",
+            [
+                *("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"),
+                *(_program("postgres"), "-D", folder / "data", "-p", str(port), "-k", ""),
+                *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+            ],
+            log=folder / "log",
+            ready=lambda: database.login("admin", password)[0],
+            deadline=30,
+        )
+        with server:
+            yield database
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def leasing(bao, database, with_vault):
+    """A bench whose agent holds, beside its token, a login of the database."""
+    bench = with_vault()
+    mount = f"database-{bench.agent}"
+    bao._call("POST", f"sys/mounts/{mount}", {"type": "database"})
+    bao._call(
+        "POST",
+        f"{mount}/config/orders",
+        {
+            "plugin_name": "postgresql-database-plugin",
+            "allowed_roles": "agent",
+            "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{database.port}/postgres?sslmode=disable",
+            "username": "admin",
+            "password": database.password,
+        },
+    )
+    create = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+    bao._call(
+        "POST",
+        f"{mount}/roles/agent",
+        {"db_name": "orders", "creation_statements": [create], "default_ttl": "1h", "max_ttl": "2h"},
+    )
+    path = f"{mount}/creds/agent"
+    rules = f'path "{path}" {{ capabilities = ["read"] }}'
+    bao._call("PUT", f"sys/policies/acl/{bench.agent}", {"policy": rules})
+    lease, value = bench.vault.lease_issue(bench.grants.token, path)
+    ref = CredentialRef(
+        kind="vault-lease", name="orders-db", identifiers={"prefix": path, "path": path, "lease": lease}
+    )
+    bench.store.put(bench.agent, ref, value)
+    bench.store.values.add(json.loads(value)["password"])
+    return bench
+
+
+def _login(database, value):
+    credential = json.loads(value)
+    return database.login(credential["username"], credential["password"])
+
+
+def test_a_revoked_login_is_refused_by_the_database_and_a_new_one_accepted(leasing, database):
+    old = leasing.store.current(leasing.agent, "orders-db")
+    assert _login(database, old)[0]
+    step = leasing.step(REVOKE_LEASES, name="orders-db")
+    assert len(step.plan().changes) == 1
+    assert step.run().verified
+    accepted, said = _login(database, old)
+    assert not accepted
+    assert "authentication failed" in said
+
+    anew = leasing.step(ISSUE_LEASE, name="orders-db")
+    proof = anew.run()
+    assert proof.verified, proof.proof
+    assert "in force" in proof.proof
+    new = leasing.store.current(leasing.agent, "orders-db")
+    leasing.store.values.add(json.loads(new)["password"])
+    assert _login(database, new)[0]
+    assert anew.apply() == anew.outcome, "applying twice is applying once"
+    leasing.vault.leases_revoke(anew.captured["path"])
+    assert not anew.verify().verified
+
+
+def test_the_login_dies_with_the_token_that_asked_for_it(leasing, database):
+    old = leasing.store.current(leasing.agent, "orders-db")
+    assert _login(database, old)[0]
+    assert leasing.step(ROTATE_TOKEN, name="vault-token").run().verified
+    assert not _login(database, old)[0]
+    assert leasing.step(ISSUE_LEASE, name="orders-db").run().verified
+    assert _login(database, leasing.store.current(leasing.agent, "orders-db"))[0]
+
+
+def test_issuing_crashed_between_any_two_calls_ends_with_a_login_that_works(leasing, database, crash_everywhere):
+    steps = []
+
+    def make():
+        steps.append(leasing.step(ISSUE_LEASE, name="orders-db"))
+        steps[-1].capture()
+        return steps[-1].apply
+
+    def check(_attempt):
+        assert steps[-1].verify().verified
+        assert _login(database, leasing.store.current(leasing.agent, "orders-db"))[0]
+
+    assert crash_everywhere(make, check) > 6
