@@ -7,7 +7,7 @@
 | applied                 | verify; apply again only if the effect is not seen |
 | verified                | adopted: nothing is done |
 | failed, unverified      | the next attempt, from what was captured first |
-| reverted, already absent | somebody undid it: left alone |
+| reverted, being reverted | somebody undoes it: left alone |
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from clawback.response.rules import destroys_evidence, evidence_is_held
 from clawback.world import World
 
 __all__ = ["Response", "step_key"]
+
+_BEING_UNDONE = REVERTED | {ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED, ReceiptState.ORPHANED}
 
 
 def step_key(action: Action[Any], params: Params) -> str:
@@ -66,7 +68,7 @@ class Response:
         phase, key, wanted = phase or action.phase, step_key(action, params), params.model_dump(mode="json")
         context = self._context()
         known = next((receipt for receipt in context.incident.receipts if receipt.key == key), None)
-        if known is not None and known.state in REVERTED:
+        if known is not None and known.state in _BEING_UNDONE:
             return known
         if known is not None and known.state is ReceiptState.VERIFIED:
             return known  # by its key, as the action declares it: a reason worded otherwise is not another step

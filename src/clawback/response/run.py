@@ -9,7 +9,7 @@ import structlog
 
 from clawback.errors import Refused
 from clawback.journal import SETTLED, Journal
-from clawback.model import Incident, IncidentStatus, Orchestration, Receipt
+from clawback.model import Incident, IncidentStatus, Orchestration, Receipt, ReceiptState
 from clawback.playbook import Playbook
 from clawback.response.guard import guarded
 from clawback.response.respond import Responder
@@ -42,6 +42,7 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
     """From the top, every time: steps that are done are adopted. The incident closes only when all is settled."""
     journal, incident_id = responder.response.journal, responder.response.incident_id
     incident = journal.incident(incident_id)
+    _finish_reverts(responder, incident)
     for _ in range(_ROUNDS):
         if incident.status is IncidentStatus.CLOSED:
             break
@@ -57,6 +58,15 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
         waiting = ", ".join(f"{receipt.action} {receipt.state.value}" for receipt in unsettled(incident))
         journal.note(incident_id, incident.phase, "incident stays open", waiting or "findings kept joining")
     return Run(incident=journal.incident(incident_id))
+
+
+def _finish_reverts(responder: Responder, incident: Incident) -> None:
+    """What somebody began to undo and was cut off in, or could not reach, is undone before anything else is done."""
+    for receipt in incident.receipts:
+        if receipt.state in {ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED}:
+            tried = guarded(f"revert of {receipt.action}", lambda it=receipt: responder.response.revert(it))  # type: ignore[misc]  # mypy infers no type for a lambda's default
+            if not tried.ok:
+                _log.warning("a revert could not be finished", action=receipt.action, error=tried.error)
 
 
 def resume_all(

@@ -1,0 +1,304 @@
+"""The journal: one incident for one launch, each change durable and bounded, states in order, no secrets on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
+from clawback.journal import SETTLED, Journal
+from clawback.journal.states import FROM
+from clawback.model import Enforcement, Finding, IncidentStatus, Level, Orchestration, Phase, ReceiptState, Severity
+
+FINDING = Finding(
+    detector="secrets.outside-allow-list",
+    agent="agent-1",
+    instance="agent-1-a",
+    severity=Severity.HIGH,
+    technique="T1552",
+    resource="/secret",
+    policy="p",
+    policy_version=3,
+    title="title",
+    summary="summary",
+    time_ns=5,
+    events=("sandbox/w/1", "sandbox/w/2"),
+    reflex=Level.ISOLATE,
+    attack=("T1552",),
+    attempts=(("open", "/secret"),),
+)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'journal.db'}"
+
+
+@pytest.fixture
+def journal(url: str) -> Journal:
+    return Journal(url)
+
+
+def test_a_finding_comes_back_as_it_went_in(journal: Journal) -> None:
+    incident, opened = journal.open_or_join(FINDING, playbook="book", drill=True)
+    assert opened
+    assert re.fullmatch(r"INC-\d{8}-[0-9A-Z]{6}", incident.id)
+    assert journal.incident(incident.id).findings == (FINDING,)
+    assert incident.drill
+    assert incident.playbook == "book"
+    assert incident.orchestration is Orchestration.NONE
+
+
+def test_joins_the_same_launch_and_knows_a_finding_again(journal: Journal) -> None:
+    first, _ = journal.open_or_join(FINDING, playbook="book")
+    worse = dataclasses.replace(FINDING, resource="/other", severity=Severity.CRITICAL, events=("e",))
+    joined, opened = journal.open_or_join(worse, playbook="book")
+    assert (joined.id, opened) == (first.id, False)
+    assert joined.severity is Severity.CRITICAL
+    reworded = dataclasses.replace(FINDING, summary="in other words", events=("later",))
+    assert len(journal.open_or_join(reworded, playbook="book")[0].findings) == 2
+    other, opened = journal.open_or_join(dataclasses.replace(FINDING, instance="agent-1-b"), playbook="book")
+    assert opened
+    assert other.id != first.id
+
+
+def test_a_drill_hides_no_real_incident(journal: Journal) -> None:
+    drill, _ = journal.open_or_join(FINDING, playbook="book", drill=True)
+    real, opened = journal.open_or_join(dataclasses.replace(FINDING, events=("e",)), playbook="book")
+    assert opened
+    assert real.id != drill.id
+
+
+def test_the_same_events_open_nothing_after_the_close_and_new_ones_do(journal: Journal) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    journal.close(incident)
+    again, opened = journal.open_or_join(FINDING, playbook="book")
+    assert (again.id, again.status, opened) == (incident.id, IncidentStatus.CLOSED, False)
+    later, opened = journal.open_or_join(dataclasses.replace(FINDING, events=("later",)), playbook="book")
+    assert opened
+    assert later.id != incident.id
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 257, "a\nb", "a\0b"])
+def test_an_agent_is_never_cut_to_another_ones_name(journal: Journal, bad: str) -> None:
+    with pytest.raises(InvalidInput, match="identifier"):
+        journal.open_or_join(dataclasses.replace(FINDING, agent=bad), playbook="book")
+
+
+def test_hostile_text_is_bounded_and_storable(journal: Journal) -> None:
+    hostile = "\ud800\0[bold]" + "x" * 1_000_000
+    incident, _ = journal.open_or_join(
+        dataclasses.replace(FINDING, summary=hostile, resource=hostile, attack=("a",) * 1000), playbook="book"
+    )
+    (finding,) = journal.incident(incident.id).findings
+    assert len(finding.summary) == 4096
+    assert finding.summary.startswith("\\ud800\\x00[bold]")
+    assert len(finding.attack) == 64
+    journal.note(incident, Phase.CONTAIN, hostile, hostile)
+    assert max(len(line.detail) for line in journal.incident(incident.id).timeline) == 4096
+
+
+def test_long_resources_that_differ_late_are_two_findings(journal: Journal) -> None:
+    for end in "ab":
+        finding = dataclasses.replace(FINDING, resource="/" + "x" * 10_000 + end, events=(end,))
+        incident, _ = journal.open_or_join(finding, playbook="book")
+    assert len(incident.findings) == 2
+
+
+def test_secrets_do_not_reach_the_disk(journal: Journal, tmp_path: Path) -> None:
+    incident, _ = journal.open_or_join(
+        dataclasses.replace(FINDING, summary="Bearer abcdefghijklmnopqrstuvwx"), playbook="book"
+    )
+    secret = "hvs.CAESIJabcdefghijklmnopqrstuvwxyz0123456789"
+    receipt = journal.intend(incident, "k", "a.b", Phase.CONTAIN, {"note": secret}, "me", captured={"token": secret})
+    journal.pending(receipt.id, f"could not use {secret}")
+    journal.applied(receipt.id, {"deep": [{"x": f"password={secret}"}]})
+    journal.unverified(receipt.id, f"saw {secret}", Enforcement.NONE)
+    journal.dispose()
+    for path in tmp_path.iterdir():
+        assert secret.encode() not in path.read_bytes()
+        assert b"abcdefghijklmnopqrstuvwx" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("bad", [{"x": object()}, {"x": float("nan")}, {"x": "y" * (1 << 21)}])
+def test_what_json_cannot_hold_is_refused(journal: Journal, bad: dict[str, object]) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    with pytest.raises(InvalidInput, match="cannot be journalled"):
+        journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me", captured=bad)
+    assert journal.incident(incident.id).receipts == ()
+
+
+def test_the_first_capture_stays(journal: Journal) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    receipt = journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me")
+    assert receipt.captured_ns == 0
+    journal.captured(receipt.id, {"before": 1})
+    journal.captured(receipt.id, {"before": 2})
+    again = journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me", captured={"before": 3})
+    assert again.captured == {"before": 1}
+    assert (again.id, again.attempts) == (receipt.id, 2)
+
+
+_TO = {
+    ReceiptState.APPLIED: lambda journal, receipt: journal.applied(receipt, {}),
+    ReceiptState.VERIFIED: lambda journal, receipt: journal.verified(receipt, "seen", Enforcement.FULL),
+    ReceiptState.UNVERIFIED: lambda journal, receipt: journal.unverified(receipt, "not seen", Enforcement.NONE),
+    ReceiptState.FAILED: lambda journal, receipt: journal.failed(receipt, "no"),
+    ReceiptState.REVERT_PENDING: lambda journal, receipt: journal.revert_pending(receipt),
+    ReceiptState.REVERTED: lambda journal, receipt: journal.reverted(receipt, "seen"),
+    ReceiptState.REVERT_FAILED: lambda journal, receipt: journal.revert_failed(receipt, "no"),
+    ReceiptState.ALREADY_ABSENT: lambda journal, receipt: journal.already_absent(receipt, "seen"),
+    ReceiptState.ORPHANED: lambda journal, receipt: journal.orphaned(receipt, "gone"),
+}
+_WAY = {
+    ReceiptState.INTENDED: (),
+    ReceiptState.APPLIED: (ReceiptState.APPLIED,),
+    ReceiptState.VERIFIED: (ReceiptState.APPLIED, ReceiptState.VERIFIED),
+    ReceiptState.UNVERIFIED: (ReceiptState.APPLIED, ReceiptState.UNVERIFIED),
+    ReceiptState.FAILED: (ReceiptState.FAILED,),
+    ReceiptState.REVERT_PENDING: (ReceiptState.REVERT_PENDING,),
+    ReceiptState.REVERTED: (ReceiptState.REVERT_PENDING, ReceiptState.REVERTED),
+    ReceiptState.REVERT_FAILED: (ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED),
+    ReceiptState.ALREADY_ABSENT: (ReceiptState.REVERT_PENDING, ReceiptState.ALREADY_ABSENT),
+    ReceiptState.ORPHANED: (ReceiptState.REVERT_PENDING, ReceiptState.ORPHANED),
+}
+
+
+@pytest.mark.parametrize("start", ReceiptState)
+def test_states_follow_the_table(journal: Journal, start: ReceiptState) -> None:
+    for number, (target, move) in enumerate(_TO.items()):
+        incident, _ = journal.open_or_join(
+            dataclasses.replace(FINDING, instance=f"i-{number}", events=(str(number),)), playbook="book"
+        )
+        receipt = journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me")
+        for state in _WAY[start]:
+            receipt = _TO[state](journal, receipt.id)
+        assert receipt.state is start
+        if start in FROM[target]:
+            assert move(journal, receipt.id).state is target
+        else:
+            with pytest.raises(Refused):
+                move(journal, receipt.id)
+            assert journal.incident(incident.id).receipts[0].state is start
+
+
+@pytest.mark.parametrize("state", ReceiptState)
+def test_closes_only_when_all_is_settled(journal: Journal, state: ReceiptState) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    receipt = journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me")
+    for step in _WAY[state]:
+        _TO[step](journal, receipt.id)
+    assert (journal.close(incident).status is IncidentStatus.CLOSED) == (state in SETTLED)
+
+
+def test_does_not_close_over_a_finding_that_joined(journal: Journal) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    journal.open_or_join(dataclasses.replace(FINDING, resource="/new", events=("n",)), playbook="book")
+    assert journal.close(incident, findings_seen=1).status is IncidentStatus.OPEN
+    assert journal.close(incident, findings_seen=2).status is IncidentStatus.CLOSED
+
+
+def test_entering_a_phase_again_adds_no_line(journal: Journal) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    for phase in (Phase.CONTAIN, Phase.RECOVER, Phase.CONTAIN):
+        journal.enter(incident, phase)
+    after = journal.incident(incident.id)
+    assert after.phase is Phase.CONTAIN
+    assert [line.what for line in after.timeline].count("phase contain") == 1
+
+
+def test_unknown_ids(journal: Journal) -> None:
+    with pytest.raises(NotFound):
+        journal.incident("INC-1")
+    with pytest.raises(NotFound):
+        journal.applied(7, {})
+    with pytest.raises(NotFound):
+        journal.note("INC-1", Phase.CONTAIN, "x")
+
+
+def test_bad_urls(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput):
+        Journal("no url")
+    with pytest.raises(InvalidInput, match="memory"):
+        Journal("sqlite://")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Unreachable):
+        Journal(f"sqlite:///{tmp_path / 'folder'}")
+
+
+def _open_and_write(url: str, number: int) -> None:
+    journal = Journal(url)
+    finding = dataclasses.replace(FINDING, resource=f"/{number}", events=(str(number),))
+    incident, _ = journal.open_or_join(finding, playbook="book")
+    for step in range(5):
+        receipt = journal.intend(incident, f"{number}-{step}", "a.b", Phase.CONTAIN, {}, "me", captured={})
+        journal.applied(receipt.id, {})
+        journal.verified(receipt.id, "seen", Enforcement.FULL)
+
+
+def test_many_processes_make_and_share_one_journal(url: str) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_open_and_write, args=(url, number)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    (incident,) = Journal(url).incidents()
+    assert len(incident.findings) == 4
+    assert len(incident.receipts) == 20
+    assert {receipt.state for receipt in incident.receipts} == {ReceiptState.VERIFIED}
+
+
+def test_threads_share_a_journal(journal: Journal) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda step: journal.note(incident, Phase.CONTAIN, f"{step}"), range(200)))
+    assert len(journal.incident(incident.id).timeline) == 202
+
+
+def test_a_newer_journal_is_left_alone(url: str, journal: Journal) -> None:
+    with journal.writing() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(InvalidInput, match="schema 9999"):
+        Journal(url)
+
+
+def test_migrations_make_the_declared_tables(journal: Journal) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from clawback.journal.schema import metadata
+
+    with journal.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_lock_is_one_at_a_time(journal: Journal, url: str) -> None:
+    with journal.lock("agent-1"):
+        assert journal.lock_owner("agent-1") == os.getpid()
+        with pytest.raises(Refused, match="another response"), Journal(url).lock("agent-1", timeout=0.05):
+            pass
+        with journal.lock("agent-2"):
+            pass
+    assert journal.lock_owner("agent-1") == 0
+    with journal.lock("agent-1"):
+        pass
+
+
+def test_a_dead_owners_lock_is_taken_over(journal: Journal, url: str) -> None:
+    journal.dispose()
+    child = os.fork()
+    if child == 0:
+        with Journal(url).lock("agent-1"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with journal.lock("agent-1"):
+        assert journal.lock_owner("agent-1") == os.getpid()
