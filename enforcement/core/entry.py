@@ -11,7 +11,7 @@ from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.telemetry.roster import Tracked
 from clawback.model import AgentInfo, AgentState, Enforcement, Hold, LaunchSpec, Level
 
-__all__ = ["Entry", "Integrity"]
+__all__ = ["Entry", "Integrity", "tracked"]
 
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 
@@ -74,14 +74,7 @@ class Entry:
     @property
     def tracked(self) -> Tracked:
         """As telemetry names it."""
-        return Tracked(
-            agent=self.box.agent,
-            instance=self.box.instance,
-            uid=self.box.uid,
-            pid=self.box.pid,
-            policy=self.box.policy,
-            policy_version=self.box.policy_version,
-        )
+        return tracked(self.box)
 
     def info(self, hold: Hold | None) -> AgentInfo:
         """As callers see it."""
@@ -103,3 +96,16 @@ class Entry:
             team=spec.team if spec else "",
             tags=spec.tags if spec else (),
         )
+
+
+def tracked(box: Sandbox) -> Tracked:
+    """A sandbox as telemetry names it."""
+    return Tracked(
+        agent=box.agent,
+        instance=box.instance,
+        uid=box.uid,
+        pid=box.pid,
+        policy=box.policy,
+        policy_version=box.policy_version,
+        since_ns=box.started_ns,
+    )

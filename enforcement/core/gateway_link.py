@@ -82,6 +82,11 @@ class GatewayLink:
         """A gateway is there."""
         return self._connected
 
+    @property
+    def alive(self) -> bool:
+        """The thread runs."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Disconnect; the shims keep the listeners."""
         self._closing = True

@@ -28,6 +28,11 @@ class Keeper:
         """Begin."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """The thread runs."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop; a look that is under way ends first."""
         self._stop.set()

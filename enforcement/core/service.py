@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from clawback.enforcement.core.entry import Entry
+from clawback.enforcement.core.entry import Entry, tracked
 from clawback.enforcement.core.gateway_link import Attachment, GatewayLink
 from clawback.enforcement.core.holds import Holds
 from clawback.enforcement.core.keeper import Keeper
@@ -116,6 +116,7 @@ class Service:
         self._watchdog.start()
         for entry in self._entries.values():
             if entry.running:
+                self._observe(entry.box)
                 self._watch(entry, None)
         self._keeper.start()
         self._say(Lifecycle.START, "core", "started", message=f"{len(found)} agents found")
@@ -292,7 +293,7 @@ class Service:
             # The new instance starts with a clean record: yesterday's denials must not contain it again.
             self.telemetry.writer.violations.forget(spec.agent)
         policy = loader.load(spec.policy_text, where=f"policy {spec.policy}").sandbox
-        launched = self._spawner.launch(spec, policy, secrets=secrets, stdio=stdio)
+        launched = self._spawner.launch(spec, policy, secrets=secrets, stdio=stdio, prepared=self._observe)
         launched.end.close()  # the shim's own word of the end; `exit.json` and the pidfd outlive this core
         self._specs.write(spec)
         entry = Entry(box=launched.record, spec=spec)
@@ -312,11 +313,14 @@ class Service:
             if result.enforcement is not Enforcement.FULL:
                 _log.warning("hold not in full", agent=hold.agent, level=level.word, missing=result.missing)
 
-    def _watch(self, entry: Entry, listener: int | None) -> None:
-        box = entry.box
-        missed = self.telemetry.add(entry.tracked, canaries=box.canaries, pids=processes(box))
+    def _observe(self, box: Sandbox) -> None:
+        """Report on a sandbox; at a launch, before the agent's first instruction: it may open a decoy at once."""
+        missed = self.telemetry.add(tracked(box), canaries=box.canaries, pids=processes(box))
         if missed:
             _log.warning("canaries not watched", agent=box.agent, paths=missed)
+
+    def _watch(self, entry: Entry, listener: int | None) -> None:
+        box = entry.box
         if listener is None:
             listener = _fetch_listener(box)
         if listener >= 0:

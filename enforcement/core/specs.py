@@ -93,7 +93,7 @@ def _open_current(home: Path) -> int:
     The store may belong to a user with less than the core's rights: a link that led out of it would have the core hand
     any file of the host to an agent.
     """
-    target = os.readlink(home / "current")
+    target = str((home / "current").readlink())
     if not _VERSION.fullmatch(target):
         raise Refused(f"{home / 'current'} does not name a version in the store", hint="put the credential anew")
     return os.open(home / target.partition("/")[0], os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

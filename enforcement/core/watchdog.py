@@ -70,6 +70,11 @@ class Watchdog:
         """Begin."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """The thread runs."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop watching."""
         self._closing = True

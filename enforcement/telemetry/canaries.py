@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from clawback.enforcement.kernel.canary_watch import CanaryWatch, Opened
-from clawback.enforcement.telemetry.roster import Roster, Tracked, uid_of
+from clawback.enforcement.telemetry.roster import Tracked, uid_of
 from clawback.enforcement.telemetry.writer import TelemetryWriter
 from clawback.model import Disposition, FileActivity, Severity
 
@@ -24,12 +24,11 @@ _log = structlog.get_logger()
 class Canaries:
     """`place` may be called from any thread, `take` from the one reader."""
 
-    def __init__(self, roster: Roster, writer: TelemetryWriter, watch: CanaryWatch) -> None:
-        self._roster = roster
+    def __init__(self, writer: TelemetryWriter, watch: CanaryWatch) -> None:
         self._writer = writer
         self._watch = watch
         self._lock = threading.Lock()
-        self._marked: dict[tuple[int, int], dict[int, str]] = {}  # inode → uid → path
+        self._marked: dict[tuple[int, int], dict[int, tuple[str, Tracked]]] = {}  # inode → uid → path, instance
 
     def place(self, tracked: Tracked, paths: tuple[str, ...]) -> tuple[str, ...]:
         """Watch these paths inside the instance's sandbox; returns those that could not be watched."""
@@ -53,7 +52,7 @@ class Canaries:
             finally:
                 os.close(descriptor)
             with self._lock:
-                self._marked.setdefault(inode, {})[tracked.uid] = path
+                self._marked.setdefault(inode, {})[tracked.uid] = (path, tracked)
         return tuple(missed)
 
     def take(self, opened: Opened) -> None:
@@ -63,26 +62,21 @@ class Canaries:
         uid = uid_of(opened.pid)
         if uid == -1 and len(uids) == 1:
             uid = next(iter(uids))  # the opener has ended already; the decoy is in one sandbox only
-        path = uids.get(uid)
-        if path is None:
+        if uid not in uids:
             return
-        exe = _exe(opened.pid)
-
-        def report(tracked: Tracked) -> None:
-            self._writer.emit(
-                FileActivity,
-                activity_id=FileActivity.OPEN,
-                severity=Severity.HIGH,
-                disposition=Disposition.ALLOWED,
-                path=path,
-                access=ACCESS,
-                pid=opened.pid,
-                exe=exe,
-                message="canary file opened",
-                **tracked.fields,
-            )
-
-        self._roster.report(uid, report)
+        path, tracked = uids[uid]
+        self._writer.emit(
+            FileActivity,
+            activity_id=FileActivity.OPEN,
+            severity=Severity.HIGH,
+            disposition=Disposition.ALLOWED,
+            path=path,
+            access=ACCESS,
+            pid=opened.pid,
+            exe=_exe(opened.pid),
+            message="canary file opened",
+            **tracked.fields,
+        )
 
 
 def _exe(pid: int) -> str:

@@ -69,7 +69,7 @@ class Denials:
                 **tracked.fields,
             )
 
-        self._roster.report(record.number("uid"), report)
+        self._roster.report(record.number("uid"), report, at_ns=record.time_ns)
 
     def _landlock_access(self, record: AuditRecord) -> None:
         self._pending[record.serial] = record
@@ -118,4 +118,4 @@ class Denials:
                 **tracked.fields,
             )
 
-        self._roster.report(uid, report)
+        self._roster.report(uid, report, at_ns=record.time_ns)

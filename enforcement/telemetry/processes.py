@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from clawback.enforcement.kernel.process_events import ProcessEvent, What
@@ -29,37 +30,38 @@ class Processes:
     def __init__(self, roster: Roster, writer: TelemetryWriter) -> None:
         self._roster = roster
         self._writer = writer
-        self._uids: dict[int, int] = {}
+        self._known: dict[int, tuple[int, Tracked | None]] = {}
 
     def adopt(self, tracked: Tracked, pids: tuple[int, ...]) -> None:
         """Know processes that started before anybody listened."""
         for pid in pids:
             if uid_of(pid) == tracked.uid:
-                self._uids[pid] = tracked.uid
+                self._known[pid] = (tracked.uid, tracked)
 
     def take(self, event: ProcessEvent) -> None:
         """Turn one kernel event into an event, if it is an agent's."""
         if event.what is What.FORK:
-            uid = self._uids.get(event.parent)
-            if uid is not None and len(self._uids) < _MOST:
-                self._uids[event.pid] = uid
-                self._launched(uid, event.pid, ("", "", event.parent), "fork")
+            known = self._known.get(event.parent)
+            if known is not None and len(self._known) < _MOST:
+                self._known[event.pid] = known
+                self._launched(known, event.pid, ("", "", event.parent), "fork")
         elif event.what is What.EXEC:
             self._exec(event.pid)
-        elif (uid := self._uids.pop(event.pid, None)) is not None:
-            self._ended(uid, event)
+        elif (known := self._known.pop(event.pid, None)) is not None:
+            self._ended(known, event)
 
     def _exec(self, pid: int) -> None:
-        uid = self._uids.get(pid)
-        if uid is None:
+        known = self._known.get(pid)
+        if known is None:
             uid = uid_of(pid)
             if not self._roster.expected(uid):
                 return
-            if len(self._uids) < _MOST:
-                self._uids[pid] = uid
-        self._launched(uid, pid, _look(pid), "exec")
+            known = (uid, self._roster.get(uid))
+            if len(self._known) < _MOST:
+                self._known[pid] = known
+        self._launched(known, pid, _look(pid), "exec")
 
-    def _launched(self, uid: int, pid: int, looks: tuple[str, str, int], message: str) -> None:
+    def _launched(self, known: tuple[int, Tracked | None], pid: int, looks: tuple[str, str, int], message: str) -> None:
         now = time.time_ns()
         exe, command, parent = looks
 
@@ -76,9 +78,9 @@ class Processes:
                 **tracked.fields,
             )
 
-        self._roster.report(uid, report)
+        self._report(known, report, now)
 
-    def _ended(self, uid: int, event: ProcessEvent) -> None:
+    def _ended(self, known: tuple[int, Tracked | None], event: ProcessEvent) -> None:
         now = time.time_ns()
 
         def report(tracked: Tracked) -> None:
@@ -91,7 +93,15 @@ class Processes:
                 **tracked.fields,
             )
 
-        self._roster.report(uid, report)
+        self._report(known, report, now)
+
+    def _report(self, known: tuple[int, Tracked | None], report: Callable[[Tracked], None], now: int) -> None:
+        # A process stays its instance's, also when its end is heard after the next instance began.
+        uid, tracked = known
+        if tracked is not None:
+            report(tracked)
+        else:
+            self._roster.report(uid, report, at_ns=now)
 
 
 def _look(pid: int) -> tuple[str, str, int]:

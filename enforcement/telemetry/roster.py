@@ -17,7 +17,7 @@ _WAITING = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracked:
-    """What every event about an agent's instance says of it."""
+    """What every event about an agent's instance says of it; `since_ns` is when its command was about to start."""
 
     agent: str
     instance: str
@@ -25,6 +25,7 @@ class Tracked:
     pid: int
     policy: str
     policy_version: int
+    since_ns: int
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -37,30 +38,39 @@ class Tracked:
         }
 
 
+Report = Callable[[Tracked], None]
+
+
 class Roster:
-    """Thread-safe. What happens under one of the agents' user ids before its instance is known here waits until it is:
-    an agent's first milliseconds are reported like the others, at most 4,096 events of them.
+    """Thread-safe. An agent keeps its user id when it is relaunched, so events are told apart by their time as well: a
+    denial of the old instance that is read late must not be held against the new one.
+
+    What happens under one of the agents' user ids before its instance is known here waits until it is: an agent's first
+    milliseconds are reported like the others, at most 4,096 events of them.
     """
 
     def __init__(self, uid_base: int) -> None:
         self._range = range(uid_base, uid_base + _UIDS)
         self._lock = threading.Lock()
         self._tracked: dict[int, Tracked] = {}
-        self._waiting: deque[tuple[int, Callable[[Tracked], None]]] = deque(maxlen=_WAITING)
+        self._before: dict[int, Tracked] = {}
+        self._waiting: deque[tuple[int, int, Report]] = deque(maxlen=_WAITING)
 
     def add(self, tracked: Tracked) -> None:
         """From now on this user id is this instance; what waited for it is reported."""
         with self._lock:
             self._tracked[tracked.uid] = tracked
-            ready = [report for uid, report in self._waiting if uid == tracked.uid]
+            ready = [(report, at_ns) for uid, at_ns, report in self._waiting if uid == tracked.uid]
             self._waiting = deque((item for item in self._waiting if item[0] != tracked.uid), maxlen=_WAITING)
-        for report in ready:
-            report(tracked)
+        for report, at_ns in ready:
+            report(self._at(tracked, at_ns))
 
     def expect(self, uid: int) -> None:
-        """A new instance is about to start under this user id: what happens now is not the old one's."""
+        """A new instance is about to start under this user id: what happens from now on is not the old one's."""
         with self._lock:
-            self._tracked.pop(uid, None)
+            old = self._tracked.pop(uid, None)
+            if old is not None:
+                self._before[uid] = old
 
     def get(self, uid: int) -> Tracked | None:
         """The instance under this user id."""
@@ -70,17 +80,26 @@ class Roster:
         """The user id is an agent's, whether its instance is known yet or not."""
         return uid in self._range
 
-    def report(self, uid: int, report: Callable[[Tracked], None]) -> bool:
-        """Call `report` with the instance, now or when it is known; False where the user id is no agent's."""
+    def report(self, uid: int, report: Report, *, at_ns: int) -> bool:
+        """Call `report` with the instance that the user id was at that time, now or when it is known.
+
+        False where the user id is no agent's.
+        """
         with self._lock:
             tracked = self._tracked.get(uid)
             if tracked is None:
                 if uid not in self._range:
                     return False
-                self._waiting.append((uid, report))
+                self._waiting.append((uid, at_ns, report))
                 return True
-        report(tracked)
+        report(self._at(tracked, at_ns))
         return True
+
+    def _at(self, tracked: Tracked, at_ns: int) -> Tracked:
+        # The kernel's audit tells the time to the millisecond, rounded down.
+        if at_ns + 1_000_000 <= tracked.since_ns:
+            return self._before.get(tracked.uid, tracked)
+        return tracked
 
 
 def uid_of(pid: int) -> int:

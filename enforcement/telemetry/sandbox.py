@@ -42,7 +42,7 @@ class SandboxTelemetry:
         self._audit = self._open("system calls", lambda: AuditReader(types=TYPES))
         self._events = self._open("processes", ProcessEvents)
         self._watch = self._open("canaries", CanaryWatch)
-        self._canaries = Canaries(self.roster, self.writer, self._watch) if self._watch else None
+        self._canaries = Canaries(self.writer, self._watch) if self._watch else None
         self._landlock(wanted=landlock_audit)
         self._seen: dict[str, int] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -51,6 +51,11 @@ class SandboxTelemetry:
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """The thread runs."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Write what is there, then stop."""
