@@ -49,13 +49,13 @@ def _launch(spawner: Spawner, agent: str) -> float:
 def _bwrap_arguments(filters: list[int]) -> list[str]:
     """The same seven namespaces, tree, ids, capabilities and seccomp programs."""
     arguments = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox"]
-    for path in BASE:
-        if os.path.islink(path):
-            arguments += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            arguments += ["--ro-bind", path, path]
+    for path in map(Path, BASE):
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            arguments += ["--ro-bind", str(path), str(path)]
     for name in ("ld.so.cache", "ssl", "ca-certificates", "alternatives", "localtime"):
-        if os.path.exists(f"/etc/{name}"):
+        if Path("/etc", name).exists():
             arguments += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
     arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run/secrets", "--dir", "/sys"]
     arguments += ["--cap-drop", "ALL", "--new-session", "--die-with-parent", "--remount-ro", "/"]

@@ -59,7 +59,7 @@ def discover(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
 
 
 def _enable_controllers(group: Path) -> None:
-    """Hand the v2 controllers that exist down to a group's children; those taken by v1 are not listed and not missed."""
+    """Hand the v2 controllers that exist down to a group's children; those taken by v1 are not listed."""
     available = (group / "cgroup.controllers").read_text().split()
     wanted = [f"+{name}" for name in _WANTED_V1 if name in available]
     if wanted:
@@ -105,7 +105,7 @@ def _write(folder: str, file: str, value: str) -> bool:
 def set_limits(
     leaf: Leaf, *, memory: int | None = None, cpu: float | None = None, processes: int | None = None
 ) -> dict[str, bool]:
-    """Set limits (bytes, cores, count) wherever the controller is. Says of each asked-for limit whether it reads back."""
+    """Set limits (bytes, cores, count) wherever the controller is. Says of each whether it reads back."""
     done: dict[str, bool] = {}
     v1 = leaf.controllers
     if processes is not None:
@@ -172,8 +172,8 @@ def remove_leaf(leaf: Leaf, *, kill: bool = True, timeout: float = 2.0) -> bool:
         for group in groups:
             # EBUSY: a process in it is dead and not yet reaped.
             with contextlib.suppress(OSError):
-                os.rmdir(group)
-        if not any(os.path.isdir(group) for group in groups):
+                Path(group).rmdir()
+        if not any(Path(group).is_dir() for group in groups):
             return True
         if time.monotonic() > deadline:
             return False
@@ -181,7 +181,7 @@ def remove_leaf(leaf: Leaf, *, kill: bool = True, timeout: float = 2.0) -> bool:
 
 
 def remove_parent(hierarchies: Hierarchies, parent: str, *, timeout: float = 1.0) -> bool:
-    """Remove the group that leaves lay under, once the last is gone. False where one is still in use, or it takes too long."""
+    """Remove the group that leaves lay under, once the last is gone. False where one is still in use."""
     groups = [Path(root) / parent for root in (hierarchies.unified, *hierarchies.v1.values()) if root]
     deadline = time.monotonic() + timeout
     while True:

@@ -61,9 +61,9 @@ def _allow_paths(ruleset: int, paths: Iterable[str], access: int) -> None:
 
 
 class Ruleset:
-    """What stays allowed. Everything else that the ABI can handle is denied: other files, every TCP bind, other TCP ports,
-    abstract Unix sockets of and signals to processes outside.
+    """What stays allowed. Everything else that the ABI can handle is denied.
 
+    That is: other files, every TCP bind, other TCP ports, abstract Unix sockets of and signals to processes outside.
     Without Landlock in the kernel `version` is 0 and nothing is restricted.
     """
 
@@ -80,8 +80,10 @@ class Ruleset:
         self._fd = libc.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
 
     def allow(self, *, read: Iterable[str] = (), write: Iterable[str] = (), ports: Iterable[int] = ()) -> None:
-        """Add paths and TCP ports to connect to. `read` includes executing; `write` includes reading. What is later mounted
-        over a path is not under it."""
+        """Add paths, and TCP ports to connect to. `read` includes executing; `write` includes reading.
+
+        What is later mounted over a path is not under it.
+        """
         if self._fd < 0:
             return
         _allow_paths(self._fd, read, _READ & self._files)
@@ -92,8 +94,10 @@ class Ruleset:
                 libc.syscall("landlock_add_rule", self._fd, _RULE_NET_PORT, ctypes.byref(block), 0)
 
     def enforce(self, *, log: bool = True) -> None:
-        """Restrict this thread and its descendants for good; needs no_new_privs. With `log`, denials after the next exec are
-        reported to audit (ABI 7)."""
+        """Restrict this thread and its descendants for good; needs no_new_privs.
+
+        With `log`, denials after the next exec are reported to audit (ABI 7).
+        """
         if self._fd < 0:
             return
         flags = _LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if self.version >= 7 and log else 0

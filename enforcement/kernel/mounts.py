@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+from pathlib import Path
 
 from clawback.enforcement.kernel import libc
 
@@ -112,7 +113,7 @@ def proc(target: str) -> None:
 
 def mask(target: str, *, null: str = "/dev/null") -> None:
     """Hide a file behind the null device or a directory behind an empty read-only tmpfs."""
-    if os.path.isdir(target):
+    if Path(target).is_dir():
         tmpfs(target, mode=0o555, size="4k", inodes=2, flags=MS_RDONLY | MS_NOEXEC)
     else:
         libc.mount(null, target, None, _MS_BIND)

@@ -34,7 +34,7 @@ Instruction = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A test of the low half of one argument: `(value & mask) in values`, or `value & mask != 0` where there are none."""
+    """A test of the low half of one argument: `(value & mask) in values`, or, without values, `value & mask`."""
 
     argument: int
     mask: int = 0xFFFFFFFF
@@ -43,7 +43,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Rules tried in turn, each a set of conditions that must all hold and what then happens; `otherwise` at the end."""
+    """Rules tried in turn, each with conditions that must all hold and what then happens; else `otherwise`."""
 
     rules: tuple[tuple[tuple[Condition, ...], int], ...]
     otherwise: int

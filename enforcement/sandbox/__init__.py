@@ -1,0 +1,1 @@
+"""Sandboxes: made by the spawner, each kept by a shim of its own, found again by the inventory."""

@@ -1,4 +1,4 @@
-"""Try forbidden things from inside an agent's sandbox, under its own namespaces, groups, filters and id: the victim's view."""
+"""Try forbidden things from inside an agent's sandbox, under all that the agent is under: the victim's view."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def attempt(
 ) -> tuple[AttemptResult, ...]:
     """Each attempt's outcome, in order; never hangs, never thaws.
 
-    Under a frozen cgroup nothing could run, so the attempts are made outside that cgroup, under everything else, and their
-    details say so. `NotFound` when the sandbox is gone, `InvalidInput` for an unknown kind, `NotEnforced` past `timeout`.
+    Under a frozen cgroup nothing could run, so the attempts are made outside that cgroup, under everything else, and
+    their details say so. `NotFound` when the sandbox is gone, `InvalidInput` for an unknown kind, `NotEnforced` past
+    `timeout` seconds, `OSError` where an attempt itself broke and so proves nothing.
     """
     for item in attempts:
         if item.kind not in KINDS:
@@ -107,7 +108,7 @@ def inside(
         return [[True, f"no process can be started: {_name(error)}"] for _ in attempts]
     if child == 0:
         ours.close()
-        _guarded(theirs, lambda: _joined(pidfd, leaves, attempts, given, rootless, time.monotonic() + timeout))
+        _guarded(theirs, lambda: _joined(pidfd, leaves, attempts, given, time.monotonic() + timeout, rootless=rootless))
     theirs.close()
     answer, _ = wire.receive(ours)
     os.waitpid(child, 0)
@@ -135,7 +136,7 @@ def _name(error: OSError) -> str:
 
 
 def _joined(
-    pidfd: int, leaves: list[str], attempts: list[list[str]], given: Restrictions, rootless: bool, deadline: float
+    pidfd: int, leaves: list[str], attempts: list[list[str]], given: Restrictions, deadline: float, *, rootless: bool
 ) -> list[tuple[bool, str]]:
     for leaf in leaves:
         Path(leaf).write_text("0")  # 0 is the writer itself; moving oneself waits for no grace period

@@ -14,7 +14,7 @@ __all__ = ["fetch_listener"]
 
 
 def fetch_listener(record: Sandbox, *, timeout: float = 2.0) -> int:
-    """A copy of the listening descriptor, the caller's to close. `Unreachable` where the shim is gone or does not answer."""
+    """A copy of the listening descriptor, the caller's to close. `Unreachable` where the shim does not answer."""
     try:
         folder = os.open(record.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""Process 1 of a sandbox: builds the tree from inside, gives up every right, starts the command, reaps, ends with it."""
+"""Process 1 of a sandbox: builds the tree, gives up every right, starts the command, reaps, ends with it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, sign
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
     """What the init is born with: `base`, detached mounts of the system (none: it opens them itself, having no root
-    outside), and `groups`, open `tasks` files of the v1 groups to join."""
+    outside), and `groups`, open `tasks` files of the v1 groups to join.
+    """
 
     base: Sequence[tuple[str, int]] = ()
     groups: Sequence[int] = ()
@@ -66,7 +67,7 @@ def _listener() -> socket.socket:
 
 @dataclass(slots=True)
 class _Prepared:
-    """What stands ready before the command is known. `root` is the prefix of the new tree: empty once it is the root."""
+    """What stands ready before the command is known. `root` is the new tree's prefix: empty once it is the root."""
 
     root: str
     ruleset: landlock.Ruleset
@@ -91,7 +92,7 @@ def _prepare(shim: socket.socket, host: Prepare) -> _Prepared:
         tree.build(ROOT, host.base or tree.open_base())
         root = ROOT
         if host.base:
-            # The shim opens what else is shown. Without root it cannot, and the host's tree must stay until the command.
+            # The shim opens what else is shown. Without root it cannot, and the host's tree stays until the command.
             mounts.change_root(ROOT)
             root = ""
         ruleset = landlock.Ruleset()
@@ -119,9 +120,9 @@ def _connect() -> None:
 
 
 def apply_restrictions(restrictions: Restrictions, ruleset: landlock.Ruleset | None = None) -> dict[str, Any]:
-    """Give up the capabilities held, then Landlock, then seccomp, on this thread for good; the bounding set is gone before.
+    """Give up the capabilities held, then Landlock, then seccomp, on this thread for good.
 
-    `ruleset` has what every sandbox may read already. Says what was seen of Landlock.
+    The bounding set is gone before. `ruleset` has what every sandbox may read already. Says what was seen of Landlock.
     """
     if ruleset is None:
         ruleset = landlock.Ruleset()
@@ -130,7 +131,7 @@ def apply_restrictions(restrictions: Restrictions, ruleset: landlock.Ruleset | N
     capabilities.no_new_privileges()
     ruleset.allow(read=restrictions.read, write=restrictions.write, ports=restrictions.ports)
     ruleset.enforce()
-    # The root itself is in no rule, and port 1 neither: without Landlock one opens and the other is refused differently.
+    # The root itself is in no rule, and port 1 neither: without Landlock one opens and one is refused otherwise.
     seen = {"landlock": ruleset.version, "landlock_files": _probe(_open_root), "landlock_net": _probe(_connect)}
     for program, log in filters.programs(restrictions.profile):
         seccomp.install(program, log=log)
@@ -186,14 +187,14 @@ def _reap(main: int) -> tuple[int, int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(main, number)
 
-    for number in _FORWARDED:
-        signal.signal(number, forward)
+    for forwarded in _FORWARDED:
+        signal.signal(forwarded, forward)
     while True:
         pid, status = os.wait()
         if pid == main:
             if os.WIFSIGNALED(status):
-                number = os.WTERMSIG(status)
-                return 128 + number, number
+                by = os.WTERMSIG(status)
+                return 128 + by, by
             return os.WEXITSTATUS(status), 0
 
 
@@ -218,8 +219,8 @@ def run(shim: socket.socket, host: Prepare) -> NoReturn:
         secrets.clear()
         for fd in stdio:
             os.close(fd)
-        status, number = _reap(main)
-        shim.send(EXIT.pack(status & 0xFF, number), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        status, by_signal = _reap(main)
+        shim.send(EXIT.pack(status & 0xFF, by_signal), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
     except wire.Closed:
         status = 0
     except OSError as error:

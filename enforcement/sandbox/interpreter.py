@@ -1,4 +1,4 @@
-"""Find what a command's interpreter needs to see when it lies outside the base system: a virtual environment, a pyenv."""
+"""Find what a command's interpreter needs to see outside the base system: a virtual environment, a pyenv."""
 
 from __future__ import annotations
 

@@ -58,9 +58,10 @@ def _in_groups(pid: int, leaf: Leaf) -> dict[str, bool]:
 
 
 def observe_cage(pid: int, *, leaf: Leaf, own: Mapping[str, int]) -> dict[str, Enforcement]:
-    """What holds of a sandbox before its command is known: namespaces, network, groups. `own` are the host's namespaces.
+    """What holds of a sandbox before its command is known: namespaces, network, groups.
 
-    `in-CONTROLLER` says of each group whether the process is in it; it is folded into the limits later.
+    `own` are the host's namespaces. `in-CONTROLLER` says of each group whether the process is in it; it is folded into
+    the limits later.
     """
     theirs = namespaces.identities(pid)
     seen = {f"{kind}-namespace": _when(own[kind] != theirs[kind]) for kind in own}

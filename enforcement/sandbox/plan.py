@@ -95,7 +95,7 @@ def plan(
     secrets: Mapping[str, str],
     canaries: Sequence[str],
 ) -> Job:
-    """The job, without the instance, folder and id that its sandbox will give it; `InvalidInput` naming what is wrong."""
+    """The job, but for the instance, folder and id that its sandbox gives it; `InvalidInput` naming what is wrong."""
     if not AGENT_NAME.fullmatch(spec.agent):
         raise InvalidInput(f"agent {spec.agent!r}: a name has letters, digits, '.', '_' and '-', 64 at most")
     if not spec.command or not spec.command[0] or any("\0" in word for word in spec.command):

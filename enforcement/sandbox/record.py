@@ -1,4 +1,4 @@
-"""One running sandbox, as written to `agent.json` in its folder: all that any process needs to find and act on it again."""
+"""One running sandbox, as written to `agent.json` in its folder: all that it takes to find and act on it again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Sandbox:
     start_ticks    field 22 of /proc/PID/stat: a pid without it may have been reused
     shim_pid       the shim that outlives the core, reaps the tree and writes `exit.json`
     uid            outer user id of everything inside; one agent, one uid
-    cgroup         absolute path of the leaf in the v2 hierarchy; empty where there is none (rootless without delegation)
+    cgroup         absolute path of the leaf in the v2 hierarchy; empty where there is none (rootless)
     controllers    v1 controller → absolute path of the leaf there, on hybrid hosts
     folder         `STATE/agents/AGENT/INSTANCE`: this record, `exit.json`, `output.log`, `shim.sock`
     secrets        file names under /run/secrets inside

@@ -143,7 +143,7 @@ def _bind_flags(*, writable: bool) -> int:
 
 
 def _own_writable(path: str, uid: int) -> None:
-    """Give a writable folder of root's to the agent: it could not write there otherwise. What lies in it is left alone."""
+    """Give a writable folder of root's to the agent, which could not write there otherwise; not what lies in it."""
     status = os.stat(path)
     if status.st_uid == 0:
         os.chown(path, uid, uid)

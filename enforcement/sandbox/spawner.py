@@ -39,8 +39,9 @@ _REFILL_DELAY = 0.05
 
 @dataclass(slots=True)
 class Launched:
-    """A started agent. `listener_fd` is the gateway's socket inside it, -1 where its policy has no network; the caller's
-    to close. `end` tells how the agent ended, once it has.
+    """A started agent, its descriptors the caller's to close.
+
+    `listener_fd` is the gateway's socket inside it, -1 where its policy has no network; `end` tells how it ended.
     """
 
     record: Sandbox
@@ -48,8 +49,9 @@ class Launched:
     end: socket.socket
 
     def wait(self, timeout: float | None = None) -> int:
-        """The command's exit status, 128 + n for signal n. `TimeoutError` when it still runs, `Unreachable` when the shim
-        is gone. For one caller, once.
+        """The command's exit status, 128 + n for signal n; for one caller, once.
+
+        `TimeoutError` when it still runs, `Unreachable` when the shim is gone.
         """
         self.end.settimeout(timeout)
         try:
@@ -128,7 +130,7 @@ class Spawner:
         canaries: Sequence[str] = (),
         spares: int = 1,
     ) -> Self:
-        """Start the zygote. `state` is the core's state folder (made if missing); `cgroup` the group that leaves go under.
+        """Start the zygote. `state` is the core's state folder; `cgroup` the group that leaves go under.
 
         Not root: sandboxes get the caller's own user id and, without delegation, no cgroup; their records say so.
         """
@@ -141,7 +143,7 @@ class Spawner:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # What children inherit as their first environment stays readable in /proc: nothing of the core's goes there.
+                # A process's first environment stays readable in /proc: nothing of the core's goes there.
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
                 | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
                 cwd="/",
@@ -315,7 +317,7 @@ class Spawner:
             if message["errno"] in {errno.ENOENT, errno.EACCES, errno.ENOEXEC} and job.command[0] in message["error"]:
                 raise InvalidInput(
                     f"agent {job.agent}: command: {message['error']}",
-                    hint="the program must exist and be executable inside the sandbox; `readable` shows it more of the host",
+                    hint="it must exist and be executable inside the sandbox; `readable` shows more of the host",
                 )
             raise NotEnforced(
                 f"agent {job.agent}: no sandbox: {message['error']}", hint="`clawback doctor` says what is missing"
@@ -330,10 +332,10 @@ class Spawner:
     def run(
         self, function: str, arguments: Mapping[str, Any], *, fds: Sequence[int] = (), timeout: float = 10.0
     ) -> Any:
-        """Call `module:function` (of the enforcement core) in a fresh single-threaded process of root's; its JSON result.
+        """Call `module:function` (of the enforcement core) in a fresh single-threaded process; its JSON result.
 
         `fds` arrive as the argument `fds`, a list in the same order. It and its process group are killed at `timeout`
-        seconds (`NotEnforced`). `OSError` where the function raised one; other failures are `NotEnforced` with its message.
+        seconds (`NotEnforced`). `OSError` where the function raised one; its other failures are `NotEnforced`.
         """
         with self._order({"op": "run", "timeout": timeout}) as sock:
             sock.settimeout(timeout + 3.0)

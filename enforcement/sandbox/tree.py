@@ -1,4 +1,4 @@
-"""The file tree an agent sees: read-only system, private /tmp, /dev, /run/secrets and /proc, the listed paths, nothing else."""
+"""The file tree an agent sees: read-only system, private /tmp, /dev, /run/secrets and /proc, and the listed paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = [
     "SECRETS",
     "attach",
     "build",
-    "close_root",
+    "close",
     "open_base",
     "place_canaries",
     "put_secrets",

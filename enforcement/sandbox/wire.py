@@ -17,7 +17,7 @@ MAX_FDS = 250  # the kernel takes 253
 _HEAD = struct.Struct("!I")
 
 
-class Closed(Exception):  # noqa: N818 - an end, not an error
+class Closed(Exception):
     """The other side closed the socket between two messages."""
 
 

@@ -1,4 +1,4 @@
-"""The single-threaded process that forks shims and helpers for the core: `python -m clawback.enforcement.sandbox.zygote FD`.
+"""The single-threaded process that forks shims and helpers for the core.
 
 A threaded process must not clone namespaces; this one has one thread, few imports and no secrets, and can. It ends with
 the core. Shims don't: each is a session of its own.

@@ -180,9 +180,7 @@ def test_mount_tables(tmp_path: Path, lines: list[str], unified: str, controller
     assert cgroups.discover(str(table)) == cgroups.Hierarchies(unified, controllers)
 
 
-@given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=20)
-)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=20))
 def test_messages_arrive_whole(value: object) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

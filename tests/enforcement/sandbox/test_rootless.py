@@ -26,7 +26,9 @@ from clawback.enforcement.sandbox.spawner import Spawner
 from clawback.model import Attempt, LaunchSpec
 
 def spec(*command):
-    return LaunchSpec(agent="alpha", command=command, policy="p", policy_version=1, policy_text="", writable=(sys.argv[2],))
+    return LaunchSpec(
+        agent="alpha", command=command, policy="p", policy_version=1, policy_text="", writable=(sys.argv[2],)
+    )
 
 policy = SandboxPolicy(name="p", max_memory=1 << 28)
 probe = "id -u; cat /run/secrets/token; echo made > " + sys.argv[2] + "/made; cat /etc/shadow; unshare -U true; exit 4"
@@ -54,7 +56,7 @@ def _python() -> str | None:
     """An interpreter with this package that an ordinary user may run."""
     probe = [sys.executable, "-c", "import clawback.enforcement.sandbox.spawner"]
     try:
-        done = subprocess.run(probe, user=USER, group=USER, extra_groups=[], capture_output=True, cwd="/")
+        done = subprocess.run(probe, user=USER, group=USER, extra_groups=[], capture_output=True, cwd="/", check=False)
     except PermissionError:
         return None
     return None if done.returncode else sys.executable
@@ -74,12 +76,18 @@ def test_an_ordinary_user_gets_what_the_kernel_gives(state: Path) -> None:
         site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
         environment["PYTHONPATH"] = f"{source}:{site}"
         if subprocess.run(
-            [python, "-c", "import structlog, clawback"], user=USER, env=environment, capture_output=True, cwd="/"
+            [python, "-c", "import structlog, clawback"],
+            user=USER,
+            env=environment,
+            capture_output=True,
+            cwd="/",
+            check=False,
         ).returncode:
             pytest.skip("no interpreter that an ordinary user may run")
     done = subprocess.run(
         [python, "-c", SCRIPT, str(state), str(work)],
         user=USER, group=USER, extra_groups=[], env=environment, capture_output=True, text=True, cwd="/", timeout=120,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
