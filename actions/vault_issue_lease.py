@@ -1,7 +1,8 @@
 """Issue the agent a dynamic credential anew (a database login, say), with its present Vault token.
 
 It is asked for as the agent would ask, so it can be no more than the agent's policies allow. A lease whose value a
-crash lost was given to nobody; it ends with its time, or with the agent's token. `vault.revoke-leases` takes leases back.
+crash lost was given to nobody; it ends with its time, or with the agent's token.
+`vault.revoke-leases` takes leases back.
 """
 
 from __future__ import annotations
