@@ -24,6 +24,7 @@ __all__ = ["Link", "api_url"]
 _log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
+RECONCILE_EVERY = 30  # looks
 
 
 def api_url(settings: Settings) -> tuple[str, bool]:
@@ -67,14 +68,22 @@ class Link:
             self._url, self._prefect = url, held.result()
         if self._engine.prefect is None:
             self._engine.prefect = self._prefect
-            _log.info("prefect answers", reconciled=await self._engine.reconcile())
+            try:
+                _log.info("prefect answers", reconciled=await self._engine.reconcile())
+            except Exception as error:
+                _log.warning("prefect: not reconciled", error=type(error).__name__)
         return True
 
     async def keep(self) -> None:
         """Look again and again."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self.look()
+            for _ in range(RECONCILE_EVERY):
+                await asyncio.sleep(LOOK_SECONDS)
+                await self.look()
+            try:
+                await self._engine.reconcile()  # `clawback resume` may have finished what a flow was killed in
+            except Exception as error:
+                _log.warning("prefect: not reconciled", error=type(error).__name__)
 
     async def close(self) -> None:
         """Close the clients."""
