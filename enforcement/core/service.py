@@ -287,15 +287,24 @@ class Service:
     def _start(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> AgentInfo:
         secrets, refs = read_secrets(self._parameters.state / "secrets", spec)
         spec = dataclasses.replace(spec, credentials=refs)
+        policy = loader.load(spec.policy_text, where=f"policy {spec.policy}").sandbox
         before = self._entries.get(spec.agent)
         if before is not None:
             self.telemetry.roster.expect(before.box.uid)
             # The new instance starts with a clean record: yesterday's denials must not contain it again.
             self.telemetry.writer.violations.forget(spec.agent)
-        policy = loader.load(spec.policy_text, where=f"policy {spec.policy}").sandbox
-        launched = self._spawner.launch(spec, policy, secrets=secrets, stdio=stdio, prepared=self._observe)
+
+        def prepared(box: Sandbox) -> None:
+            self._specs.write(spec)  # before the first instruction, like the sandbox's own record
+            self._observe(box)
+
+        try:
+            launched = self._spawner.launch(spec, policy, secrets=secrets, stdio=stdio, prepared=prepared)
+        except BaseException:
+            if before is not None and before.spec is not None:
+                self._specs.write(before.spec)
+            raise
         launched.end.close()  # the shim's own word of the end; `exit.json` and the pidfd outlive this core
-        self._specs.write(spec)
         entry = Entry(box=launched.record, spec=spec)
         self._entries[spec.agent] = entry
         # An order that came while the agent was being started saw no instance to act on: it is carried out now.

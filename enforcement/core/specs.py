@@ -80,7 +80,7 @@ def read_secrets(store: Path, spec: LaunchSpec) -> tuple[dict[str, str], tuple[C
         try:
             values[ref.name] = _text(home, "value", ref.name)
             refs.append(_REF.validate_json(_text(home, "ref.json", ref.name)))
-        except ValidationError:
+        except (ValidationError, FileNotFoundError):
             raise InvalidInput(f"the credential {ref.name!r} has no sound ref.json", hint="put it anew") from None
         finally:
             os.close(home)

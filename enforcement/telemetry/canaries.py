@@ -1,4 +1,7 @@
-"""Decoy files in the sandboxes: nobody has business with them, so that opening one is a report on its own."""
+"""Decoy files in the sandboxes: nobody has business with them, so that trying to open one is refused and reported.
+
+Without the core nobody answers, and the kernel lets the opener through: a decoy must never hold anything.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from clawback.model import Disposition, FileActivity, Severity
 __all__ = ["ACCESS", "Canaries"]
 
 ACCESS = "canary"
-"""The `access` of such an event. Its disposition is ALLOWED: the decoy was opened, nothing stopped it."""
+"""The `access` of such an event."""
 
 _log = structlog.get_logger()
 
@@ -56,27 +59,36 @@ class Canaries:
         return tuple(missed)
 
     def take(self, opened: Opened) -> None:
-        """Report one opening, unless it was somebody's outside the sandboxes (evidence is collected by root)."""
+        """Report one attempt, then refuse it; let it pass if it is somebody's outside the sandboxes (root's evidence).
+
+        The opener waits meanwhile. What cannot be decided is refused.
+        """
+        denied = True
+        try:
+            denied = self._report(opened)
+        finally:
+            self._watch.answer(opened, denied=denied)
+
+    def _report(self, opened: Opened) -> bool:
         with self._lock:
             uids = dict(self._marked.get(opened.inode, {}))
         uid = uid_of(opened.pid)
-        if uid == -1 and len(uids) == 1:
-            uid = next(iter(uids))  # the opener has ended already; the decoy is in one sandbox only
         if uid not in uids:
-            return
+            return False
         path, tracked = uids[uid]
         self._writer.emit(
             FileActivity,
             activity_id=FileActivity.OPEN,
             severity=Severity.HIGH,
-            disposition=Disposition.ALLOWED,
+            disposition=Disposition.BLOCKED,
             path=path,
             access=ACCESS,
             pid=opened.pid,
             exe=_exe(opened.pid),
-            message="canary file opened",
+            message="canary file refused",
             **tracked.fields,
         )
+        return True
 
 
 def _exe(pid: int) -> str:

@@ -7,12 +7,14 @@ import os
 import select
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from clawback.connectors.secret_store import FileSecretStore
 from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
-from clawback.model import AgentState, Attempt, Enforcement, Level, Lifecycle
+from clawback.model import AgentState, Attempt, CredentialRef, Enforcement, Level, Lifecycle
 
 pytestmark = pytest.mark.kernel
 
@@ -50,14 +52,6 @@ def drain_until(descriptor: int, word: str, seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
     while word not in first(descriptor):
         assert time.monotonic() < end, f"the agent never printed {word!r}"
-
-
-def store(folder: Path, version: str, value: str) -> None:
-    """As the secret store lays a credential out."""
-    (folder / version).mkdir(parents=True)
-    (folder / version / "value").write_text(value)
-    (folder / "current").unlink(missing_ok=True)
-    (folder / "current").symlink_to(f"{version}/value")
 
 
 def test_launch_wait_and_exit_status(core):
@@ -160,22 +154,22 @@ def test_unknown_agents_levels_and_policies(core, make_spec):
 
 
 def test_credentials_come_from_the_store_and_a_missing_one_is_named(core, make_spec):
-    from clawback.model import CredentialRef
-
     ref = CredentialRef(kind="vault-token", name="token", identifiers={"accessor": "a"})
     asked = make_spec("print(open('/run/secrets/token').read())", credentials=(ref,))
     with pytest.raises(NotFound, match="token"):
         core.client.launch(asked)
-    folder = core.state / "secrets" / asked.agent / "token"
-    store(folder, "v-01", "first-value")
+    store = FileSecretStore(core.state / "secrets")
+    store.put(asked.agent, ref, "first-value")
     info = core.client.launch(asked)
     core.client.wait(info.agent)
     assert info.credentials == (ref,)
     log = core.state / "agents" / info.agent / info.instance / "output.log"
     assert log.read_text() == "first-value\n"
-    store(folder, "v-02", "second-value")
+    renewed = replace(ref, identifiers={"accessor": "b"})
+    store.put(asked.agent, renewed, "second-value")
     new = core.client.relaunch(info.agent, policy_version=1, policy_text=asked.policy_text, **ORDER)
     core.client.wait(info.agent)
+    assert new.credentials == (renewed,)
     assert (core.state / "agents" / info.agent / new.instance / "output.log").read_text() == "second-value\n"
     for path in core.state.rglob("*"):
         if path.is_file() and "secrets" not in path.parts and path.name != "output.log":

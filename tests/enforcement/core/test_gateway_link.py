@@ -19,7 +19,7 @@ ASK = """
 import time, urllib.request, urllib.error
 while True:
     try:
-        urllib.request.urlopen("http://not-allowed.example/", timeout=2).read()
+        urllib.request.urlopen("http://not-allowed.example/", timeout=0.5).read()
         print("open")
     except urllib.error.HTTPError as error:
         print("gateway", error.code)
@@ -160,8 +160,8 @@ def test_the_real_gateway_answers_agents_before_and_after_both_were_restarted(co
         core.end(signal.SIGKILL)
         core.start()
         gateway.end()
-        gateway = RealGateway(core.state)
         hear(out, "silent")
+        gateway = RealGateway(core.state)
         hear(out, "gateway 403")
         core.until(lambda: core.client.health()["without_gateway"] == [])
         assert core.client.agent(info.agent).instance == info.instance

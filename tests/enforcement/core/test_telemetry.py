@@ -59,16 +59,23 @@ def test_a_denied_system_call_names_the_call_the_process_and_the_agent(core):
 
 
 def test_opening_a_canary_is_one_report(core):
-    info, _ = core.launch("open('/root/.aws/credentials').read(); import time; time.sleep(600)")
+    info, _ = core.launch(
+        "import time, contextlib\nwith contextlib.suppress(PermissionError): open('/root/.aws/credentials')\ntime.sleep(600)"
+    )
     event = core.wait_for(lambda one: isinstance(one, FileActivity), agent=info.agent)
     assert (event.path, event.access) == ("/root/.aws/credentials", "canary")
-    assert (event.disposition, event.severity) == (Disposition.ALLOWED, Severity.HIGH)
+    assert (event.disposition, event.severity) == (Disposition.BLOCKED, Severity.HIGH)
     assert "python3" in event.exe
 
 
 def test_a_canary_is_seen_after_a_restart_of_the_core(core):
     info, out = core.launch(
-        "import time\nwhile True:\n    open('/root/.aws/credentials').close()\n    print('.')\n    time.sleep(0.05)"
+        "import time\n"
+        "while True:\n"
+        "    try: open('/root/.aws/credentials').close()\n"
+        "    except PermissionError: pass\n"
+        "    print('.')\n"
+        "    time.sleep(0.05)"
     )
     os.read(out, 64)
     core.wait_for(lambda one: isinstance(one, FileActivity), agent=info.agent)
@@ -117,7 +124,9 @@ def test_secrets_in_a_command_line_are_not_written(core):
 
 def test_a_flood_of_denials_is_bounded_counted_and_hides_nothing(core):
     info, out = core.launch(DENIED.format(count=20_000, number=PTRACE))
-    other, _ = core.launch("open('/root/.aws/credentials').read(); import time; time.sleep(600)")
+    other, _ = core.launch(
+        "import time, contextlib\nwith contextlib.suppress(PermissionError): open('/root/.aws/credentials')\ntime.sleep(600)"
+    )
     core.wait_for(lambda one: isinstance(one, FileActivity), agent=other.agent)
     os.read(out, 64)
 
