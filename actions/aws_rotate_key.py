@@ -2,9 +2,9 @@
 
 Order: the new key is stored durably before the old one is set Inactive, and it becomes current last. IAM keeps at most
 two keys for a user: with both taken, the old one is set Inactive all the same and the step fails, unless `make_room`
-allows deleting another, Inactive one, which is not ours to judge. Where an earlier run was cut off while asking for a
-key, one that appeared since the capture is that one, its value lost, or somebody's made during the incident: it is
-deleted and named.
+allows deleting another, Inactive one, which is not ours to judge. A key that appeared since the capture is one that we
+were cut off while asking for, its value lost, or somebody's, made during the incident. In the way of a new one, it
+fails the step at first; a run after a cut or a failure deletes it and names it.
 
 An Inactive key does not end sessions made with it: that is `aws.refuse-sessions`. Undone by setting the old key Active
 again and giving it back to the agent, for as long as `aws.delete-key` has not run.
@@ -119,6 +119,13 @@ def _issue(ctx: Context, params: RotateKeyParams, captured: Record, removed: lis
         for lost in sorted(since):
             cloud.access_key_delete(user, lost)
             removed.append(lost)
+    elif len(keys) - len(removed) >= _KEYS_PER_USER:
+        cloud.access_key_deactivate(user, old)
+        raise Refused(
+            f"{user} got the access key {', '.join(sorted(since))} since the capture, from somebody else; "
+            f"{old} was set Inactive, and no new one was issued",
+            hint="find out whose it is and delete it; resuming deletes it too",
+        )
     access_key_id, secret = cloud.access_key_create(user)
     value = _like(store.current(params.agent, params.name), access_key_id, secret)
     ref = replace(old_ref, identifiers={**old_ref.identifiers, "access_key_id": access_key_id})

@@ -140,6 +140,19 @@ def test_with_no_room_for_a_key_the_old_one_is_set_inactive_all_the_same(with_aw
     assert step.verify().verified
 
 
+def test_a_key_that_somebody_made_meanwhile_fails_the_step_once_and_is_then_deleted_and_named(with_aws, cloud):
+    bench = with_aws()
+    old = bench.grants.key_ref.identifiers["access_key_id"]
+    step = bench.step(ROTATE_KEY, name="aws-key")
+    step.capture()
+    other, _ = cloud.access_key_create(bench.agent)
+    with pytest.raises(Refused, match=other):
+        step.apply()
+    assert cloud.access_keys(bench.agent) == {old: "Inactive", other: "Active"}
+    assert step.apply()["removed"] == [other]
+    assert step.verify().enforcement is Enforcement.FULL
+
+
 def test_room_is_made_only_of_an_inactive_key_and_only_when_allowed(with_aws, cloud):
     bench = with_aws()
     other, _ = cloud.access_key_create(bench.agent)
