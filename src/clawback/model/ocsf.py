@@ -31,7 +31,7 @@ from clawback.model.events import (
     Source,
 )
 
-__all__ = ["LINE_LIMIT", "PATH_LIMIT", "TEXT_LIMIT", "Rejected", "encode", "parse_line", "to_ocsf"]
+__all__ = ["LINE_LIMIT", "PATH_LIMIT", "TEXT_LIMIT", "Rejected", "encode", "load", "parse_line", "to_ocsf"]
 
 LINE_LIMIT = 64 * 1024  # bytes, without the newline
 PATH_LIMIT = 4096  # characters; PATH_MAX, for file and URL paths and command lines
@@ -342,7 +342,8 @@ def _not_json(constant: str) -> NoReturn:
 _decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_not_json).decode
 
 
-def _load(line: bytes) -> Json:
+def load(line: bytes) -> Json:
+    """The line as a JSON object, strictly: UTF-8, no key twice, no NaN. `Rejected` otherwise."""
     if len(line) > LINE_LIMIT:
         raise Rejected("too-long", f"line of {len(line)} bytes, more than {LINE_LIMIT}")
     try:
@@ -374,7 +375,7 @@ def parse_line(line: bytes, source: Source | None) -> Event:
 
     Raises `Rejected` (an `InvalidInput`) on anything off; the message never quotes the line.
     """
-    body = _load(line)
+    body = load(line)
     metadata, extra = _object(body, "metadata"), _object(body, "unmapped")
     known = _CLASSES.get(_int(body, "class_uid"))
     if known is None:

@@ -25,7 +25,7 @@ LADDER: tuple[tuple[Level, Action[Any]], ...] = ((Level.FREEZE, FREEZE), (Level.
 _log = structlog.get_logger()
 
 
-class NotRecorded(Exception):  # noqa: N818 - says what happened; it is a state to be mended, not an error to be shown
+class NotRecorded(Exception):
     """The agent was contained as asked, and the journal took no record of it. To be answered again."""
 
 

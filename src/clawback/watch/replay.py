@@ -16,6 +16,8 @@ from clawback.model import Event, Finding
 from clawback.model.ocsf import LINE_LIMIT, Rejected, parse_line
 from clawback.watch.engine import Engine
 from clawback.watch.lines import Lines
+from clawback.watch.openshell import WRITER as OPENSHELL
+from clawback.watch.openshell import is_openshell, parse_openshell
 from clawback.watch.sequences import Sequences
 
 __all__ = ["RejectedLine", "ReplayResult", "replay"]
@@ -77,6 +79,12 @@ class _Reader:
             try:
                 if line is None:
                     raise Rejected("too-long", f"more than {LINE_LIMIT} bytes")
+                if is_openshell(line):
+                    if (foreign := parse_openshell(line, number)) is None:
+                        self.rejected["no-counterpart"] += 1
+                    else:
+                        yield foreign
+                    continue
                 yield parse_line(line, None)
             except Rejected as error:
                 self.rejected[error.reason] += 1
@@ -97,7 +105,8 @@ def _lines(path: Path) -> Iterator[bytes | None]:
 
 
 def replay(paths: Iterable[str | os.PathLike[str]], detectors: Iterable[Detector] | None = None) -> ReplayResult:
-    """Run `detectors` (all of the catalogue's, unless given) over the files, whatever streams they hold.
+    """Run `detectors` (all of the catalogue's, unless given) over the files, whatever streams they hold,
+    OpenShell's own among them.
 
     Raises `InvalidInput` naming a file that cannot be read. A line that is no event is counted, not an error.
     """
@@ -115,7 +124,8 @@ def replay(paths: Iterable[str | os.PathLike[str]], detectors: Iterable[Detector
     try:
         for event in reader.events(files):
             by_class[type(event).__name__] += 1
-            sequences.note(event)
+            if event.writer != OPENSHELL:
+                sequences.note(event)
             for finding in engine.examine(event):
                 if len(findings) < FINDINGS_LIMIT:
                     findings.append(finding)

@@ -20,7 +20,7 @@ __all__ = ["warm"]
 _log = structlog.get_logger()
 
 
-class _RollBack(Exception):  # noqa: N818 - ends the transaction; no error
+class _RollBack(Exception):
     pass
 
 
