@@ -64,7 +64,11 @@ def secret_read(event: FileActivity | HttpActivity | NetworkActivity, _memory: S
 
 def _file(event: FileActivity) -> Hit | None:
     if event.access == "canary":
-        return Hit(resource=event.path, summary=f"opened the decoy {event.path}", attempts=(("open", event.path),))
+        return Hit(
+            resource=event.path,
+            summary=f"{'refused to open' if event.blocked else 'opened'} the decoy {event.path}",
+            attempts=(("open", event.path),),
+        )
     if event.blocked and _SECRET_FILE.search(posixpath.normpath(event.path)):
         return Hit(
             resource=event.path,

@@ -41,7 +41,7 @@ class _Chosen:
 _chosen = _Chosen()
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag's value
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"clawback {clawback.__version__}")
         raise typer.Exit

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 from clawback.cli.app import app, config_file, settings
 from clawback.cli.output import console, safe
 
@@ -56,7 +59,11 @@ def up() -> None:
     from clawback.services.stack import Stack
 
     chosen = settings()
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
     with Stack(chosen, config_file=config_file()) as stack:
         for line in stack.describe():
             console.print(safe(line, 400))
-        stack.wait()
+        while not over.wait(0.2):
+            stack.tend()

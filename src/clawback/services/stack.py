@@ -7,9 +7,7 @@ up. A part that ends is started again, with a growing pause.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,14 +27,15 @@ from clawback.services.process import Service
 __all__ = ["Stack"]
 
 _log = structlog.get_logger()
-_LONGEST_PAUSE = 10.0  # seconds between attempts to start a part again
+_LONGEST_PAUSE = 1.0  # seconds between attempts to start a part again: a part that is away answers no alert
 
 
 class Stack:
     """The running parts.
 
     with Stack(settings, config_file=path) as stack:
-        stack.wait()
+        while running:
+            stack.tend()
 
     host_network   path of the network namespace that the core is to run in; None: the caller's
     """
@@ -49,8 +48,9 @@ class Stack:
         self.gateway = self._part("gateway", lambda: GatewayClient(settings.gateway_socket).health() is not None)
         self.core = self._part("core", lambda: CoreClient(settings.core_socket).health() is not None)
         self.watch: Service | None = None
-        self._stopping = threading.Event()
         self._problem = ""
+        self._pauses: dict[str, float] = {}
+        self._due: dict[str, float] = {}
 
     def start(self) -> Self:
         """Start all of them; returns when the core, the gateway and watch answer."""
@@ -77,33 +77,27 @@ class Stack:
 
     def stop(self) -> None:
         """Stop them in the reverse order. Agents keep running, under whatever hold they are."""
-        self._stopping.set()
         for part in (self.watch, self.core, self.gateway):
             if part is not None:
                 part.stop()
         if self.prefect is not None:
             self.prefect.stop()
 
-    def wait(self) -> None:
-        """Until SIGINT or SIGTERM; parts that end meanwhile are started again."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._stopping.set())
-        pauses: dict[str, float] = {}
-        due: dict[str, float] = {}
-        while not self._stopping.wait(0.2):
-            for part in (self.gateway, self.core, self.watch):
-                if part is None or part.running:
-                    continue
-                now = time.monotonic()
-                if now < due.get(part.name, 0.0):
-                    continue
-                pauses[part.name] = min(pauses.get(part.name, 0.1) * 2, _LONGEST_PAUSE)
-                due[part.name] = now + pauses[part.name]
-                _log.warning("a part ended; starting it again", part=part.name)
-                try:
-                    part.start()
-                except ClawbackError as error:
-                    _log.error("a part does not start", part=part.name, error=error.message, hint=error.hint)
+    def tend(self) -> None:
+        """Start again what has ended, each part after a pause that grows with every time that it ends."""
+        for part in (self.gateway, self.core, self.watch, self.prefect):
+            if part is None or part.running:
+                continue
+            now = time.monotonic()
+            if now < self._due.get(part.name, 0.0):
+                continue
+            pause = min(self._pauses.get(part.name, 0.1) * 2, _LONGEST_PAUSE)
+            self._pauses[part.name], self._due[part.name] = pause, now + pause
+            _log.warning("a part ended; starting it again", part=part.name)
+            try:
+                part.start()
+            except ClawbackError as error:
+                _log.error("a part does not start", part=part.name, error=error.message, hint=error.hint)
 
     def describe(self) -> list[str]:
         """What runs where, for the terminal."""

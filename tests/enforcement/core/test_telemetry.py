@@ -30,6 +30,14 @@ time.sleep(600)
 PTRACE = 101 if os.uname().machine == "x86_64" else 117
 
 
+OPEN_A_CANARY = """
+import contextlib, time
+with contextlib.suppress(PermissionError):
+    open('/root/.aws/credentials')
+time.sleep(600)
+"""
+
+
 def host_pid(core, agent: str, inner: str) -> int:
     """The host's number of a process that names itself by its own."""
     record = next(one for one in core.records() if one.agent == agent)
@@ -59,9 +67,7 @@ def test_a_denied_system_call_names_the_call_the_process_and_the_agent(core):
 
 
 def test_opening_a_canary_is_one_report(core):
-    info, _ = core.launch(
-        "import time, contextlib\nwith contextlib.suppress(PermissionError): open('/root/.aws/credentials')\ntime.sleep(600)"
-    )
+    info, _ = core.launch(OPEN_A_CANARY)
     event = core.wait_for(lambda one: isinstance(one, FileActivity), agent=info.agent)
     assert (event.path, event.access) == ("/root/.aws/credentials", "canary")
     assert (event.disposition, event.severity) == (Disposition.BLOCKED, Severity.HIGH)
@@ -124,9 +130,7 @@ def test_secrets_in_a_command_line_are_not_written(core):
 
 def test_a_flood_of_denials_is_bounded_counted_and_hides_nothing(core):
     info, out = core.launch(DENIED.format(count=20_000, number=PTRACE))
-    other, _ = core.launch(
-        "import time, contextlib\nwith contextlib.suppress(PermissionError): open('/root/.aws/credentials')\ntime.sleep(600)"
-    )
+    other, _ = core.launch(OPEN_A_CANARY)
     core.wait_for(lambda one: isinstance(one, FileActivity), agent=other.agent)
     os.read(out, 64)
 
