@@ -5,6 +5,7 @@ Causes are candidates with the fact each rests on, for the post-incident meeting
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
@@ -19,12 +20,14 @@ from clawback.reports.times import times_ms
 __all__ = ["ACTION", "ReviewParams", "root_causes", "suggestions"]
 
 _LONGEST_DIFF = 8000
+_REPLACED = frozenset({"vault-token", "vault-lease", "aws-access-key", "aws-session"})
 
 
 class ReviewParams(Params):
-    """The policy that the agent ran under."""
+    """The policy that the agent ran under. `revision` grows as the record does: each is a step of its own."""
 
     policy: str = Field(min_length=1, max_length=128)
+    revision: int = Field(0, ge=0)
 
 
 def _suspect(incident: Incident, versions: tuple[PolicyVersion, ...]) -> PolicyVersion | None:
@@ -75,10 +78,20 @@ def suggestions(incident: Incident, versions: tuple[PolicyVersion, ...]) -> list
         plain(target, 120) for finding in incident.findings for kind, target in finding.attempts if kind == "connect"
     }
     lines += [f"deny {host} by name, so that a wider rule cannot open it again" for host in sorted(hosts)[:20]]
+    lines += [
+        f"replace {plain(x['name'], 80)} by hand: no action does it for a {plain(x['kind'], 40)}"
+        for x in _scope(incident).get("credentials", ())
+        if x["kind"] not in _REPLACED
+    ]
     for x in incident.receipts:
-        if x.state is not ReceiptState.VERIFIED and x.action != "incident.review":
+        if x.state is not ReceiptState.VERIFIED and x.action not in {"incident.review", "ticket.write"}:
             lines.append(f"finish {x.action}: it is {x.state.value} ({plain(x.error or x.proof, 120)})")
     return lines
+
+
+def _scope(incident: Incident) -> Mapping[str, Any]:
+    found = [x.outcome for x in incident.receipts if x.action == "incident.scope" and x.state is ReceiptState.VERIFIED]
+    return found[-1] if found else {}
 
 
 def _versions(ctx: Context, policy: str) -> tuple[PolicyVersion, ...]:
@@ -131,7 +144,7 @@ ACTION = Action(
     scope="reads only",
     openc2="investigate",
     params=ReviewParams,
-    key=lambda params: f"{params.policy}",
+    key=lambda params: f"{params.policy}:{params.revision}",
     plan=_plan,
     capture=_capture,
     apply=_apply,

@@ -59,11 +59,13 @@ def _capture(ctx: Context, _params: ValidateParams) -> Record:
     return {"calls": [[call.kind, call.target] for call in calls[:_MOST]]}
 
 
-def _apply(_ctx: Context, _params: ValidateParams, _captured: Record) -> Record:
-    return {}
+def _apply(ctx: Context, params: ValidateParams, _captured: Record) -> Record:
+    # Refused here, the step is failed and what an earlier replay showed stays on its receipt.
+    return {"instance": _ready(ctx, params)}
 
 
-def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Record) -> Verification:
+def _ready(ctx: Context, params: ValidateParams) -> str:
+    """The instance to replay in. `Refused` where a replay would prove nothing."""
     info = ctx.world.core.agent(params.agent)
     if info.instance == params.replaced:
         raise Refused(f"{params.agent} is still instance {info.instance}: it was not relaunched")
@@ -72,6 +74,11 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
         raise Refused(f"{params.agent} is held at {held[0].word}: a replay would show the hold, not the policy")
     if info.state is not AgentState.RUNNING:
         raise Refused(f"{params.agent} is {info.state.value}: there is no sandbox to replay in")
+    return info.instance
+
+
+def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Record) -> Verification:
+    instance = _ready(ctx, params)
     # Findings may have joined since, and what was captured first is kept by the journal: replay both.
     known = dict.fromkeys((str(kind), str(target)) for kind, target in captured["calls"])
     known |= dict.fromkeys((call.kind, call.target) for call in rogue_calls(ctx.incident))
@@ -89,14 +96,14 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     left_out = max(0, len(known) - len(calls))
     whole = not allowed and not left_out
     what = "rogue calls" if known else "calls (no rogue call is on record: one that no policy can allow)"
-    parts = [f"{len(denied)} of {len(calls)} {what} denied from inside instance {info.instance}"]
+    parts = [f"{len(denied)} of {len(calls)} {what} denied from inside instance {instance}"]
     parts += [f"{left_out} further calls were not replayed"] * bool(left_out)
     # What was not denied comes first: a proof is cut at its end.
     return Verification(
         verified=whole,
         enforcement=Enforcement.FULL if whole and known else Enforcement.PARTIAL if denied else Enforcement.NONE,
         proof="; ".join([*parts, *allowed, *denied]),
-        details={"denied": len(denied), "tried": len(calls), "instance": info.instance},
+        details={"denied": len(denied), "tried": len(calls), "instance": instance},
     )
 
 

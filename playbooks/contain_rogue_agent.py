@@ -30,6 +30,7 @@ from clawback.actions.incident_triage import ACTION as TRIAGE
 from clawback.actions.policy_restore import ACTION as RESTORE_POLICY
 from clawback.actions.policy_validate import ACTION as VALIDATE
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
+from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
 from clawback.model import CredentialRef, Enforcement, Incident, Phase, Receipt, ReceiptState
@@ -93,7 +94,9 @@ def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
         trusted = _each(respond, RESTORE_TRUST, incident.agent, _one_for_each_role(credentials), after=clean)
         sessions = _of(credentials, "aws-session")
         issued = _each(respond, ISSUE_SESSION, incident.agent, sessions, after=(*clean, *trusted))
-        released = respond(RELEASE, RELEASE.params(**who, reason=why), after=(*clean, *trusted, *issued))
+        leases = tuple(x.name for x in credentials if x.kind == "vault-lease" and x.identifiers.get("path"))
+        leased = _each(respond, ISSUE_LEASE, incident.agent, leases, after=clean)
+        released = respond(RELEASE, RELEASE.params(**who, reason=why), after=(*clean, *trusted, *issued, *leased))
         relaunched = respond(RELAUNCH, RELAUNCH.params(**who, reason=why), after=(released,))
         validate = VALIDATE.params(agent=incident.agent, replaced=incident.instance)
         validated = respond(VALIDATE, validate, after=(relaunched,))
@@ -106,7 +109,7 @@ def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
         if credentials:
             respond(DISCARD_OLD, DISCARD_OLD.params(agent=incident.agent), after=(validated, *deleted))
         if policy:
-            respond(REVIEW, REVIEW.params(policy=policy))
+            respond(REVIEW, REVIEW.params(policy=policy, revision=_revision(respond)))
         _ticket(respond)
 
 
@@ -125,12 +128,14 @@ def _take_credentials(respond: Respond, agent: str, credentials: _Held) -> tuple
 def _hold_again(respond: Respond, incident: Incident, relaunched: Receipt, validated: Receipt) -> None:
     """A recovery that was looked at and not proved is no recovery: the new instance is held like the old one.
 
-    A step that is merely pending is left to `clawback resume`. Each failed attempt is an order of its own, so that it
-    contains also what somebody released in between.
+    A step that is merely pending is left to `clawback resume`, and a replay that failed was not made: the agent is held
+    or gone. Each attempt is an order of its own, so that it contains also what somebody released in between.
     """
-    short = (ReceiptState.UNVERIFIED, ReceiptState.FAILED)
-    worst = relaunched if relaunched.state in short else validated
-    if worst.state not in short:
+    if relaunched.state in (ReceiptState.UNVERIFIED, ReceiptState.FAILED):
+        worst = relaunched
+    elif validated.state is ReceiptState.UNVERIFIED:
+        worst = validated
+    else:
         return
     params: dict[str, Any] = {
         "agent": incident.agent,
@@ -174,11 +179,16 @@ def _policy(incident: Incident, scope: Receipt) -> str:
 
 def _ticket(respond: Respond) -> None:
     """The ticket as things stand; written anew whenever a resumed response got further."""
+    for unwritten in respond.incident().receipts:
+        if unwritten.action == WRITE_TICKET.id and unwritten.state is not ReceiptState.VERIFIED:
+            respond(WRITE_TICKET, WRITE_TICKET.params.model_validate(unwritten.params))
+    respond(WRITE_TICKET, WRITE_TICKET.params(stage="latest", revision=_revision(respond)))
+
+
+def _revision(respond: Respond) -> int:
+    """Grows with every attempt at every step, but for those that only write about the others."""
     receipts = respond.incident().receipts
-    for unwritten in (x for x in receipts if x.action == WRITE_TICKET.id and x.state is not ReceiptState.VERIFIED):
-        respond(WRITE_TICKET, WRITE_TICKET.params.model_validate(unwritten.params))
-    made = sum(x.attempts for x in receipts if x.action != WRITE_TICKET.id)
-    respond(WRITE_TICKET, WRITE_TICKET.params(stage="latest", revision=made))
+    return sum(receipt.attempts for receipt in receipts if receipt.action not in (WRITE_TICKET.id, REVIEW.id))
 
 
 PLAYBOOK = contain_rogue_agent

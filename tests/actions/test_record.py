@@ -105,6 +105,15 @@ def test_review_names_the_change_that_let_it_happen(drive: Any, make_incident: A
     assert any("finish agent.seal" in line for line in step.outcome["suggestions"])
 
 
+def test_review_names_credentials_that_no_action_replaces(drive: Any, make_incident: Any, make_receipt: Any) -> None:
+    held = [{"kind": kind, "name": kind, "identifiers": {}} for kind in ("vault-kv", "vault-token")]
+    on = make_incident(receipts=(make_receipt("incident.scope", outcome={"credentials": held}),))
+    step = drive(incident_review.ACTION, on=on, policy="support")
+    step.run()
+    lines = [line for line in step.outcome["suggestions"] if "by hand" in line]
+    assert lines == ["replace vault-kv by hand: no action does it for a vault-kv"]
+
+
 def test_review_without_a_policy_store_still_reviews(drive: Any) -> None:
     step = drive(incident_review.ACTION, policy="unknown")
     assert step.run().verified

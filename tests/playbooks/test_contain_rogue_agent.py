@@ -183,6 +183,11 @@ def test_a_recovery_that_is_not_proved_is_held_again(case: Case) -> None:
     assert case.state("policy.validate") is ReceiptState.UNVERIFIED
     assert set(core.known["a"].hold.levels) == {Level.FREEZE, Level.ISOLATE}
     assert core.known["a"].instance == "i1r"
+    # While it is held a replay would show nothing: it is not made, and what was seen stays on record.
+    receipts = len(case.run().receipts)
+    assert case.state("policy.validate") is ReceiptState.FAILED
+    assert "NOT denied: connect files.partner.test:443" in case.receipts("policy.validate")[0].proof
+    assert len(case.run().receipts) - receipts <= 2
     # Somebody lets it go without having mended the policy: the next run holds it once more.
     core.release("a", reason="x", by="analyst")
     case.run()

@@ -73,6 +73,7 @@ def test_the_record_is_whole(make: Callable[..., Incident]) -> None:
     assert len(found["receipts"]) == 8
     assert [x["phase"] for x in phases(incident)] == ["identify", "contain", "eradicate", "recover"]
     assert summarise(incident)["severity"] == "critical"
+    assert found["artefacts"] == {"evidence": "ordinary"}
 
 
 def test_the_catalogue_as_data() -> None:

@@ -13,7 +13,7 @@ from clawback.reports.times import receipts, times_ms
 if TYPE_CHECKING:
     from clawback.catalog import Catalog
 
-__all__ = ["catalogue", "phases", "record", "summarise"]
+__all__ = ["artefacts", "catalogue", "phases", "record", "summarise"]
 
 
 def summarise(incident: Incident) -> dict[str, Any]:
@@ -50,9 +50,21 @@ def phases(incident: Incident) -> list[dict[str, Any]]:
     ]
 
 
+def artefacts(incident: Incident) -> dict[str, str]:
+    """Where the ticket's two forms and the evidence are, of those that were verified: `ticket_markdown` …"""
+    found: dict[str, str] = {}
+    for receipt in incident.receipts:
+        if receipt.state is not ReceiptState.VERIFIED:
+            continue
+        if receipt.action == "ticket.write":
+            found |= {f"ticket_{form}": str(path) for form, path in receipt.outcome.get("where", {}).items()}
+        elif receipt.action == "evidence.collect":
+            found["evidence"] = str(receipt.outcome.get("folder", ""))
+    return found
+
+
 def record(incident: Incident) -> dict[str, Any]:
     """The whole incident as plain JSON: summary, times, phases, findings, receipts, timeline, artefacts."""
-    facts = draw(incident)
     return {
         **summarise(incident),
         "incident": incident.id,
@@ -60,8 +72,8 @@ def record(incident: Incident) -> dict[str, Any]:
         "phases": phases(incident),
         "findings": jsonable(incident.findings),
         "receipts": receipts(incident),
-        "timeline": jsonable(facts.timeline),
-        "artefacts": dict(facts.artefacts),
+        "timeline": jsonable(draw(incident).timeline),
+        "artefacts": artefacts(incident),
     }
 
 
