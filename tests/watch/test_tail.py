@@ -102,6 +102,20 @@ def test_a_restart_goes_on_where_it_was_across_rotations(tmp_path: Path) -> None
     second.close()
 
 
+def test_without_a_place_rotated_files_are_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write(tmp_path / "a.jsonl.1", "1\n")
+    os.utime(tmp_path / "a.jsonl.1", ns=(1, 1))
+    tail = Tail(path)
+    assert list(tail.read()) == [b"1"]
+    write(path, "2\n")
+    assert list(tail.read()) == [b"2"]
+    write(path, "3\n")
+    assert list(tail.read()) == [b"3"]
+    assert list(tail.read()) == []
+    tail.close()
+
+
 def test_a_file_that_only_has_the_same_inode_is_another(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write(path, "one\n")

@@ -60,7 +60,8 @@ class Lanes:
     @property
     def idle(self) -> bool:
         """Every finding that was put has been answered."""
-        return not self._waiting
+        with self._lock:
+            return not any(self._waiting.values())
 
     def stop(self) -> None:
         """Finish what is being answered; leave the rest, which the telemetry still holds."""

@@ -17,6 +17,7 @@ from clawback.watch.lines import Lines
 __all__ = ["Position", "Tail"]
 
 _CHUNK = 256 * 1024
+_COMPRESSED = (".bz2", ".gz", ".xz", ".zst")
 _HEAD = 512  # enough of the first line to hold its writer and sequence: tells a reused inode from the same file
 
 _log = structlog.get_logger()
@@ -44,8 +45,9 @@ class Tail:
         self._base = 0  # the offset at which `_lines` began
         self._lines = Lines()
         self._backlog: list[Path] = []
-        if position is not None:
-            self._resume(position)
+        if position is None or not self._resume(position):
+            # Nothing is known of what was read: all that is left is read again, which repeats and loses nothing.
+            self._backlog = _oldest_first(path)
 
     def read(self) -> Iterator[bytes]:
         """All whole lines that are there now, in order. Stops at the end; call again when the file has grown."""
@@ -165,7 +167,7 @@ class Tail:
             os.close(self._fd)
             self._fd = -1
 
-    def _resume(self, position: Position) -> None:
+    def _resume(self, position: Position) -> bool:
         """Go on in the file that the position names, which may have been rotated away, then in all that came after."""
         files = _oldest_first(self.path)
         for index, path in enumerate(files):
@@ -180,9 +182,10 @@ class Tail:
             self._backlog = [later for later in files[index + 1 :] if later != self.path]
             if self._backlog or path != self.path:
                 self._backlog.append(self.path)
-            return
+            return True
         self.counts["position-lost"] += 1
         _log.warning("telemetry file that was being read is gone", path=str(self.path))
+        return False
 
 
 def _oldest_first(path: Path) -> list[Path]:
@@ -190,7 +193,9 @@ def _oldest_first(path: Path) -> list[Path]:
     rotated = [
         (entry.stat(follow_symlinks=False).st_mtime_ns, Path(entry.path))
         for entry in (os.scandir(path.parent) if path.parent.is_dir() else ())
-        if entry.name.startswith(f"{path.name}.") and entry.is_file(follow_symlinks=False)
+        if entry.name.startswith(f"{path.name}.")
+        and not entry.name.endswith(_COMPRESSED)
+        and entry.is_file(follow_symlinks=False)
     ]
     found = [item for _, item in sorted(rotated)]
     return [*found, path] if path.exists() else found
