@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Limits"]
 
+_MAX_REASON = 200
 _MAX_DRAIN = 4 * 1024 * 1024
 
 
@@ -103,17 +104,16 @@ class Connection:
             async with asyncio.timeout(limits.head):
                 event = await self._wire.event()
         except TimeoutError:
-            return await self._refuse(408, "bad_request", "the request's head took too long")
+            return await self._bad(408, "the request's head took too long")
         except h11.RemoteProtocolError as error:
-            return await self._refuse(error.error_status_hint, "bad_request", str(error))
+            return await self._bad(error.error_status_hint, str(error))
         if not isinstance(event, h11.Request):
             return False
         self._requests += 1
         try:
             target = target_of(event)
         except BadRequestError as error:
-            await self._record_bad(event, error.reason)
-            return await self._refuse(error.status, "bad_request", error.reason)
+            return await self._bad(error.status, error.reason, event)
         return await self._answer(event, target)
 
     async def _answer(self, request: h11.Request, target: Target) -> bool:
@@ -201,14 +201,16 @@ class Connection:
             await asyncio.sleep(0.1)
         return False
 
-    async def _record_bad(self, request: h11.Request, reason: str) -> None:
-        line = request.target.decode("latin-1")[:1024]
-        method = request.method.decode("ascii")[:32]
-        target = Target(method=method, host="", port=0, path=line)
+    async def _bad(self, status: int, reason: str, request: h11.Request | None = None) -> bool:
+        """Refuse what is no proper request, and record that somebody tried."""
+        reason = reason[:_MAX_REASON]  # h11 quotes what it could not parse
+        method = request.method.decode("ascii")[:32] if request else ""
+        line = request.target.decode("latin-1")[:1024] if request else ""
         policy = self._agent.policy
         version = self._gateway.policies.versions().get(policy, 0)
         decision = Decision(allowed=False, rule="", reason=reason, policy=policy, policy_version=version)
-        await self._record(target, decision)
+        await self._record(Target(method=method, host="", port=0, path=line), decision)
+        return await self._refuse(status, "bad_request", reason)
 
     async def _refuse(self, status: int, kind: str, reason: str, decision: Decision | None = None) -> bool:
         body: dict[str, str | int] = {"error": kind, "reason": reason}

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from clawback.enforcement.gateway.sockets import close, tune_upstream
 from clawback.enforcement.policy.names import Address, AmbiguousError, address_of, normal_host
@@ -20,6 +21,7 @@ __all__ = ["Destinations", "ForbiddenAddressError", "UnreachableHostError"]
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CONNECT_SECONDS = 10.0
 _LOOKUP_SECONDS = 10.0
+_LOOKUP_THREADS = 32
 
 
 class ForbiddenAddressError(Exception):
@@ -36,6 +38,8 @@ class Destinations:
     def __init__(self, resolve: Mapping[str, str], allow_private: Sequence[str]) -> None:
         self._private = tuple(_network(text) for text in allow_private)
         self._names: dict[str, Address] = {}
+        # Threads of its own: lookups that hang must not stand in the way of the policy store's writes.
+        self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
         for name, text in resolve.items():
             try:
                 self._names[normal_host(name)] = ipaddress.ip_address(text)
@@ -64,11 +68,31 @@ class Destinations:
     async def addresses(self, host: str, port: int) -> tuple[Address, ...]:
         """Where the normal name `host` may be connected to."""
         literal = address_of(host) or self._names.get(host)
-        found = (literal,) if literal is not None else await _lookup(host, port)
+        found = (literal,) if literal is not None else await self._lookup(host, port)
         allowed = tuple(address for address in found if not self.forbidden(address))
         if not allowed:
             raise ForbiddenAddressError(f"{self.forbidden(found[0])} address refused")
         return allowed
+
+    async def _lookup(self, host: str, port: int) -> tuple[Address, ...]:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                found = await loop.run_in_executor(
+                    self._lookups, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                )
+        except TimeoutError:
+            raise UnreachableHostError("name lookup timed out") from None
+        except (OSError, UnicodeError):
+            raise UnreachableHostError("name does not resolve") from None
+        unique = dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
+        if not unique:
+            raise UnreachableHostError("name does not resolve")
+        return tuple(unique)
+
+    def close(self) -> None:
+        """Forget lookups that have not begun."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
     async def connect(self, addresses: Sequence[Address], port: int) -> socket.socket:
         """A socket connected to the first of the addresses that answers."""
@@ -93,21 +117,6 @@ class Destinations:
             else:
                 return sock
         raise UnreachableHostError(f"connect: {last}")
-
-
-async def _lookup(host: str, port: int) -> tuple[Address, ...]:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(_LOOKUP_SECONDS):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    except TimeoutError:
-        raise UnreachableHostError("name lookup timed out") from None
-    except (OSError, UnicodeError):
-        raise UnreachableHostError("name does not resolve") from None
-    unique = dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
-    if not unique:
-        raise UnreachableHostError("name does not resolve")
-    return tuple(unique)
 
 
 def _forms(address: Address) -> tuple[Address, ...]:

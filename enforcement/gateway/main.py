@@ -18,6 +18,7 @@ from clawback.enforcement.gateway.attach import AttachServer
 from clawback.enforcement.gateway.peers import guarded
 from clawback.enforcement.gateway.privileges import drop, load_late_modules
 from clawback.enforcement.gateway.server import Gateway
+from clawback.enforcement.policy.ownership import give, give_tree
 from clawback.errors import Refused
 
 __all__ = ["serve"]
@@ -139,16 +140,10 @@ def _give(state: Path, uid: int) -> None:
     if not state.stat().st_mode & 0o001:
         os.chown(state, -1, uid)
         state.chmod(state.stat().st_mode | 0o010)
-    policies = state / "policies"
-    for path in (policies, *policies.rglob("*")):
-        os.chown(path, uid, uid, follow_symlinks=False)
+    give_tree(state / "policies", uid, uid)
     os.chown(state / "telemetry", -1, uid)
     (state / "telemetry").chmod(0o1775)
     for name in ("policy.jsonl", "routing.jsonl"):
-        fd = os.open(
-            state / "telemetry" / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
-        )
-        try:
-            os.fchown(fd, uid, uid)
-        finally:
-            os.close(fd)
+        path = state / "telemetry" / name
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+        give(path, uid, uid)

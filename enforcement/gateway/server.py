@@ -58,6 +58,7 @@ class Gateway:
                 await connection.over()
         self.agents.clear()
         self.aborts.close()
+        self.destinations.close()
         self.records.lifecycle(Lifecycle.STOP, "stopped")
         self.records.writer.close()
 

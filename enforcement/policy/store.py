@@ -22,6 +22,7 @@ from clawback.enforcement.policy.loader import load
 from clawback.enforcement.policy.log import Log, append, fsync_folder, read_log
 from clawback.enforcement.policy.network import NAME
 from clawback.enforcement.policy.nodes import MAX_BYTES
+from clawback.enforcement.policy.ownership import give
 from clawback.errors import ClawbackError, InvalidInput, NotFound
 from clawback.model import PolicyVersion
 
@@ -286,10 +287,8 @@ def _replace(path: Path, data: bytes) -> None:
 def _own_like(path: Path, folder: Path) -> None:
     """As root, give a file to its folder's owner: the gateway, which is not root, must be able to write it."""
     if os.geteuid() == 0:
-        with contextlib.suppress(FileNotFoundError):
-            owner = folder.stat()
-            if path.lstat().st_uid != owner.st_uid:
-                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        owner = folder.stat()
+        give(path, owner.st_uid, owner.st_gid)
 
 
 def _diff(before: str, after: str, number: int) -> str:

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 
 VALID = (
     b"GET http://good.test:80/a?b HTTP/1.1\r\nHost: good.test:80\r\nConnection: keep-alive\r\n\r\n"
-    b"POST http://good.test:80/ HTTP/1.1\r\nHost: good.test:80\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    b"POST http://good.test:80/ HTTP/1.1\r\nHost: good.test:80\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n0\r\n\r\n"
     b"CONNECT other.test:443 HTTP/1.1\r\nHost: other.test:443\r\n\r\n\x16\x03\x01"
 )
 

@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+from clawback.model import Source
+from clawback.model.ocsf import parse_line
+
 pytestmark = pytest.mark.slow
 
 
@@ -112,6 +115,10 @@ def test_what_two_parsers_could_read_differently_is_refused(gateway, sink, name)
     raw, expected = HOSTILE[name]
     assert status(gateway.send(raw.replace(":P", f":{sink.port}").encode("latin-1"))) == expected, name
     assert sink.received == 0
+    lines = gateway.until(lambda: [e for e in gateway.events() if e.get("disposition_id") == 2])
+    (event,) = (parse_line(json.dumps(line).encode(), Source.POLICY) for line in lines)
+    assert (event.agent, event.instance, event.policy_version) == ("rogue", "rogue-1", 1)
+    assert 0 < len(event.reason) <= 200
     assert gateway.client.health()["status"] == "ok"
 
 
