@@ -73,6 +73,8 @@ def _binds(spec: LaunchSpec, policy: SandboxPolicy) -> dict[str, bool]:
             path = _checked(given, where)
             if not os.path.exists(path):
                 raise InvalidInput(f"{where}: {path} does not exist", hint="create it, or take it off the list")
+            if writable and within(os.path.realpath(path), (*BASE, "/etc", "/boot")):
+                raise InvalidInput(f"{where}: {path} is part of the system", hint="let the agent write elsewhere")
             if writable or not within(path, BASE):
                 binds[path] = binds.get(path, False) or writable
     for path in needed(spec.command[0]):

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import time
@@ -21,7 +22,6 @@ from clawback.enforcement.sandbox.files import start_ticks, write_atomically
 from clawback.enforcement.sandbox.job import INSIDE_ID
 from clawback.enforcement.sandbox.output import Output
 from clawback.enforcement.sandbox.record import Sandbox
-from clawback.enforcement.sandbox.uids import remember
 from clawback.model import Enforcement
 
 __all__ = ["Host", "serve"]
@@ -45,6 +45,7 @@ class Host:
     hierarchies: cgroups.Hierarchies
     group: str
     rootless: bool
+    spares: Path
     namespaces: dict[str, int]
 
 
@@ -57,7 +58,9 @@ class _Cage:
     listener: int
     leaf: cgroups.Leaf
     uid: int
+    folder: Path
     layers: dict[str, Enforcement]
+    door: socket.socket | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +69,6 @@ class _Running:
 
     record: Sandbox
     output: Output | None
-    door: socket.socket
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -107,8 +109,11 @@ def _cage(host: Host, *, uid: int, name: str) -> _Cage:
         theirs.close()
         for fd in [*prepare.fds, *([] if group is None else [group])]:
             os.close(fd)
-    cage = _Cage(pid=pid, init=ours, listener=-1, leaf=leaf, uid=uid, layers={})
+    cage = _Cage(pid=pid, init=ours, listener=-1, leaf=leaf, uid=uid, folder=host.spares / name, layers={})
     try:
+        # Elsewhere until there is a command: what lies among the agents is an agent.
+        cage.folder.mkdir(parents=True, mode=0o700)
+        cage.door = _door(cage.folder)
         gid = os.getgid() if host.rootless else uid
         namespaces.write_maps(pid, inside=INSIDE_ID, uid=uid, gid=gid)
         wire.send(ours, {})
@@ -136,17 +141,20 @@ def _destroy(cage: _Cage) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(cage.pid, 0)
     cgroups.remove_leaf(cage.leaf)
+    shutil.rmtree(cage.folder, ignore_errors=True)
 
 
 def _bind_flags(*, writable: bool) -> int:
     return mounts.MS_NOSUID | mounts.MS_NODEV | (0 if writable else mounts.MS_RDONLY)
 
 
-def _own_writable(path: str, uid: int) -> None:
-    """Give a writable folder of root's to the agent, which could not write there otherwise; not what lies in it."""
-    status = os.stat(path)
-    if status.st_uid == 0:
-        os.chown(path, uid, uid)
+def _own_writable(tree_fd: int, uid: int) -> None:
+    """Give a writable folder of root's to the agent, which could not write there otherwise; not what lies in it.
+
+    By the descriptor of what is shown: a path could lead elsewhere by now.
+    """
+    if os.fstat(tree_fd).st_uid == 0:
+        os.chown(f"/proc/self/fd/{tree_fd}", uid, uid)
 
 
 def _send_job(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]) -> None:
@@ -156,10 +164,9 @@ def _send_job(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]
     try:
         if not host.rootless:
             for path, writable in job["binds"]:
+                trees.append(mounts.detached(path, flags=_bind_flags(writable=writable)))
                 if writable:
-                    _own_writable(path, cage.uid)
-            for path, flags in binds:
-                trees.append(mounts.detached(path, flags=flags))
+                    _own_writable(trees[-1], cage.uid)
         wire.send(cage.init, {"job": job, "secrets": message["secrets"], "binds": binds}, [*stdio, *trees])
     finally:
         for fd in [*stdio, *trees]:
@@ -179,7 +186,7 @@ def _limit(cage: _Cage, job: dict[str, Any]) -> dict[str, bool]:
 def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int], core: socket.socket) -> _Running:
     """Hand the command over, write down what there is, observe what holds, let it start.
 
-    While the init works on the tree, this process does its own work: folder, record, limits, door.
+    While the init works on the tree, this process does its own work: record, limits, folder.
     """
     job = message["job"]
     output = None
@@ -187,12 +194,8 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int], 
         output = Output()
         stdio = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), output.writer, os.dup(output.writer)]
     _send_job(host, cage, message, stdio)
-    folder = Path(job["folder"])
-    folder.mkdir(parents=True, mode=0o700)
-    if not host.rootless:
-        remember(folder.parent, cage.uid)
     if output:
-        output.open(folder / "output.log")
+        output.open(cage.folder / "output.log")
     limits = _limit(cage, job)
     record = Sandbox(
         agent=job["agent"],
@@ -212,8 +215,7 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int], 
         secrets=tuple(message["secrets"]),
     )
     # On disk before the command starts: an agent that nobody could find again must never run. The layers follow.
-    write_atomically(folder / "agent.json", json.dumps(asdict(record)))
-    door = _door(job["folder"])
+    _publish(cage, record)
     report, _ = _receive(cage.init)
     seen = layers.observe_restricted(
         cage.pid, uid=cage.uid, limits=limits, report=report, host_uid=os.getuid(), cage=cage.layers
@@ -224,10 +226,23 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int], 
     wire.send(cage.init, {})
     given = job["restrictions"]
     restrictions = given | {"read": [*given["read"], *tree.bait(report["canaries"])]}
-    write_atomically(folder / "restrictions.json", json.dumps(restrictions))
-    write_atomically(folder / "agent.json", json.dumps(asdict(record)))
+    write_atomically(cage.folder / "restrictions.json", json.dumps(restrictions))
+    write_atomically(cage.folder / "agent.json", json.dumps(asdict(record)))
     _receive(cage.init)
-    return _Running(record=record, output=output, door=door)
+    return _Running(record=record, output=output)
+
+
+def _publish(cage: _Cage, record: Sandbox) -> None:
+    """Move the folder, record in it, to its place among the agents: it appears there whole."""
+    fd = os.open(cage.folder / "agent.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(asdict(record)).encode())
+    finally:
+        os.close(fd)
+    place = Path(record.folder)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    cage.folder.rename(place)
+    cage.folder = place
 
 
 def _announce(core: socket.socket, record: Sandbox) -> None:
@@ -239,7 +254,7 @@ def _announce(core: socket.socket, record: Sandbox) -> None:
         raise OSError(errno.ECANCELED, "the core withdrew the launch") from None
 
 
-def _door(folder: str) -> socket.socket:
+def _door(folder: Path) -> socket.socket:
     """`shim.sock`, bound through its folder's descriptor: a socket's path may have 107 bytes at most."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -281,7 +296,8 @@ def _exit_of(cage: _Cage) -> tuple[int, int]:
 
 def _supervise(cage: _Cage, running: _Running, core: socket.socket) -> None:
     """Wait for the sandbox's end, serving its listener and keeping its output meanwhile."""
-    record, output, door = running.record, running.output, running.door
+    record, output, door = running.record, running.output, cage.door
+    assert door is not None  # noqa: S101 - every finished cage has one
     pidfd = os.pidfd_open(cage.pid)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
@@ -309,15 +325,6 @@ def _supervise(cage: _Cage, running: _Running, core: socket.socket) -> None:
     cgroups.remove_leaf(cage.leaf)
 
 
-def _forget(folder: Path) -> None:
-    """Take back what was written about a sandbox that never ran its command."""
-    for name in ("agent.json", "restrictions.json", "output.log", "shim.sock"):
-        with contextlib.suppress(FileNotFoundError):
-            (folder / name).unlink()
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
 def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
     """Make a sandbox, wait for its command, see it through. Without a command the sandbox goes when the core does."""
     libc.prctl(_PR_SET_NAME, "clawback-shim")
@@ -339,7 +346,6 @@ def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
         running = _launch(host, cage, message, stdio, core)
     except OSError as error:
         _destroy(cage)
-        _forget(Path(message["job"]["folder"]))
         with contextlib.suppress(OSError):
             wire.send(core, {"error": str(error), "stage": "launch", "errno": error.errno})
         return

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets as random
+import shutil
 import socket
 import subprocess
 import sys
@@ -134,12 +135,22 @@ class Spawner:
 
         Not root: sandboxes get the caller's own user id and, without delegation, no cgroup; their records say so.
         """
+        state = state.absolute()  # the zygote works elsewhere
         agents = state / "agents"
         agents.mkdir(parents=True, exist_ok=True)
+        spares_folder = state / "spares"
+        shutil.rmtree(spares_folder, ignore_errors=True)  # of a core that was killed
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "clawback.enforcement.sandbox.zygote", str(theirs.fileno()), cgroup],
+                [
+                    sys.executable,
+                    "-m",
+                    "clawback.enforcement.sandbox.zygote",
+                    str(theirs.fileno()),
+                    cgroup,
+                    str(spares_folder),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -156,7 +167,7 @@ class Spawner:
             process.kill()
             process.wait()
             raise Unreachable(f"the spawner did not start: {error}", hint="its own message is above") from None
-        uids = Uids(agents, uid_base) if os.geteuid() == 0 else None
+        uids = Uids(state, uid_base) if os.geteuid() == 0 else None
         spawner = cls(process, ours, state=state, group=cgroup, uids=uids, canaries=canaries, spares=spares)
         spawner.refill()
         return spawner
@@ -295,6 +306,8 @@ class Spawner:
     ) -> Launched:
         folder = self._state / "agents" / job.agent / slot.name
         job = replace(job, instance=slot.name, folder=str(folder), uid=slot.uid)
+        if self._uids:
+            self._uids.remember(job.agent, slot.uid)
         slot.sock.settimeout(_LAUNCH_TIMEOUT)
         try:
             order = {"job": asdict(job), "secrets": dict(secrets), "prepared": prepared is not None}

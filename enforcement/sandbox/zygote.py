@@ -17,9 +17,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import cgroups, libc, namespaces
+from clawback.enforcement.quarantine import cover, inject, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import filters, shim, wire
 
 __all__ = ["main"]
@@ -140,7 +142,7 @@ class _Zygote:
 
 
 def main() -> NoReturn:
-    """Serve on the inherited socket whose descriptor is the first argument; the second names the core's cgroup."""
+    """Serve on the inherited socket; arguments: its descriptor, the core's cgroup, the folder of spares."""
     libc.prctl(_PR_SET_NAME, "clawback-zygote")
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are the core's to handle
@@ -149,11 +151,13 @@ def main() -> NoReturn:
     host = shim.Host(
         hierarchies=cgroups.discover(),
         group=sys.argv[2],
+        spares=Path(sys.argv[3]),
         rootless=os.geteuid() != 0,
         namespaces=namespaces.identities(),
     )
     for profile in filters.PROFILES:
         filters.programs(profile)
+    sealed.sealed_program()
     gc.collect()
     gc.freeze()  # children share these pages for as long as nobody counts their references anew
     gc.disable()

@@ -69,6 +69,7 @@ def test_a_command_that_is_not_there_is_the_caller_s_mistake(sandboxes: Any) -> 
         ({"readable": ("/root",)}, "/root would show too much"),
         ({"readable": ("relative",)}, "'relative' is not an absolute path"),
         ({"writable": ("/no/such/folder",)}, "/no/such/folder does not exist"),
+        ({"writable": ("/usr/local/bin",)}, "/usr/local/bin is part of the system"),
         ({"environment": {"LD_PRELOAD": "/x"}}, "LD_PRELOAD"),
         ({"environment": {"HTTP_PROXY": "http://elsewhere"}}, "HTTP_PROXY"),
         ({"workdir": "/home"}, "/home would show too much"),
