@@ -28,13 +28,14 @@ _HEADER = struct.Struct("=IHHII")
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _NEWLINK, _GETLINK, _DELADDR, _GETADDR = 16, 18, 21, 22
-_BY_FAMILY, _DESTROY = 20, 21
+_TCP_OLD, _BY_FAMILY, _DESTROY = 18, 20, 21
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFF_UP = 1
 _DIAG = struct.Struct("=BBBxI48s")
+_DIAG_OLD = struct.Struct("=Bxxx48sI4x")
 _DIAG_ANSWER = struct.Struct("=BBBB48sIIIII")
 _ALL_STATES = 0xFFFFFFFF
 _BUFFER = 1 << 18
@@ -135,12 +136,16 @@ def set_link(route: socket.socket, index: int, *, up: bool) -> None:
 
 
 def sockets(diag: socket.socket) -> tuple[InetSocket, ...]:
-    """All TCP and UDP sockets of the namespace, of both families, in every state."""
-    found: list[InetSocket] = []
+    """All TCP and UDP sockets of the namespace, of both families, in every state.
+
+    TCP by the older request, which takes both families in one walk of the host's connection table: that walk, a
+    quarter of a millisecond over 262144 buckets, is most of what an isolation costs.
+    """
+    walk = _dump(diag, _TCP_OLD, _DIAG_OLD.pack(socket.AF_UNSPEC, b"", _ALL_STATES))
+    found = [_socket(socket.IPPROTO_TCP, payload) for payload in walk]
     for family in (socket.AF_INET, socket.AF_INET6):
-        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-            request = _DIAG.pack(family, protocol, 0, _ALL_STATES, b"")
-            found.extend(_socket(protocol, payload) for payload in _dump(diag, _BY_FAMILY, request))
+        request = _DIAG.pack(family, socket.IPPROTO_UDP, 0, _ALL_STATES, b"")
+        found.extend(_socket(socket.IPPROTO_UDP, payload) for payload in _dump(diag, _BY_FAMILY, request))
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """Stop another process's threads and make system calls in their name (x86-64).
 
-A tracer is a thread: everything here must happen in the thread that seized. Nothing blocks: waits poll, because a
+A tracer is a thread: everything here must happen in the thread that seized. Nothing blocks for long, because a
 thread inside vfork ignores its interruption until its child is done.
 
 Numbers: include/uapi/linux/ptrace.h, arch/x86/include/asm/user_64.h.
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from clawback.enforcement.kernel import libc
 from clawback.enforcement.kernel.syscalls import NUMBER
 
-__all__ = ["SUPPORTED", "CallError", "Gone", "NotStopped", "Tracee"]
+__all__ = ["SUPPORTED", "CallError", "Gone", "NotStopped", "Tracee", "pause", "quiet"]
 
 SUPPORTED = platform.machine() == "x86_64"
 """Injection writes this machine's registers."""
@@ -42,16 +42,26 @@ _RESTART_AGAIN = frozenset({512, 513, 514})
 _RESTART_BLOCK = 516
 
 
-class Gone(Exception):  # noqa: N818 - not an error: a thread may end at any time
+class Gone(Exception):
     """The thread has ended."""
 
 
-class NotStopped(Exception):  # noqa: N818 - a state, and where the caller branches
+class NotStopped(Exception):
     """The thread did not stop in time."""
 
 
 class CallError(OSError):
     """A call made in a thread's name failed with this errno."""
+
+
+def quiet() -> None:
+    """Before the first seizure, in the tracer: hold back the signal that announces stops, for `pause` to take."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+
+
+def pause() -> None:
+    """Until any tracee changes its state, or 2 ms: leaves the processor to them, and misses nothing."""
+    signal.sigtimedwait({signal.SIGCHLD}, 0.002)
 
 
 class Tracee:
@@ -86,6 +96,7 @@ class Tracee:
         while not self.poll_stopped():
             if time.monotonic() > end:
                 raise NotStopped(f"thread {self.tid} did not stop")
+            pause()
 
     def arm(self) -> None:
         """Once stopped: if the tracer dies now, the kernel kills the thread; keep its registers and block its signals.
@@ -156,6 +167,7 @@ class Tracee:
             while (status := self._status()) is None:
                 if time.monotonic() > end:
                     raise NotStopped(f"thread {self.tid} did not come back from an injected call")
+                pause()
             if os.WSTOPSIG(status) == _SYSCALL_STOP:
                 return
             self._note(status)

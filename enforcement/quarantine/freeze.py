@@ -6,8 +6,6 @@ import os
 import signal
 from dataclasses import asdict
 
-import structlog
-
 from clawback.enforcement.quarantine import tree
 from clawback.enforcement.quarantine.helper import Run
 from clawback.enforcement.quarantine.result import Clock
@@ -22,7 +20,6 @@ _ENDED = "the sandbox has ended: no process is left"
 _STOPPED = frozenset("TtZX")
 _BY_SIGNAL = frozenset("Tt")
 _LOOK = 0.5  # seconds that a probe may take to find the tree standing still
-_log = structlog.get_logger()
 
 
 def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> LevelResult:
@@ -31,10 +28,10 @@ def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> Lev
     `run` is used without a cgroup alone; without it too, an agent that forks and exits fast enough may not be caught.
     """
     clock = Clock(Level.FREEZE)
-    if box.cgroup:
-        set_frozen(box, wanted=True, patience=patience)
-    else:
-        _stop_all(box, run, patience)
+    if not box.cgroup:
+        failed = _stop_all(box, run, patience)
+        return _judge_signals(box, clock, *failed)
+    set_frozen(box, wanted=True, patience=patience)
     return _judge(box, clock)
 
 
@@ -100,26 +97,30 @@ def _judge(box: Sandbox, clock: Clock) -> LevelResult:
     return clock.none(f"{_count(number)} not frozen", "cgroup.events does not say frozen")
 
 
-def _judge_signals(box: Sandbox, clock: Clock) -> LevelResult:
+def _judge_signals(box: Sandbox, clock: Clock, *failed: str) -> LevelResult:
     still = _still(box, None, _LOOK)
     if still is None:
-        return clock.none("processes still run, fork or end", _NO_CGROUP)
+        return clock.none("processes still run, fork or end", _NO_CGROUP, *failed)
     if not still:
         return clock.full(_ENDED)
-    return clock.partial(f"{_count(len(still))} stopped", _NO_CGROUP)
+    return clock.partial(f"{_count(len(still))} stopped", _NO_CGROUP, *failed)
 
 
-def _stop_all(box: Sandbox, run: Run | None, patience: float) -> None:
-    """The first process first: then nobody reaps, and what forks and exits faster than it is read leaves zombies."""
+def _stop_all(box: Sandbox, run: Run | None, patience: float) -> list[str]:
+    """What could not be done, in words. The first process first: then nobody reaps, and what forks and exits faster
+    than it is read leaves zombies.
+    """
+    failed: list[str] = []
     if not tree.ancestry(box):
-        return
+        return failed
     _signal(box.pid, signal.SIGSTOP)
     if run is not None:
         try:
             run("clawback.enforcement.quarantine.signals:run", {"box": asdict(box), "number": int(signal.SIGSTOP)})
         except (OSError, NotEnforced) as error:
-            _log.warning("not all processes signalled at once", agent=box.agent, error=str(error))
+            failed.append(f"not signalled all at once, only one by one: {error}")
     _still(box, signal.SIGSTOP, patience)
+    return failed
 
 
 def _still(box: Sandbox, send: signal.Signals | None, seconds: float) -> dict[int, str] | None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clawback.enforcement.kernel.ptrace import SUPPORTED, CallError, Gone, NotStopped, Tracee
+from clawback.enforcement.kernel.ptrace import SUPPORTED, CallError, Gone, NotStopped, Tracee, pause, quiet
 from clawback.enforcement.quarantine import freeze, tree
 from clawback.enforcement.quarantine.sealed import sealed_program
 from clawback.enforcement.sandbox.record import Sandbox
@@ -58,6 +58,7 @@ def run(*, box: dict[str, Any], patience: float) -> dict[str, Any]:
         return {"sealed": 0, "unsealed": {}, "frozen": False, "error": "injection is written for x86-64 only"}
     was_frozen = bool(sandbox.cgroup) and tree.read(f"{sandbox.cgroup}/cgroup.freeze").strip() == "1"
     work = _Work()
+    quiet()
     keep = True  # frozen, unless everything was sealed
     try:
         _seize(sandbox, work, patience)
@@ -129,8 +130,9 @@ def _wait(work: _Work, tids: set[int], seconds: float) -> set[int]:
             except Gone:
                 left.discard(tid)
                 work.gone.add(tid)
-        if time.monotonic() > end:
+        if not left or time.monotonic() > end:
             break
+        pause()
     return left
 
 

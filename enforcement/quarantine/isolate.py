@@ -23,6 +23,11 @@ __all__ = ["apply", "probe", "release"]
 
 _ENDED = "the sandbox has ended: its network namespace has no process"
 _KINDS = (inside.ROUTE, inside.DIAG, inside.TCP4, inside.TCP6)
+_LOOPBACK = (
+    netlink.Address(socket.AF_INET, 1, 8, socket.inet_pton(socket.AF_INET, "127.0.0.1")),
+    netlink.Address(socket.AF_INET6, 1, 128, socket.inet_pton(socket.AF_INET6, "::1")),
+)
+"""What a namespace's first interface, loopback, carries when it is up."""
 _REFUSALS = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
 
 
@@ -31,8 +36,8 @@ def apply(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
     clock = Clock(Level.ISOLATE)
     try:
         with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
-            refused = _cut(route, diag, patience)
-            return _judge(_look(route, diag, tcp4, tcp6), clock, *refused)
+            left, refused = _cut(route, diag, patience)
+            return _judge(_look(route, tcp4, tcp6, left), clock, *refused)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -44,7 +49,7 @@ def probe(box: Sandbox) -> LevelResult:
     clock = Clock(Level.ISOLATE)
     try:
         with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
-            return _judge(_look(route, diag, tcp4, tcp6), clock)
+            return _judge(_look(route, tcp4, tcp6, netlink.sockets(diag)), clock)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -55,10 +60,10 @@ def release(box: Sandbox) -> LevelResult:
     """Loopback up again, by which the kernel gives it its addresses back; then connect to the gateway from inside."""
     clock = Clock(Level.ISOLATE)
     try:
-        with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
+        with inside.opened(box, _KINDS) as (route, _diag, tcp4, tcp6):
             for link in netlink.links(route):
                 netlink.set_link(route, link.index, up=True)
-            seen = _look(route, diag, tcp4, tcp6, reach=True)
+            seen = _look(route, tcp4, tcp6, (), reach=True)
     except ProcessLookupError:
         result = _ended(box, clock)
         return clock.none(result.observed) if not result.missing else result
@@ -77,7 +82,6 @@ class _Seen:
 
     addresses: tuple[netlink.Address, ...]
     flows: tuple[netlink.InetSocket, ...]
-    idle: int
     outcomes: dict[str, str]
 
     @property
@@ -85,18 +89,21 @@ class _Seen:
         return [address for address, outcome in self.outcomes.items() if outcome == "connected"]
 
 
-def _cut(route: socket.socket, diag: socket.socket, patience: float) -> tuple[str, ...]:
-    """Returns what the kernel refused to destroy, in words."""
+def _cut(
+    route: socket.socket, diag: socket.socket, patience: float
+) -> tuple[tuple[netlink.InetSocket, ...], list[str]]:
+    """The sockets that are left, and what the kernel refused to destroy, in words."""
+    netlink.withdraw(route, _LOOPBACK, (1,))  # at once, unread: nothing passes from here on
     refused: dict[str, int] = {}
+    left: tuple[netlink.InetSocket, ...] = ()
     for _ in tree.until(patience):
         netlink.withdraw(route, netlink.addresses(route), [link.index for link in netlink.links(route) if link.up])
-        doomed = [one for one in netlink.sockets(diag) if not _gateways(one)]
+        left = netlink.sockets(diag)
+        doomed = [one for one in left if not _gateways(one) and (one.listening or one.connected)]
         if not doomed:
-            return ()
+            return left, []
         refused = netlink.destroy(diag, doomed)
-        if not [one for one in netlink.sockets(diag) if one.connected]:
-            return ()
-    return tuple(f"{number} sockets not destroyed: {name}" for name, number in refused.items())
+    return left, [f"{number} sockets not destroyed: {name}" for name, number in refused.items()]
 
 
 def _gateways(one: netlink.InetSocket) -> bool:
@@ -105,20 +112,18 @@ def _gateways(one: netlink.InetSocket) -> bool:
 
 
 def _look(
-    route: socket.socket, diag: socket.socket, tcp4: socket.socket, tcp6: socket.socket, *, reach: bool = False
+    route: socket.socket,
+    tcp4: socket.socket,
+    tcp6: socket.socket,
+    there: tuple[netlink.InetSocket, ...],
+    *,
+    reach: bool = False,
 ) -> _Seen:
-    """Addresses, flows and what a connect from inside comes to. `reach` waits for one that does not fail at once."""
+    """What a connect from inside comes to, and what of `there` has a peer. `reach` waits for one that does not fail."""
     outcomes = {"127.0.0.1": _connect(tcp4, "127.0.0.1", reach=reach), "::1": _connect(tcp6, "::1", reach=reach)}
-    own = {tcp4.getsockname()[1], tcp6.getsockname()[1]} - {0}
-    everything = [
-        one
-        for one in netlink.sockets(diag)
-        if not _gateways(one) and one.local_port not in own and one.remote_port not in own
-    ]
     return _Seen(
         addresses=netlink.addresses(route),
-        flows=tuple(one for one in everything if one.connected and one.state != netlink.TIME_WAIT),
-        idle=sum(not one.connected for one in everything),
+        flows=tuple(one for one in there if one.connected and one.state != netlink.TIME_WAIT),
         outcomes=outcomes,
     )
 

@@ -54,6 +54,8 @@ def _kill_cgroup(box: Sandbox) -> bool:
         return tree.gone(box)  # no such file before Linux 5.14
     try:
         os.write(descriptor, b"1")
+    except FileNotFoundError:
+        return True  # removed between the two: the kernel removes no cgroup that has a process
     finally:
         os.close(descriptor)
     return True

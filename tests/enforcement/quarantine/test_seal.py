@@ -160,7 +160,7 @@ def test_forks_do_not_outrun_it(make):
     made = make(FORKS)
     make.wait_until(lambda: made.board[0] > 50, "it forks")
     assert seal.apply(made.box, make.run).enforcement is Enforcement.FULL
-    made.moves(2)
+    make.wait_until(lambda: len(tree.processes(made.box)) == 5, "what had been forked before has ended")
     forked = made.board[0]
     made.moves(2)
     assert made.board[0] == forked
