@@ -134,6 +134,7 @@ print("done", left)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False], ids=["first version", "second version"])
 def test_killed_at_any_step_the_store_is_whole_and_the_version_is_there_or_not(tmp_path, first):
     step = completed = 0
