@@ -34,6 +34,24 @@ def _bounded(values: Any) -> list[str]:
     return list(dict.fromkeys(redact_text(str(value))[:_LONGEST] for value in values))[:_MOST]
 
 
+def _destinations(calls: list[tuple[str, str]]) -> list[str]:
+    """Whom it spoke to, or tried to: `HOST:PORT`, as in the call."""
+    return [
+        target.partition("://")[2].partition("/")[0] if kind == "http" else target
+        for kind, target in calls
+        if kind in {"http", "connect"}
+    ]
+
+
+def _data(calls: list[tuple[str, str]]) -> list[str]:
+    """What it asked for by name: files, and what lies behind a URL."""
+    return [
+        target.partition(" ")[2].partition("?")[0] if kind == "http" else target
+        for kind, target in calls
+        if kind in {"http", "open"}
+    ]
+
+
 def _credential(ref: CredentialRef) -> dict[str, Any]:
     return {"kind": ref.kind, "name": ref.name, "identifiers": dict(ref.identifiers)}
 
@@ -73,8 +91,8 @@ def blast_radius(incident: Incident, info: AgentInfo, everyone: tuple[AgentInfo,
         "agents_sharing_credentials": _bounded(sharing),
         "agents_under_the_same_policy": _bounded(same_policy),
         "credentials": len(info.credentials),
-        "destinations": len({target for kind, target in reached if kind in {"http", "connect"}}),
-        "data_sets": len({target for kind, target in reached if kind == "open"}),
+        "destinations": len(set(_destinations(reached))),
+        "data_sets": len(set(_data(reached))),
     }
 
 
@@ -131,8 +149,8 @@ def _apply(ctx: Context, params: ScopeParams, _captured: Record) -> Record:
         "layers": {name: value.value for name, value in info.layers.items()},
         "credentials": [_credential(ref) for ref in refs],
         "tool_calls": _bounded(f"{kind} {target}" for kind, target in calls),
-        "destinations": _bounded(target for kind, target in calls if kind in {"http", "connect"}),
-        "data": _bounded(target for kind, target in calls if kind == "open"),
+        "destinations": _bounded(_destinations(calls)),
+        "data": _bounded(_data(calls)),
         "window": {"first_ns": min(times, default=0), "last_ns": max(times, default=0)},
         "assessment": assess(incident, world.policies.versions(info.policy)),
         "blast_radius": blast_radius(incident, info, world.core.agents()),

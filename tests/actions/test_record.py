@@ -18,10 +18,19 @@ def test_scope_names_what_was_within_reach_and_no_value(drive: Any, there: Any) 
     assert scope["credentials"][0]["identifiers"]["accessor"] == "acc-1"
     assert scope["destinations"] == ["files.partner.test:443"]
     assert scope["data"] == ["/root/.aws/credentials"]
+    assert incident_scope.blast_radius(step.context.incident, there.core.known["a"], ())["destinations"] == 1
     assert scope["instructions"] == "python3 agent.py --goal answer tickets"
     assert scope["assessment"]["verdict"] == "threat"
     assert "hvs.never" not in str(scope)
     assert there.core.enforced["a"] == {}
+
+
+def test_scope_tells_whom_from_what(drive: Any, make_incident: Any, make_finding: Any) -> None:
+    calls = (("http", "GET http://vault.internal:8200/v1/secret/data/payroll?x=1"), ("connect", "sink.test:443"))
+    step = drive(incident_scope.ACTION, on=make_incident(findings=(make_finding(attempts=calls),)), agent="a")
+    step.run()
+    assert step.outcome["destinations"] == ["vault.internal:8200", "sink.test:443"]
+    assert step.outcome["data"] == ["http://vault.internal:8200/v1/secret/data/payroll"]
 
 
 def test_scope_finds_the_others_who_hold_the_same_credential(drive: Any, there: Any) -> None:

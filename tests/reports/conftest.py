@@ -101,6 +101,17 @@ def build(text: str = "ordinary", *, findings: int = 1, lines: int = 3) -> Incid
             _receipt(6, "aws.rotate-key", Phase.ERADICATE, 40),
             _receipt(7, "agent.relaunch", Phase.RECOVER, 60),
             _receipt(8, "policy.validate", Phase.RECOVER, 80, proof=text),
+            _receipt(
+                9,
+                "incident.review",
+                Phase.POST_INCIDENT,
+                90,
+                outcome={
+                    "root_causes": [{"category": "policy too wide", "because": text}],
+                    "suggestions": [text],
+                    "policy_diff": f"--- a\n+++ b\n+  domain: {text}",
+                },
+            ),
         ),
         timeline=tuple(
             TimelineEntry(at_ns=T0 + number * MS, phase=Phase.CONTAIN, what=text, detail=text)

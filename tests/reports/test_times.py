@@ -70,8 +70,8 @@ def test_the_record_is_whole(make: Callable[..., Incident]) -> None:
     incident = make()
     found = record(incident)
     assert found["times_ms"]["frozen"] == 2.5
-    assert len(found["receipts"]) == 8
-    assert [x["phase"] for x in phases(incident)] == ["identify", "contain", "eradicate", "recover"]
+    assert len(found["receipts"]) == 9
+    assert [x["phase"] for x in phases(incident)] == ["identify", "contain", "eradicate", "recover", "post-incident"]
     assert summarise(incident)["severity"] == "critical"
     assert found["artefacts"] == {"evidence": "ordinary"}
 
@@ -105,3 +105,13 @@ def test_an_incident_of_which_nothing_is_known_yet_has_a_ticket(make: Callable[.
     assert "Nothing has been contained." in text
     assert "Not recorded yet." in text
     assert "not assessed yet" in text
+    assert "all 0 steps so far are settled" in text
+
+
+def test_the_ticket_says_what_keeps_the_incident_open(make: Callable[..., Incident]) -> None:
+    text = markdown(without(make(), "agent.isolate", ReceiptState.UNVERIFIED))
+    assert "1 of 9 steps are not settled: agent.isolate unverified" in text
+
+
+def test_the_ticket_shows_the_suspected_change(make: Callable[..., Incident]) -> None:
+    assert "\n    --- a\n    +++ b\n    +  domain: ordinary\n" in markdown(make())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from clawback.model import Finding
-from clawback.reports.escape import plain
+from clawback.reports.escape import plain, source
 from clawback.reports.facts import Facts, Step
 
 __all__ = ["LIMIT", "document", "length"]
@@ -62,11 +62,11 @@ class _Writer:
         items = [{"type": "listItem", "content": [self.paragraph(*parts(row))]} for row in rows[: self.rows]]
         return [{"type": "bulletList", "content": items}, *self.left_out(len(rows))]
 
-    def lines(self, rows: Sequence[str], empty: str) -> list[Node]:
+    def lines(self, rows: Sequence[str], empty: str, show: Callable[[str, int], str] = plain) -> list[Node]:
         """Lines as one code block: the cheapest form, and nothing in it is given a meaning."""
         if not rows:
             return [self.paragraph(self.text(empty))]
-        shown = "\n".join(plain(row, self.characters) for row in rows[: self.rows])
+        shown = "\n".join(show(row, self.characters) for row in rows[: self.rows])
         block = {"type": "codeBlock", "content": [{"type": "text", "text": shown or "-"}]}
         return [block, *self.left_out(len(rows))]
 
@@ -119,11 +119,11 @@ def _finding(write: _Writer, x: Finding) -> tuple[Node, ...]:
 def _body(facts: Facts, write: _Writer) -> list[Node]:
     incident = facts.incident
     top: list[tuple[str, str]] = [
-        ("Status", f"{incident.status.value}, phase {incident.phase.value} (CSF {incident.phase.csf})"),
+        ("Status", facts.status),
         ("Severity", incident.severity.name.lower()),
         ("Assessment", f"{facts.verdict}: {'; '.join(facts.reasons)}" if facts.reasons else facts.verdict),
         ("Playbook", f"{incident.playbook or 'none yet'}, orchestration: {incident.orchestration.value}"),
-        *facts.agent,
+        *((name.capitalize(), value) for name, value in facts.agent),
         ("Policy", ", ".join(facts.policies) or "unknown"),
     ]
     nodes: list[Node] = []
@@ -159,6 +159,8 @@ def _body(facts: Facts, write: _Writer) -> list[Node]:
     nodes += write.lines([f"{name}: {value}" for name, value in facts.artefacts], "None yet.")
     if facts.review:
         nodes += [write.heading("Review"), *write.bullets(facts.review, lambda x: (write.text(x),), "")]
+    if facts.policy_diff:
+        nodes += [write.heading("Suspected change of policy"), *write.lines(facts.policy_diff, "", show=source)]
     return nodes
 
 

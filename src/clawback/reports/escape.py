@@ -10,7 +10,7 @@ import unicodedata
 
 from clawback.log import redact_text
 
-__all__ = ["code", "inert", "plain"]
+__all__ = ["code", "inert", "plain", "source"]
 
 _CUT = "… [cut]"
 # What CommonMark, GFM, its mathematics or HTML give a meaning to anywhere, and what begins a block at the start of a
@@ -33,6 +33,13 @@ def plain(text: object, limit: int = 500) -> str:
     """One line of visible characters, redacted, at most `limit` long. Not yet safe as Markdown."""
     # Redaction first: it must see the whole text, or a secret cut in half would pass.
     line = " ".join(redact_text(str(text)).split())[: limit + 1]
+    shown = line if line.isprintable() else "".join(map(_shown, line))
+    return shown if len(shown) <= limit else shown[: limit - len(_CUT)] + _CUT
+
+
+def source(text: object, limit: int = 200) -> str:
+    """One line of a file, its spaces kept: for a code block, where nothing on a line can end it."""
+    line = redact_text(str(text).expandtabs(4))[: limit + 1]
     shown = line if line.isprintable() else "".join(map(_shown, line))
     return shown if len(shown) <= limit else shown[: limit - len(_CUT)] + _CUT
 

@@ -46,6 +46,7 @@ class Facts:
 
     id: str
     title: str
+    status: str
     incident: Incident
     scoped: bool
     verdict: str
@@ -66,6 +67,7 @@ class Facts:
     timeline: tuple[Line, ...]
     artefacts: tuple[tuple[str, str], ...]
     review: tuple[str, ...]
+    policy_diff: tuple[str, ...]  # lines of the change that the review suspects
 
 
 def _outcome(incident: Incident, action: str) -> Mapping[str, Any]:
@@ -133,6 +135,17 @@ def _review(incident: Incident) -> tuple[str, ...]:
     return tuple(causes + [str(x) for x in found.get("suggestions", ())])
 
 
+def _status(incident: Incident) -> str:
+    """Where it stands, and what keeps it open. The ticket's own step is not counted: it is being made."""
+    steps = [x for x in incident.receipts if x.action != "ticket.write"]
+    short = [f"{x.action} {x.state.value}" for x in steps if x.state not in _DONE]
+    where = f"{incident.status.value}, phase {incident.phase.value} (CSF {incident.phase.csf})"
+    if not short:
+        return f"{where}: all {len(steps)} steps so far are settled"
+    more = f" and {len(short) - 8} more" if len(short) > 8 else ""
+    return f"{where}: {len(short)} of {len(steps)} steps are not settled: {', '.join(short[:8])}{more}"
+
+
 def draw(incident: Incident) -> Facts:
     """Everything a ticket says about this incident, as it stands."""
     zero = first_event_ns(incident)
@@ -149,6 +162,7 @@ def draw(incident: Incident) -> Facts:
     return Facts(
         id=incident.id,
         title=worst.title if worst else "agent contained by hand",
+        status=_status(incident),
         incident=incident,
         scoped=bool(scope),
         verdict=str(scope.get("assessment", {}).get("verdict", "not assessed yet")),
@@ -175,4 +189,5 @@ def draw(incident: Incident) -> Facts:
         timeline=_timeline(incident, zero),
         artefacts=_artefacts(incident),
         review=_review(incident),
+        policy_diff=tuple(str(_outcome(incident, "incident.review").get("policy_diff", "")).splitlines()[:80]),
     )

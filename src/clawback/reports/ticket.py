@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from clawback.model import Incident
 from clawback.reports import adf
-from clawback.reports.escape import code, inert, plain
+from clawback.reports.escape import code, inert, plain, source
 from clawback.reports.facts import Facts, draw
 
 __all__ = ["jira", "jira_request", "markdown", "summary"]
@@ -42,6 +42,10 @@ def _cell(value: Any) -> _Made:
     return _Made(code(value).replace("|", "\\|"))
 
 
+def _source(value: Any) -> _Made:
+    return _Made(source(value))
+
+
 def _ms(value: float | None) -> _Made:
     return _Made("-" if value is None else f"{value:,.1f}")
 
@@ -54,7 +58,7 @@ def _template() -> Template:
         finalize=_finalise,
         keep_trailing_newline=True,
     )
-    environment.filters.update(code=_code, cell=_cell, ms=_ms)
+    environment.filters.update(code=_code, cell=_cell, ms=_ms, source=_source)
     text = resources.files("clawback.runbooks").joinpath("tickets", "agent-incident.md.j2").read_text("utf-8")
     return environment.from_string(text)
 
