@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clawback.actions import agent_relaunch, evidence_collect, policy_restore, policy_validate
+from clawback.enforcement.evidence.writer import Limits, Writer
 from clawback.errors import NotFound, Refused
 from clawback.model import AgentState, Enforcement, Level
 
@@ -194,3 +195,13 @@ def test_the_plan_of_a_validation_asks_the_engine(drive: Any) -> None:
     step = drive(policy_validate.ACTION, agent="a")
     checks = policy_validate.ACTION.plan(step.context, step.params).checks
     assert any("would deny it" in check for check in checks)
+
+
+def test_a_bundle_as_the_core_writes_it_can_be_hashed_again(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "bundle", Limits())
+    writer.text("output.log", "hello\n")
+    writer.json("processes.json", [{"pid": 1}])
+    manifest, digest, files = writer.finish({"agent": "a"})
+    assert evidence_collect.differences(writer.folder, manifest, digest) == (files, [])
+    _flip(writer.folder / "output.log")
+    assert evidence_collect.differences(writer.folder, manifest, digest)[1] == ["'output.log' has changed"]
