@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,9 @@ class GatewayLink:
         self._gone: deque[str] = deque(maxlen=_REMEMBERED)
         self._connected = False
         self._refused: set[str] = set()
+        self._suspended: set[str] = set()
+        self._let_go: set[str] = set()
+        self._absent = False
         self._closing = False
         self._pause = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -69,9 +73,35 @@ class GatewayLink:
         with self._lock:
             attachment = self._wanted.pop(instance, None)
             self._gone.append(instance)
+            self._suspended.discard(instance)
         if attachment is not None:
             _close(attachment.listeners)
             self._wake()
+
+    def suspend(self, instance: str, *, patience: float = 1.0) -> bool:
+        """Have the gateway let go of an instance and reset what it has open, keeping the listener for `resume`.
+
+        Whether `suspended` became true within `patience` seconds.
+        """
+        with self._lock:
+            self._suspended.add(instance)
+        self._wake()
+        end = time.monotonic() + patience
+        while not self.suspended(instance):
+            if time.monotonic() > end:
+                return False
+            self._pause.wait(0.001)
+        return True
+
+    def resume(self, instance: str) -> None:
+        """Deliver it again."""
+        with self._lock:
+            self._suspended.discard(instance)
+        self._wake()
+
+    def suspended(self, instance: str) -> bool:
+        """It is kept away, and the gateway has said that it let go, or there is no gateway at all."""
+        return instance in self._suspended and (self._absent or (self._connected and instance in self._let_go))
 
     def attached(self, instance: str) -> bool:
         """The gateway has acknowledged this instance."""
@@ -110,36 +140,37 @@ class GatewayLink:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
                     link.settimeout(_ANSWER_SECONDS)
                     link.connect(str(self._path))
+                    self._absent = False
                     self._connected = True
                     _log.info("gateway connected")
                     self._serve(link)
             except (OSError, ValueError) as error:
+                # Its socket without a listener, or none: the process is gone, and with it every connection it had.
+                self._absent = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
                 if self._connected:
                     _log.warning("gateway lost", error=str(error)[:200])
             finally:
                 self._connected = False
                 self._delivered.clear()
                 self._refused.clear()
+                self._let_go.clear()
             if not self._closing:
                 self._pause.wait(_RETRY_SECONDS)
 
     def _serve(self, link: socket.socket) -> None:
-        for instance in tuple(self._gone):
-            self._send(link, {"detach": instance}, ())
-            self._answer(link, instance)
+        for instance in (*self._gone, *self._suspended):
+            self._detach(link, instance)
         while not self._closing:
             with self._lock:
-                gone = self._delivered - self._wanted.keys()
-                new = [item for name, item in self._wanted.items() if name not in self._delivered]
+                wanted = self._wanted.keys() - self._suspended
+                gone = (self._delivered - wanted) | (self._suspended - self._let_go)
+                new = [item for name, item in self._wanted.items() if name in wanted - self._delivered]
             for instance in gone:
-                self._send(link, {"detach": instance}, ())
-                self._answer(link, instance)
-                self._delivered.discard(instance)
-                self._refused.discard(instance)
+                self._detach(link, instance)
             for item in new:
                 self._attach(link, item)
             with self._lock:
-                if self._wanted.keys() != self._delivered:
+                if self._wanted.keys() - self._suspended != self._delivered or self._suspended - self._let_go:
                     continue
             poll = select.poll()
             poll.register(link, select.POLLIN)
@@ -150,14 +181,24 @@ class GatewayLink:
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
 
+    def _detach(self, link: socket.socket, instance: str) -> None:
+        self._send(link, {"detach": instance}, ())
+        if not self._answer(link, instance):
+            raise ConnectionResetError("the gateway refused to let an instance go")
+        if instance in self._suspended:
+            self._let_go.add(instance)
+        self._delivered.discard(instance)
+        self._refused.discard(instance)
+
     def _attach(self, link: socket.socket, item: Attachment) -> None:
         # Held while sending: `remove` closes the listeners, and a closed number could be another file by then.
         with self._lock:
-            if item.instance not in self._wanted:
+            if item.instance not in self._wanted or item.instance in self._suspended:
                 return
             self._send(link, {"agent": item.agent, "instance": item.instance, "policy": item.policy}, item.listeners)
         if not self._answer(link, item.instance):
             self._refused.add(item.instance)
+        self._let_go.discard(item.instance)
         self._delivered.add(item.instance)
 
     @staticmethod

@@ -142,7 +142,7 @@ class Service:
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level back."""
-        return ladder.probe(self._entry(agent).box, level)
+        return self._probe(self._entry(agent), level)
 
     def try_inside(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
         """Try each from inside."""
@@ -187,10 +187,10 @@ class Service:
             entry.orders += 1
             self.holds.add(agent, level, reason=reason, by=by, incident=incident, at_ns=time.time_ns())
         if level in _AT_ONCE:
-            result = ladder.apply(entry.box, level, run=self._spawner.run)
+            result = self._apply(entry, level)
         else:
             with self._slow[agent]:
-                result = ladder.apply(entry.box, level, run=self._spawner.run)
+                result = self._apply(entry, level)
         entry.enforced[level] = result.enforcement
         self.metrics.contained(result, time.perf_counter() - began)
         self._say(
@@ -206,6 +206,8 @@ class Service:
             hold = self.holds.get(agent)
             chosen = sorted(set(levels or (hold.levels if hold else ())), reverse=True)
             results = tuple(ladder.release(entry.box, level, run=self._spawner.run) for level in chosen)
+            if Level.ISOLATE in chosen:
+                self.link.resume(entry.box.instance)
             with self._orders:
                 overtaken = entry.orders != orders
                 if not overtaken:
@@ -245,10 +247,10 @@ class Service:
             hold = self.holds.get(agent)
             for level in hold.levels if hold else ():
                 before = entry.enforced.get(level, Enforcement.FULL)
-                seen = ladder.probe(entry.box, level)
+                seen = self._probe(entry, level)
                 if _RANK[seen.enforcement] >= _RANK[before] or not entry.running:
                     continue
-                result = ladder.apply(entry.box, level, run=self._spawner.run)
+                result = self._apply(entry, level)
                 self.metrics.drifts.inc()
                 self._say(
                     Lifecycle.OTHER,
@@ -262,6 +264,29 @@ class Service:
             self._slow[agent].release()
 
     # Inside -------------------------------------------------------------
+
+    def _apply(self, entry: Entry, level: Level) -> LevelResult:
+        result = ladder.apply(entry.box, level, run=self._spawner.run)
+        if level is Level.ISOLATE and result.enforcement is Enforcement.NONE:
+            # Rootless, the namespace cannot be entered. Its one way out can be closed from the outside all the same.
+            self.link.suspend(entry.box.instance)
+            return self._by_gateway(entry, result)
+        return result
+
+    def _probe(self, entry: Entry, level: Level) -> LevelResult:
+        result = ladder.probe(entry.box, level)
+        return self._by_gateway(entry, result) if level is Level.ISOLATE else result
+
+    def _by_gateway(self, entry: Entry, result: LevelResult) -> LevelResult:
+        if result.enforcement is not Enforcement.NONE or not self.link.suspended(entry.box.instance):
+            return result
+        return dataclasses.replace(
+            result,
+            enforcement=Enforcement.PARTIAL,
+            observed="no gateway serves its only way out, and its connections were reset; inside, loopback is up",
+            missing=(result.observed,),
+            at_ns=time.time_ns(),
+        )
 
     def _entry(self, agent: str) -> Entry:
         entry = self._entries.get(agent)
@@ -317,7 +342,7 @@ class Service:
 
     def _assert(self, entry: Entry, hold: Hold) -> None:
         for level in hold.levels:
-            result = ladder.apply(entry.box, level, run=self._spawner.run)
+            result = self._apply(entry, level)
             entry.enforced[level] = result.enforcement
             if result.enforcement is not Enforcement.FULL:
                 _log.warning("hold not in full", agent=hold.agent, level=level.word, missing=result.missing)

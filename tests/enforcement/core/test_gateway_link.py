@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,22 @@ def test_an_ended_instance_is_detached_and_its_listener_closed(state, link):
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(mine.listeners[0])
     os.close(theirs)
+    gateway.close()
+
+
+def test_a_suspended_instance_is_taken_from_the_gateway_and_given_back(state, link):
+    link.add(attachment("i1"))
+    gateway = FakeGateway(state / "attach.sock")
+    gateway.hear()
+    until(lambda: link.attached("i1"))
+    with ThreadPoolExecutor(1) as other:
+        suspended = other.submit(link.suspend, "i1")
+        assert gateway.hear()[0] == {"detach": "i1"}
+        assert suspended.result(10)
+    assert link.suspended("i1")
+    link.resume("i1")
+    message, fds = gateway.hear()
+    assert (message["instance"], len(fds)) == ("i1", 1)
     gateway.close()
 
 
