@@ -11,7 +11,7 @@ import pytest
 from clawback.actions.agent_freeze import ACTION as FREEZE
 from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.errors import Unreachable
-from clawback.model import AgentState, IncidentStatus, Level, Phase, ReceiptState
+from clawback.model import AgentState, Enforcement, IncidentStatus, Level, Phase, ReceiptState
 from clawback.response import Response
 from clawback.watch.containment import NotRecorded
 from clawback.watch.reflex import Reflex
@@ -175,10 +175,15 @@ def test_telemetry_read_again_after_the_end_contains_nobody(reflex, journal, cor
     assert len(journal.incidents()) == 1
 
 
+def replaying(journal, incident):
+    """The recovery's replay of the rogue calls is under way."""
+    return journal.intend(incident, "policy.validate", "policy.validate", Phase.RECOVER, {}, "test")
+
+
 def test_the_recoverys_own_rehearsal_is_not_the_agents_doing(reflex, journal, core, tools):
     core.add("support")
     first = reflex.answer(tools.finding())
-    journal.enter(first.incident, Phase.RECOVER)
+    replaying(journal, first.incident)
     core.add("support", "support-2")
     again = tools.finding(instance="support-2", policy_version=2)
     assert reflex.answer(again).outcome == "rehearsal"
@@ -192,8 +197,9 @@ def test_once_recovery_is_over_the_same_call_is_the_agents(reflex, journal, core
     core.add("support")
     first = reflex.answer(tools.finding())
     before = time.time_ns()
-    journal.enter(first.incident, Phase.RECOVER)
-    journal.enter(first.incident, Phase.POST_INCIDENT)
+    receipt = replaying(journal, first.incident)
+    journal.applied(receipt.id, {})
+    journal.verified(receipt.id, "each denied", Enforcement.FULL)
     core.add("support", "support-2")
     for at in (before, time.time_ns()):
         again = tools.finding(instance="support-2", policy_version=2, time_ns=at, events=(f"e{at}",))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from clawback.actions.policy_validate import ACTION as VALIDATE
 from clawback.errors import ClawbackError, NotFound
 from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Phase, Receipt, ReceiptState
 from clawback.watch.containment import Containment, NotRecorded, Step, known, steps_for
@@ -25,6 +26,7 @@ __all__ = ["Answer", "Reflex"]
 
 # Many rehearsed calls make a spike. If it is the agent's after all, its next violation after recovery finds it again.
 _COUNTING = frozenset({"sandbox.violation-spike"})
+_UNDER_WAY = (ReceiptState.INTENDED, ReceiptState.APPLIED)
 _INCIDENTS_PER_AGENT = 4
 _AGENTS = 4096
 _MINUTE_NS = 60 * 1_000_000_000
@@ -178,7 +180,7 @@ class Reflex:
 
     def _rehearsal(self, finding: Finding) -> Incident | None:
         """The incident whose recovery made this call itself, to see it denied: same agent, a call that the incident
-        lists, an event of the recovery's time. Anything else is the agent's doing.
+        lists, while the replay was under way. Anything else is the agent's doing.
         """
         counting = finding.detector in _COUNTING
         if not (finding.attempts or counting) or finding.agent not in self._incidents:
@@ -190,7 +192,7 @@ class Reflex:
                 _log.error("incident not read", incident=name, error=type(error).__name__)
                 continue
             listed = {attempt for known in incident.findings for attempt in known.attempts}
-            if (counting or set(finding.attempts) <= listed) and _in_recovery(incident, finding.time_ns):
+            if (counting or set(finding.attempts) <= listed) and _replaying(incident, finding.time_ns):
                 return incident
         return None
 
@@ -222,10 +224,11 @@ def _frozen_ms(receipts: tuple[Receipt, ...], finding: Finding) -> float:
     return max(0.0, (at - finding.time_ns) / 1e6)
 
 
-def _in_recovery(incident: Incident, at_ns: int) -> bool:
-    began = next((line.at_ns for line in incident.timeline if line.what == f"phase {Phase.RECOVER}"), 0)
-    if not began or at_ns < began:
-        return False
-    after = f"phase {Phase.POST_INCIDENT}"
-    ended = next((line.at_ns for line in incident.timeline if line.what == after), incident.closed_ns)
-    return not ended or at_ns <= ended
+def _replaying(incident: Incident, at_ns: int) -> bool:
+    """The recovery was trying the rogue calls at that time: its step is under way, or was then."""
+    return any(
+        receipt.intended_ns <= at_ns
+        and (receipt.state in _UNDER_WAY or at_ns <= max(receipt.applied_ns, receipt.verified_ns))
+        for receipt in incident.receipts
+        if receipt.action == VALIDATE.id and receipt.intended_ns
+    )
