@@ -302,3 +302,11 @@ def test_a_dead_owners_lock_is_taken_over(journal: Journal, url: str) -> None:
     os.waitpid(child, 0)
     with journal.lock("agent-1"):
         assert journal.lock_owner("agent-1") == os.getpid()
+
+
+def test_a_journal_that_does_not_answer_is_unreachable(journal: Journal) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    with journal.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE timeline")
+    with pytest.raises(Unreachable, match="the journal does not answer"):
+        journal.note(incident, Phase.CONTAIN, "x")

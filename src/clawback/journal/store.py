@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy.exc import OperationalError
 
-from clawback.errors import NotFound
+from clawback.errors import NotFound, Unreachable
 from clawback.journal import records
 from clawback.journal.database import open_database
 from clawback.journal.schema import findings, incidents, receipts, timeline
@@ -30,6 +31,17 @@ def id_of(incident: str | Incident) -> str:
     return incident if isinstance(incident, str) else incident.id
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """A full disk, a lock held for too long, a file that went away: `Unreachable`, as of any other part."""
+    try:
+        yield
+    except OperationalError as error:
+        raise Unreachable(
+            f"the journal does not answer: {error.orig}", hint="see the disk it is on; then `clawback resume`"
+        ) from None
+
+
 class Store:
     """A database, its transactions, and the rows that both halves need."""
 
@@ -43,13 +55,17 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view for several reads."""
-        with self._engine.connect() as connection, connection.begin():
+        with _answering(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One durable change: on disk when this returns, gone without trace when it raises."""
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with (
+            _answering(),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @staticmethod

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clawback.orchestrate.engine import Engine
     from clawback.orchestrate.flow import Prefect
 
-__all__ = ["Link", "api_url"]
+__all__ = ["Link", "api_urls"]
 
 _log = structlog.get_logger()
 
@@ -27,12 +27,12 @@ LOOK_SECONDS = 1.0
 RECONCILE_EVERY = 30  # looks
 
 
-def api_url(settings: Settings) -> tuple[str, bool]:
-    """Where Prefect is, and whether it is this state folder's own server. Empty where neither is known."""
+def api_urls(settings: Settings) -> list[tuple[str, bool]]:
+    """Where Prefect may be, likeliest first, and whether that is this state folder's own server."""
     own = _own(settings.state)
-    if settings.prefect.api_url and settings.prefect.api_url != own:
-        return settings.prefect.api_url, False
-    return own, True
+    named = settings.prefect.api_url or ""
+    # A named address may be that of our own server before it was started again on another port.
+    return [(url, url == own) for url in dict.fromkeys((named, own)) if url]
 
 
 def _own(state: Path) -> str:
@@ -54,10 +54,12 @@ class Link:
 
     async def look(self) -> bool:
         """Look once, and connect or let go accordingly; true when Prefect can be used."""
-        url, own = await asyncio.to_thread(api_url, self._settings)
-        if not url or not await _answers(url):
+        urls = await asyncio.to_thread(api_urls, self._settings)
+        answering = [pair for pair in urls if await _answers(pair[0])]
+        if not answering:
             self._engine.prefect = None
             return False
+        url, own = answering[0]
         if self._prefect is None or url != self._url:
             await self.close()
             held = asyncio.get_running_loop().create_future()
