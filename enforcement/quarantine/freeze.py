@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from dataclasses import asdict
+from pathlib import Path
 
 from clawback.enforcement.quarantine import tree
 from clawback.enforcement.quarantine.helper import Run
@@ -13,7 +15,10 @@ from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import NotEnforced
 from clawback.model import Level, LevelResult
 
-__all__ = ["apply", "frozen", "probe", "release", "set_frozen"]
+__all__ = ["ORDER", "apply", "frozen", "ordered", "probe", "release", "set_frozen"]
+
+ORDER = "freeze.order"
+"""In the sandbox's folder while it is to be frozen."""
 
 _NO_CGROUP = "stopped by signal, not by the cgroup freezer: there is no cgroup of its own to freeze"
 _ENDED = "the sandbox has ended: no process is left"
@@ -31,6 +36,9 @@ def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> Lev
     if not box.cgroup:
         failed = _stop_all(box, run, patience)
         return _judge_signals(box, clock, *failed)
+    set_frozen(box, wanted=True, patience=0)
+    _order(box, wanted=True)
+    # Written again: a seal under way thaws for a moment, and from now on finds the order when it is done.
     set_frozen(box, wanted=True, patience=patience)
     return _judge(box, clock)
 
@@ -43,6 +51,7 @@ def probe(box: Sandbox) -> LevelResult:
 def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
     """Let it run again."""
     clock = Clock(Level.FREEZE)
+    _order(box, wanted=False)
     if box.cgroup:
         if set_frozen(box, wanted=False, patience=patience):
             return clock.none(_ENDED if tree.gone(box) else f"{_count(len(tree.processes(box)))} thawed")
@@ -56,6 +65,11 @@ def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
         for pid in stopped:
             _signal(pid, signal.SIGCONT)
     return clock.partial(f"{_count(len(stopped))} still stopped", _NO_CGROUP)
+
+
+def ordered(box: Sandbox) -> bool:
+    """Whether the sandbox is to be frozen, whatever it is at this moment."""
+    return Path(box.folder, ORDER).exists()
 
 
 def frozen(box: Sandbox) -> bool:
@@ -80,6 +94,15 @@ def set_frozen(box: Sandbox, *, wanted: bool, patience: float = 1.0) -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def _order(box: Sandbox, *, wanted: bool) -> None:
+    # A full disk must not keep an agent running: without this file only a seal at the same moment could thaw it.
+    with contextlib.suppress(OSError):
+        if wanted:
+            Path(box.folder, ORDER).touch()
+        else:
+            Path(box.folder, ORDER).unlink(missing_ok=True)
 
 
 def _judge(box: Sandbox, clock: Clock) -> LevelResult:

@@ -12,6 +12,7 @@ Runs in a process of its own with one thread: a tracer is a thread, and if it di
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -22,13 +23,16 @@ from typing import Any
 
 from clawback.enforcement.kernel.ptrace import SUPPORTED, CallError, Gone, NotStopped, Tracee, pause, quiet
 from clawback.enforcement.quarantine import freeze, tree
-from clawback.enforcement.quarantine.sealed import sealed_program
+from clawback.enforcement.quarantine.sealed import landlock_everything, sealed_program
 from clawback.enforcement.sandbox.record import Sandbox
 
-__all__ = ["BASELINE", "run"]
+__all__ = ["BASELINE", "WALLED", "run"]
 
 BASELINE = "seal.json"
 """In the sandbox's folder: thread → (start ticks, seccomp filters) before the first seal."""
+
+WALLED = "seal-landlock.json"
+"""The same: thread → start ticks, of those that Landlock's rules were put on."""
 
 _SET_MODE_FILTER, _FLAG_TSYNC, _FLAG_LOG = 1, 1, 2
 _SET_NO_NEW_PRIVS = 38
@@ -39,40 +43,47 @@ _SPARE = 4096
 
 @dataclass
 class _Work:
-    """Threads by id, and how each came out; `failed` gives reasons."""
+    """Threads by id, and how each came out: `sealed` by seccomp, `walled` by Landlock; `failed`, `open` say why not."""
 
     tracees: dict[int, Tracee] = field(default_factory=dict)
     before: dict[int, int] = field(default_factory=dict)
     sealed: set[int] = field(default_factory=set)
     failed: dict[int, str] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    walled: set[int] = field(default_factory=set)
+    open: dict[int, str] = field(default_factory=dict)
 
 
 def run(*, box: dict[str, Any], patience: float) -> dict[str, Any]:
     """Seal. Takes `box` (a `Sandbox` as a mapping) and `patience` (seconds for threads inside vfork).
 
-    Returns `sealed` (how many threads), `unsealed` (thread → why), `frozen` (whether the tree was left so), `vfork`.
+    Returns `sealed` (how many threads), `unsealed` (thread → why), `open` (thread → why it has no Landlock rules) and
+    `frozen` (whether the tree was left so).
     """
     sandbox = Sandbox(**box)
     if not SUPPORTED:
-        return {"sealed": 0, "unsealed": {}, "frozen": False, "error": "injection is written for x86-64 only"}
+        error = "injection is written for x86-64 only"
+        return {"sealed": 0, "unsealed": {}, "open": {}, "frozen": False, "error": error}
     was_frozen = bool(sandbox.cgroup) and tree.read(f"{sandbox.cgroup}/cgroup.freeze").strip() == "1"
     work = _Work()
     quiet()
     keep = True  # frozen, unless everything was sealed
     try:
         _seize(sandbox, work, patience)
-        keep = was_frozen or bool(work.failed)
+        keep = was_frozen or bool(work.failed) or freeze.ordered(sandbox)
     finally:
         if sandbox.cgroup and keep:
             freeze.set_frozen(sandbox, wanted=True, patience=0)
         for tracee in work.tracees.values():
             tracee.release()
-        if sandbox.cgroup:
-            freeze.set_frozen(sandbox, wanted=keep, patience=1.0)
+        if sandbox.cgroup and keep:
+            freeze.set_frozen(sandbox, wanted=True, patience=1.0)
     return {
         "sealed": len(work.sealed - work.gone),
         "unsealed": {str(tid): reason for tid, reason in work.failed.items()},
+        "open": {
+            str(tid): work.open.get(tid, "not reached") for tid in work.sealed - work.gone if tid not in work.walled
+        },
         "frozen": keep and bool(sandbox.cgroup),
     }
 
@@ -80,10 +91,12 @@ def run(*, box: dict[str, Any], patience: float) -> dict[str, Any]:
 def _seize(box: Sandbox, work: _Work, patience: float) -> None:
     if box.cgroup and not freeze.set_frozen(box, wanted=True):
         work.failed[box.pid] = "the tree could not be frozen first"
+    waiting: set[int] = set()
     while new := [tid for tid in tree.threads(box) if tid not in work.tracees and tid not in work.gone]:
         for tid in new:
             _catch(tid, work)
-    waiting = _wait(work, set(work.tracees), 0.05)
+        # Without a freezer, a thread may have forked between being seized and stopping: hence the next look.
+        waiting = _wait(work, set(work.tracees) - work.gone, 0.05)
     _baseline(box, work)
     if box.cgroup:
         freeze.set_frozen(box, wanted=False)
@@ -94,6 +107,7 @@ def _seize(box: Sandbox, work: _Work, patience: float) -> None:
         still = _wait(work, waiting - work.gone, 0.01)
         _seal_processes(work, waiting - still - work.gone)
         waiting = still
+    _keep_walled(box, work)
     for tid in waiting - work.gone - work.sealed:
         work.failed[tid] = "inside vfork, and its child does not end"
 
@@ -140,6 +154,8 @@ def _baseline(box: Sandbox, work: _Work) -> None:
     """Written before anything is injected; a thread that is in it already keeps its first count."""
     path = Path(box.folder, BASELINE)
     known: dict[str, list[int]] = json.loads(path.read_text()) if path.exists() else {}
+    walls = Path(box.folder, WALLED)
+    walled: dict[str, int] = json.loads(walls.read_text()) if walls.exists() else {}
     for tid in work.tracees:
         try:
             ticks, filters = tree.start_ticks(tid), tree.status(tid).filters
@@ -152,14 +168,29 @@ def _baseline(box: Sandbox, work: _Work) -> None:
         work.before[tid] = first[1]
         if filters > first[1]:
             work.sealed.add(tid)
+        if walled.get(str(tid)) == ticks:
+            work.walled.add(tid)
+    _keep(path, known)
+
+
+def _keep(path: Path, value: Any) -> None:
     draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(known))
+    draft.write_text(json.dumps(value))
     draft.replace(path)
+
+
+def _keep_walled(box: Sandbox, work: _Work) -> None:
+    """Nothing in /proc shows Landlock's rules: what the kernel answered when they were made is all there is to keep."""
+    found: dict[str, int] = {}
+    for tid in work.walled - work.gone:
+        with contextlib.suppress(ProcessLookupError):
+            found[str(tid)] = tree.start_ticks(tid)
+    _keep(Path(box.folder, WALLED), found)
 
 
 def _seal_processes(work: _Work, tids: set[int]) -> None:
     groups: dict[int, list[Tracee]] = {}
-    for tid in tids - work.sealed:
+    for tid in tids - (work.sealed & work.walled):
         groups.setdefault(work.tracees[tid].pid, []).append(work.tracees[tid])
     for tracees in groups.values():
         try:
@@ -177,22 +208,44 @@ def _seal_process(tracees: list[Tracee], work: _Work) -> None:
     with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
         instruction, spare = _places(pid, memory)
         kept = _peek(memory, spare, _SPARE)
-        block = struct.pack("=HxxxxxxQ", len(program) // 8, spare + 16) + program  # struct sock_fprog, then the filter
+        # struct sock_fprog, the filter, and struct landlock_ruleset_attr
+        block = struct.pack("=HxxxxxxQ", len(program) // 8, spare + 16) + program + landlock_everything()
         _poke(memory, spare, block)
         try:
             for tracee in tracees:
-                if tracee.tid in work.sealed:
-                    continue
                 try:
-                    _seal_thread(tracee, instruction, spare, work)
+                    tracee.arm()
+                    if tracee.tid not in work.walled:
+                        _wall_thread(tracee, instruction, spare + 16 + len(program), work)
+                    if tracee.tid not in work.sealed:
+                        _seal_thread(tracee, instruction, spare, work)
                 except Gone:
                     work.gone.add(tracee.tid)
         finally:
             _poke(memory, spare, kept[: len(block)])
 
 
+def _wall_thread(tracee: Tracee, instruction: int, attributes: int, work: _Work) -> None:
+    """Landlock's rules that allow nothing: no file opens any more. Thread by thread: it knows no TSYNC before ABI 8."""
+    size = len(landlock_everything())
+    if not size:
+        work.open[tracee.tid] = "Landlock is not in this kernel"
+        return
+    try:
+        if not tree.status(tracee.tid).no_new_privs:
+            tracee.call("prctl", (_SET_NO_NEW_PRIVS, 1, 0, 0, 0), at=instruction)
+        rules = tracee.call("landlock_create_ruleset", (attributes, size, 0), at=instruction)
+        try:
+            tracee.call("landlock_restrict_self", (rules, 0), at=instruction)
+        finally:
+            tracee.call("close", (rules,), at=instruction)
+    except CallError as error:  # it has as many descriptors or layers of rules as it may
+        work.open[tracee.tid] = str(error.strerror)
+        return
+    work.walled.add(tracee.tid)
+
+
 def _seal_thread(tracee: Tracee, instruction: int, spare: int, work: _Work) -> None:
-    tracee.arm()
     if not tree.status(tracee.tid).no_new_privs:
         tracee.call("prctl", (_SET_NO_NEW_PRIVS, 1, 0, 0, 0), at=instruction)
     try:

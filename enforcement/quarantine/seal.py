@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from clawback.enforcement.quarantine import tree
 from clawback.enforcement.quarantine.helper import Run
-from clawback.enforcement.quarantine.inject import BASELINE
+from clawback.enforcement.quarantine.inject import BASELINE, WALLED
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.model import Level, LevelResult
@@ -27,6 +28,8 @@ def apply(box: Sandbox, run: Run, *, patience: float = 0.5) -> LevelResult:
     missing = [f"thread {tid}: {reason}" for tid, reason in sorted(answer["unsealed"].items())]
     if answer.get("error"):
         missing.append(answer["error"])
+    for reason, number in Counter(answer["open"].values()).items():
+        missing.append(f"Landlock on {number} threads: {reason}")
     return _judge(box, clock, missing, " (left frozen)" if answer["frozen"] else "")
 
 
@@ -66,9 +69,22 @@ def _judge(box: Sandbox, clock: Clock, missing: list[str], note: str) -> LevelRe
             sealed += 1
         else:
             open_threads.append(tid)
+    unwalled = _unwalled(box, known, threads)
+    if unwalled and not any(line.startswith("Landlock") for line in missing):
+        missing.append(f"Landlock on {unwalled} threads")
     missing += [f"thread {tid} has no sealed filter" for tid in open_threads if not _named(tid, missing)]
     observed = f"{sealed} of {sealed + len(open_threads)} threads show the sealed filter{note}"
+    observed += f"; Landlock was put on {len(threads) - unwalled}"
     return clock.judged(observed, tuple(missing), anything=sealed > 0)
+
+
+def _unwalled(box: Sandbox, known: dict[str, list[int]], threads: tuple[int, ...]) -> int:
+    """How many threads were there at the seal and got no Landlock rules; later ones inherited their parent's."""
+    try:
+        walled: dict[str, int] = json.loads(Path(box.folder, WALLED).read_text())
+    except FileNotFoundError:
+        walled = {}
+    return sum(str(tid) in known and walled.get(str(tid)) != known[str(tid)][0] for tid in threads)
 
 
 def _named(tid: int, missing: list[str]) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
 from functools import cache
 
+from clawback.enforcement.kernel import landlock
 from clawback.enforcement.kernel.seccomp import ALLOW, Action, Check, Condition, assemble, deny
 
-__all__ = ["sealed_program"]
+__all__ = ["landlock_everything", "sealed_program"]
 
 # No sockets, programs, processes, threads, new executable memory, io_uring, ptrace, memfd or descriptors from others.
 # An allow-list, so that what a later kernel adds is denied. Without restart_syscall interrupted sleeps would fail.
@@ -43,3 +45,15 @@ _CHECKED: dict[str, Action] = {
 def sealed_program() -> bytes:
     """The program, assembled once."""
     return assemble(dict.fromkeys(_ALLOWED, ALLOW) | _CHECKED, deny())
+
+
+@cache
+def landlock_everything() -> bytes:
+    """`struct landlock_ruleset_attr` that handles, and so denies, all that this ABI knows; empty without one."""
+    version = landlock.abi()
+    if version < 1:
+        return b""
+    # Rights by ABI, include/uapi/linux/landlock.h: 13 from the start, REFER, TRUNCATE, IOCTL_DEV; TCP; scopes.
+    files = (1 << (13 + (version >= 2) + (version >= 3) + (version >= 5))) - 1
+    words = [files, 3 if version >= 4 else 0, 3 if version >= 6 else 0]
+    return struct.pack("=3Q", *words)[: 24 if version >= 6 else 16 if version >= 4 else 8]

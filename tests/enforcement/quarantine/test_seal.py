@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,49 @@ def test_sealing_twice_is_sealing_once(make):
     assert seal.apply(made.box, make.run).enforcement is Enforcement.FULL
     assert {tree.status(tid).filters for tid in tree.threads(made.box)} == filters
     made.moves()
+
+
+def test_files_can_be_read_no_more(make):
+    made = make("while True:\n    board[1] = code(open, '/etc/passwd')\n    board[0] += 1")
+    made.moves()
+    assert made.board[1] == 0
+    result = seal.apply(made.box, make.run)
+    assert result.enforcement is Enforcement.FULL, result
+    assert "Landlock was put on 2" in result.observed
+    made.moves()
+    made.moves()
+    assert made.board[1] == errno.EACCES
+    assert seal.probe(made.box).enforcement is Enforcement.FULL
+
+
+def test_descriptors_used_up_leave_landlock_out_and_it_is_said(make):
+    made = make("""
+kept = []
+try:
+    while True: kept.append(os.open("/dev/null", os.O_RDONLY))
+except OSError: board[0] = 1
+while True: board[1] += 1
+""")
+    make.wait_until(lambda: made.board[0] == 1, "it has all the descriptors it may")
+    result = seal.apply(made.box, make.run)
+    assert result.enforcement is Enforcement.PARTIAL
+    assert any("Landlock on 1 threads" in line for line in result.missing), result.missing
+    assert "2 of 2 threads show the sealed filter" in result.observed
+    assert seal.probe(made.box).enforcement is Enforcement.PARTIAL
+
+
+def test_an_order_to_freeze_that_comes_meanwhile_is_kept(make):
+    made = make(ONE)
+    made.moves()
+
+    def run(function, arguments):
+        Path(made.box.folder, freeze.ORDER).touch()  # what a freeze writes between its two writes to the cgroup
+        return make.run(function, arguments)
+
+    assert seal.apply(made.box, run).enforcement is Enforcement.FULL
+    assert freeze.probe(made.box).enforcement is Enforcement.FULL
+    assert freeze.release(made.box).enforcement is Enforcement.NONE
+    assert_sealed_from_inside(made)
 
 
 BLOCKED = """
