@@ -25,7 +25,7 @@ from clawback.errors import InvalidInput, Refused
 
 __all__ = ["serve"]
 
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.0001
 """How long a busy thread may keep the interpreter from the one that freezes; Python's own 5 ms are too long."""
 
 _PATH_BYTES = 107

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +27,9 @@ from clawback.model import Source
 __all__ = ["SandboxTelemetry"]
 
 T = TypeVar("T")
+
+_TURN = 64
+"""Audit records read at once."""
 
 _log = structlog.get_logger()
 
@@ -115,6 +120,9 @@ class SandboxTelemetry:
         self.sources["landlock"] = "on" if enabled else "off: the host's audit is off (core.landlock_audit)"
 
     def _run(self) -> None:
+        with contextlib.suppress(PermissionError):
+            # The core's other threads go first: a flood of denials must not stand before the order that ends it.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
         poll = select.poll()
         for source in (self._audit, self._events, self._watch):
             if source is not None:
@@ -142,8 +150,13 @@ class SandboxTelemetry:
                     self._processes.take(event)
         if self._audit is not None and self._audit.fileno() in ready:
             count = 0
-            for record in self._audit.read():
+            began = time.monotonic()
+            for record in self._audit.read(_TURN):
                 self._denials.take(record)
                 count += 1
-            if count < 256:
+            if count < _TURN:
                 self._denials.flush()
+            else:
+                # A flood. Reading on without a pause would keep the interpreter from the order that ends it; the
+                # kernel's buffer takes the records meanwhile, and what it cannot take is counted as lost.
+                time.sleep(2 * (time.monotonic() - began))
