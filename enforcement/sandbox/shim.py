@@ -18,7 +18,7 @@ from typing import Any
 
 from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
 from clawback.enforcement.sandbox import init, layers, tree, wire
-from clawback.enforcement.sandbox.files import start_ticks, write_atomically
+from clawback.enforcement.sandbox.files import start_ticks, write_atomically, write_new
 from clawback.enforcement.sandbox.job import INSIDE_ID
 from clawback.enforcement.sandbox.output import Output
 from clawback.enforcement.sandbox.record import Sandbox
@@ -91,7 +91,7 @@ def _make_leaf(host: Host, name: str) -> cgroups.Leaf:
         raise
 
 
-def _cage(host: Host, *, uid: int, name: str) -> _Cage:
+def _cage(host: Host, *, uid: int, name: str, spare: bool) -> _Cage:
     """Namespaces, groups, id maps and the base tree; and how much of them is seen to hold."""
     leaf = _make_leaf(host, name)
     ours, theirs = socket.socketpair()
@@ -119,6 +119,8 @@ def _cage(host: Host, *, uid: int, name: str) -> _Cage:
         wire.send(ours, {})
         _, (cage.listener,) = _receive(ours)
         cage.layers = layers.observe_cage(pid, leaf=leaf, own=host.namespaces)
+        if spare:
+            _rehearse(cage)
     except BaseException:
         _destroy(cage)
         raise
@@ -173,6 +175,25 @@ def _send_job(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]
             os.close(fd)
 
 
+def _rehearse(cage: _Cage) -> None:
+    """Go through a launch's motions while there is time: after a fork, the first touch of every page copies it."""
+    nothing = {"landlock": 0, "landlock_files": "", "landlock_net": ""}
+    layers.observe_restricted(cage.pid, uid=0, limits={}, report=nothing, host_uid=0, cage=cage.layers)
+    ticks = start_ticks(cage.pid)
+    record = Sandbox(
+        agent="", instance="", pid=0, start_ticks=ticks, shim_pid=0, shim_start_ticks=ticks, uid=0, cgroup="",
+        folder="", policy="", policy_version=0, command=(), started_ns=time.time_ns(), layers=cage.layers,
+    )  # fmt: skip
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(ours, asdict(replace(record, uid=1)), [cage.listener])
+        _, fds = wire.receive(theirs)
+    for fd in fds:
+        os.close(fd)
+    write_atomically(cage.folder / "rehearsal", "{}")
+    (cage.folder / "rehearsal").unlink()
+
+
 def _limit(cage: _Cage, job: dict[str, Any]) -> dict[str, bool]:
     return cgroups.set_limits(
         cage.leaf,
@@ -215,7 +236,8 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int], 
         secrets=tuple(message["secrets"]),
     )
     # On disk before the command starts: an agent that nobody could find again must never run. The layers follow.
-    _publish(cage, record)
+    given = job["restrictions"]
+    _publish(cage, record, given | {"read": [*given["read"], *tree.bait(job["canaries"])]})
     report, _ = _receive(cage.init)
     seen = layers.observe_restricted(
         cage.pid, uid=cage.uid, limits=limits, report=report, host_uid=os.getuid(), cage=cage.layers
@@ -224,21 +246,14 @@ def _launch(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int], 
     if message.get("prepared"):
         _announce(core, record)
     wire.send(cage.init, {})
-    given = job["restrictions"]
-    restrictions = given | {"read": [*given["read"], *tree.bait(report["canaries"])]}
-    write_atomically(cage.folder / "restrictions.json", json.dumps(restrictions))
-    write_atomically(cage.folder / "agent.json", json.dumps(asdict(record)))
     _receive(cage.init)
     return _Running(record=record, output=output)
 
 
-def _publish(cage: _Cage, record: Sandbox) -> None:
+def _publish(cage: _Cage, record: Sandbox, restrictions: dict[str, Any]) -> None:
     """Move the folder, record in it, to its place among the agents: it appears there whole."""
-    fd = os.open(cage.folder / "agent.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, json.dumps(asdict(record)).encode())
-    finally:
-        os.close(fd)
+    write_new(cage.folder / "agent.json", json.dumps(asdict(record)))
+    write_new(cage.folder / "restrictions.json", json.dumps(restrictions))
     place = Path(record.folder)
     place.parent.mkdir(parents=True, exist_ok=True)
     cage.folder.rename(place)
@@ -325,12 +340,12 @@ def _supervise(cage: _Cage, running: _Running, core: socket.socket) -> None:
     cgroups.remove_leaf(cage.leaf)
 
 
-def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
+def serve(host: Host, core: socket.socket, *, uid: int, name: str, spare: bool) -> None:
     """Make a sandbox, wait for its command, see it through. Without a command the sandbox goes when the core does."""
     libc.prctl(_PR_SET_NAME, "clawback-shim")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        cage = _cage(host, uid=uid, name=name)
+        cage = _cage(host, uid=uid, name=name, spare=spare)
     except OSError as error:
         with contextlib.suppress(wire.Closed, OSError):
             wire.receive(core)
@@ -352,4 +367,5 @@ def serve(host: Host, core: socket.socket, *, uid: int, name: str) -> None:
     message.clear()
     with contextlib.suppress(OSError):
         wire.send(core, {"record": asdict(running.record)}, [cage.listener])
+    write_atomically(cage.folder / "agent.json", json.dumps(asdict(running.record)))
     _supervise(cage, running, core)

@@ -221,9 +221,9 @@ class Spawner:
                 raise Unreachable(f"the spawner is gone: {error}", hint="restart the core") from None
         return ours
 
-    def _slot(self, uid: int) -> _Slot:
+    def _slot(self, uid: int, *, spare: bool = False) -> _Slot:
         name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{random.token_hex(4)}"
-        return _Slot(name, uid, self._order({"op": "shim", "uid": uid, "name": name}))
+        return _Slot(name, uid, self._order({"op": "shim", "uid": uid, "name": name, "spare": spare}))
 
     def _fresh_uid(self) -> int:
         return self._uids.reserve() if self._uids else os.geteuid()
@@ -231,7 +231,7 @@ class Spawner:
     def refill(self) -> None:
         """Make spares up to the wanted number."""
         while not self._closed and len(self._spares) < self._wanted:
-            slot = self._slot(self._fresh_uid())
+            slot = self._slot(self._fresh_uid(), spare=True)
             with self._lock:
                 self._spares.append(slot)
 

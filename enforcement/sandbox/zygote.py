@@ -45,7 +45,7 @@ def _shim(host: shim.Host, request: dict[str, Any], fd: int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 2)  # the core's log may be a pipe that ends with it
     with socket.socket(fileno=fd) as core:
-        shim.serve(host, core, uid=request["uid"], name=request["name"])
+        shim.serve(host, core, uid=request["uid"], name=request["name"], spare=request["spare"])
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -164,10 +164,10 @@ seen["found"] = os.listdir("/root/.aws")
     assert not Path("/usr/share/never-made").exists()
 
 
-def test_every_layer_is_observed_and_recorded(sandboxes: Any) -> None:
+def test_every_layer_is_observed_and_recorded(sandboxes: Any, until: Any) -> None:
     policy = SandboxPolicy(name="test", max_memory=256 << 20, max_cpu=1.0)
     launched = sandboxes.launch("sleep", "300", policy=policy)
-    record = inventory.load(launched.record.folder)
+    record = until(lambda: (found := inventory.load(launched.record.folder)).layers and found)
     assert record == launched.record
     assert inventory.state(record) is AgentState.RUNNING
     assert record.canaries == ("/root/.aws/credentials", "/etc/clawback/credentials")

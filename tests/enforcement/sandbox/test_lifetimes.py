@@ -52,7 +52,7 @@ def test_a_killed_core_leaves_its_agents_running_and_nothing_else(state: Path, g
     core.wait()
     core.stdout.close()
     until(lambda: not _alive(int(zygote)))
-    record = inventory.load(folder)
+    record = until(lambda: (found := inventory.load(folder)).layers and found)
     assert inventory.state(record) is AgentState.RUNNING
 
     # A new core finds it, and gets its gateway socket back from the shim.
@@ -95,8 +95,9 @@ def test_a_shim_that_was_killed_leaves_an_agent_that_still_counts(sandboxes: Any
     assert inventory.state(record) is AgentState.LOST
 
 
-def test_a_record_that_is_none_is_named_and_the_others_are_read(sandboxes: Any, state: Path) -> None:
+def test_a_record_that_is_none_is_named_and_the_others_are_read(sandboxes: Any, state: Path, until: Any) -> None:
     record = sandboxes.launch("sleep", "300").record
+    until(lambda: inventory.load(record.folder).layers)
     bad = state / "agents" / "beta" / "one"
     bad.mkdir(parents=True)
     (bad / "agent.json").write_text('{"agent": "beta"')
@@ -138,6 +139,8 @@ def test_closing_ends_the_spares(state: Path, group: str) -> None:
 
 
 def test_the_record_survives_a_round_trip(sandboxes: Any) -> None:
-    record = sandboxes.launch("true").record
+    launched = sandboxes.launch("true")
+    launched.wait(10)
+    record = launched.record
     text = Path(record.folder, "agent.json").read_text()
     assert inventory.parse(json.loads(text)) == record
