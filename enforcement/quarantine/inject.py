@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import struct
 import time
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any
 
 from clawback.enforcement.kernel.ptrace import SUPPORTED, CallError, Gone, NotStopped, Tracee, pause, quiet
 from clawback.enforcement.quarantine import freeze, tree
+from clawback.enforcement.quarantine.borrow import SPARE, more_descriptors, peek, places, poke
 from clawback.enforcement.quarantine.sealed import landlock_everything, sealed_program
 from clawback.enforcement.sandbox.record import Sandbox
 
@@ -36,9 +36,6 @@ WALLED = "seal-landlock.json"
 
 _SET_MODE_FILTER, _FLAG_TSYNC, _FLAG_LOG = 1, 1, 2
 _SET_NO_NEW_PRIVS = 38
-_MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (....) \S+ \S+ \S+ *(.*)")
-_INSTRUCTION = b"\x0f\x05"
-_SPARE = 4096
 
 
 @dataclass
@@ -206,11 +203,11 @@ def _seal_process(tracees: list[Tracee], work: _Work) -> None:
     pid = tracees[0].pid
     program = sealed_program()
     with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
-        instruction, spare = _places(pid, memory)
-        kept = _peek(memory, spare, _SPARE)
+        instruction, spare = places(pid, memory)
+        kept = peek(memory, spare, SPARE)
         # struct sock_fprog, the filter, and struct landlock_ruleset_attr
         block = struct.pack("=HxxxxxxQ", len(program) // 8, spare + 16) + program + landlock_everything()
-        _poke(memory, spare, block)
+        poke(memory, spare, block)
         try:
             for tracee in tracees:
                 try:
@@ -222,7 +219,7 @@ def _seal_process(tracees: list[Tracee], work: _Work) -> None:
                 except Gone:
                     work.gone.add(tracee.tid)
         finally:
-            _poke(memory, spare, kept[: len(block)])
+            poke(memory, spare, kept[: len(block)])
 
 
 def _wall_thread(tracee: Tracee, instruction: int, attributes: int, work: _Work) -> None:
@@ -234,12 +231,13 @@ def _wall_thread(tracee: Tracee, instruction: int, attributes: int, work: _Work)
     try:
         if not tree.status(tracee.tid).no_new_privs:
             tracee.call("prctl", (_SET_NO_NEW_PRIVS, 1, 0, 0, 0), at=instruction)
-        rules = tracee.call("landlock_create_ruleset", (attributes, size, 0), at=instruction)
+        with more_descriptors(tracee.pid):
+            rules = tracee.call("landlock_create_ruleset", (attributes, size, 0), at=instruction)
         try:
             tracee.call("landlock_restrict_self", (rules, 0), at=instruction)
         finally:
             tracee.call("close", (rules,), at=instruction)
-    except CallError as error:  # it has as many descriptors or layers of rules as it may
+    except CallError as error:  # it has as many layers of rules as the kernel allows
         work.open[tracee.tid] = str(error.strerror)
         return
     work.walled.add(tracee.tid)
@@ -276,39 +274,6 @@ def _free_children_of(waiting: set[int], work: _Work) -> None:
                     tracee.release()
             except (FileNotFoundError, ProcessLookupError):
                 work.gone.add(tid)
-
-
-def _places(pid: int, memory: Any) -> tuple[int, int]:
-    """Addresses of a `syscall` instruction and of memory to borrow while every thread of the process is stopped."""
-    instruction, spare = 0, 0
-    regions = []
-    for line in tree.read(f"/proc/{pid}/maps", limit=1 << 22).splitlines():
-        match = _MAP.match(line)
-        if match is None:
-            continue
-        start, end = int(match[1], 16), int(match[2], 16)
-        regions.append((match[4] != "[vdso]", start, end, match[3]))
-        if not spare and match[3] == "rw-p" and end - start >= _SPARE:
-            spare = start
-    for _other, start, end, flags in sorted(regions):  # the kernel's own page first: it always holds one
-        if flags[2] == "x" and not instruction and start < 1 << 63:
-            found = _peek(memory, start, min(end - start, 1 << 20)).find(_INSTRUCTION)
-            instruction = start + found if found >= 0 else 0
-    if not instruction or not spare:
-        raise ValueError("no place in its memory to make a call from")
-    return instruction, spare
-
-
-def _peek(memory: Any, address: int, size: int) -> bytes:
-    memory.seek(address)
-    data: bytes = memory.read(size)
-    return data
-
-
-def _poke(memory: Any, address: int, data: bytes) -> None:
-    memory.seek(address)
-    if memory.write(data) != len(data):
-        raise ValueError("its memory could not be written")
 
 
 def _field(tid: int, name: str) -> str:

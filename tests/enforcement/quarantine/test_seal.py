@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_files_can_be_read_no_more(make):
     assert seal.probe(made.box).enforcement is Enforcement.FULL
 
 
-def test_descriptors_used_up_leave_landlock_out_and_it_is_said(make):
+def test_using_up_all_descriptors_does_not_keep_the_filter_out(make):
     made = make("""
 kept = []
 try:
@@ -127,6 +128,36 @@ except OSError: board[0] = 1
 while True: board[1] += 1
 """)
     make.wait_until(lambda: made.board[0] == 1, "it has all the descriptors it may")
+    limits = resource.prlimit(sorted(tree.processes(made.box))[1], resource.RLIMIT_NOFILE)
+    result = seal.apply(made.box, make.run)
+    if may_raise_limits():
+        assert result.enforcement is Enforcement.FULL, result
+    else:
+        assert any("Too many open files" in line for line in result.missing), result
+    assert "2 of 2 threads show the sealed filter" in result.observed
+    assert resource.prlimit(sorted(tree.processes(made.box))[1], resource.RLIMIT_NOFILE) == limits
+
+
+def may_raise_limits() -> bool:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return bool(int(line.split()[1], 16) >> 24 & 1)  # CAP_SYS_RESOURCE
+
+
+LAYERS = """
+libc = ctypes.CDLL(None, use_errno=True)
+attribute = ctypes.create_string_buffer(struct.pack("=Q", 1))
+while True:
+    rules = libc.syscall(444, attribute, 8, 0)
+    if libc.syscall(446, rules, 0) != 0: break
+    os.close(rules)
+board[0] = 1
+while True: board[1] += 1
+"""
+
+
+def test_where_landlock_cannot_be_added_it_is_said(make):
+    made = make(LAYERS)
+    make.wait_until(lambda: made.board[0] == 1, "it has all the layers there can be")
     result = seal.apply(made.box, make.run)
     assert result.enforcement is Enforcement.PARTIAL
     assert any("Landlock on 1 threads" in line for line in result.missing), result.missing
