@@ -83,11 +83,7 @@ def set_frozen(box: Sandbox, *, wanted: bool, patience: float = 1.0) -> bool:
     Read again and again: `poll` on that file wakes 3 to 16 ms late. A leaf that is gone holds nothing that could run.
     """
     try:
-        descriptor = os.open(f"{box.cgroup}/cgroup.freeze", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, b"1" if wanted else b"0")
-        finally:
-            os.close(descriptor)
+        tree.write(f"{box.cgroup}/cgroup.freeze", "1" if wanted else "0")
         for _ in tree.until(patience):
             if frozen(box) is wanted:
                 return True

@@ -32,7 +32,7 @@ def lower(box: Sandbox) -> list[str]:
     draft.replace(Path(box.folder, KEPT))
     for path, value in wanted.items():
         try:
-            _write(path, value)
+            tree.write(path, value)
         except OSError as error:
             missing.append(f"{Path(path).name} not lowered: {error.strerror}")
     return missing
@@ -56,7 +56,7 @@ def put_back(box: Sandbox) -> list[str]:
     left = []
     for path, value in _kept(box).items():
         try:
-            _write(path, value)
+            tree.write(path, value)
             if tree.read(path).strip() != value:
                 left.append(f"{Path(path).name} is not {value} again")
         except FileNotFoundError:
@@ -99,11 +99,3 @@ def _kept(box: Sandbox) -> dict[str, str]:
 
 def _there(path: str) -> bool:
     return path.startswith("/sys/") and os.access(path, os.F_OK)
-
-
-def _write(path: str, value: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, value.encode())
-    finally:
-        os.close(descriptor)

@@ -49,15 +49,9 @@ def _kill_cgroup(box: Sandbox) -> bool:
     if not box.cgroup:
         return False
     try:
-        descriptor = os.open(f"{box.cgroup}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return tree.gone(box)  # no such file before Linux 5.14
-    try:
-        os.write(descriptor, b"1")
-    except FileNotFoundError:
-        return True  # removed between the two: the kernel removes no cgroup that has a process
-    finally:
-        os.close(descriptor)
+        tree.write(f"{box.cgroup}/cgroup.kill", "1")
+    except FileNotFoundError:  # the file is there since Linux 5.14; without the group nothing of it runs
+        return tree.gone(box)
     return True
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "status",
     "threads",
     "until",
+    "write",
 ]
 
 
@@ -59,6 +60,20 @@ def read(path: str, *, dir_fd: int | None = None, limit: int = 1 << 20) -> str:
             raise FileNotFoundError(errno.ENOENT, "the cgroup is gone", path) from None
         raise
     return b"".join(parts).decode("utf-8", "backslashreplace")
+
+
+def write(path: str, value: str) -> None:
+    """Write a kernel file. `FileNotFoundError` where it is not there, or is a cgroup's that is being removed."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise FileNotFoundError(errno.ENOENT, "the cgroup is gone", path) from None
+        raise
 
 
 def names(folder: str) -> list[str]:
