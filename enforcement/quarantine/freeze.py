@@ -36,7 +36,8 @@ def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> Lev
     if not box.cgroup:
         failed = _stop_all(box, run, patience)
         return _judge_signals(box, clock, *failed)
-    set_frozen(box, wanted=True, patience=0)
+    with contextlib.suppress(FileNotFoundError):  # gone: the reading says so
+        tree.write(f"{box.cgroup}/cgroup.freeze", "1")
     _order(box, wanted=True)
     # Written again: a seal under way thaws for a moment, and from now on finds the order when it is done.
     set_frozen(box, wanted=True, patience=patience)
@@ -96,7 +97,7 @@ def _order(box: Sandbox, *, wanted: bool) -> None:
     # A full disk must not keep an agent running: without this file only a seal at the same moment could thaw it.
     with contextlib.suppress(OSError):
         if wanted:
-            Path(box.folder, ORDER).touch()
+            os.close(os.open(f"{box.folder}/{ORDER}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         else:
             Path(box.folder, ORDER).unlink(missing_ok=True)
 
