@@ -27,7 +27,7 @@ __all__ = ["Responder"]
 _log = structlog.get_logger()
 _PASSED = ("CLAWBACK_", "AWS_", "VAULT_", "BAO_")
 _WAITING = 10_000
-_LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE = 1.0  # a response waits meanwhile
 _GRACE = 5.0
 
 

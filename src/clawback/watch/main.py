@@ -285,12 +285,12 @@ def watch(
 
     per_minute   how many agents may be contained by reflex in a minute, beyond which findings only alert; 0 is no limit
     """
-    from clawback.watch.responder import ResponderChild
+    from clawback.services.responder import Responder
 
     (settings.state).mkdir(parents=True, exist_ok=True)
     world, journal = world_factory(), Ledger(settings.journal)
     _go_first()
-    running = Watch(settings, world, journal, ResponderChild(settings, config_file=config_file), per_minute=per_minute)
+    running = Watch(settings, world, journal, Responder(settings, config_file=config_file), per_minute=per_minute)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     gc.set_threshold(50_000, 20, 100)

@@ -117,7 +117,7 @@ class Agent:
                 subprocess.run(["/bin/sh", "-c", argument], check=False, stdout=subprocess.DEVNULL)
             elif tool == "upload":
                 subprocess.Popen([self.python, __file__, "--upload", argument, "--shared", str(self.work.parent)])
-                while self.counters.get(1) < 4 * len(CHUNK):
+                while self.counters.get(1) < 20 * len(CHUNK):
                     time.sleep(0.001)
             else:
                 together.append(threading.Thread(target=self.use, args=(tool, argument)))
