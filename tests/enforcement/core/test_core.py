@@ -14,7 +14,7 @@ import pytest
 
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
-from clawback.model import AgentState, Attempt, CredentialRef, Enforcement, Level, Lifecycle
+from clawback.model import AgentState, Attempt, CredentialRef, Enforcement, Level, Lifecycle, Severity
 
 pytestmark = pytest.mark.kernel
 
@@ -259,3 +259,14 @@ def test_metrics_and_health(core):
     assert 'clawback_agents{state="running"} 1.0' in page
     assert 'clawback_containments_total{enforcement="full",level="freeze"} 1.0' in page
     assert core.client.health()["agents"] == 1
+
+
+def test_a_lost_shim_is_reported(core):
+    info, out = core.launch(COUNT)
+    first(out)
+    os.kill(core.records()[0].shim_pid, signal.SIGKILL)
+    event = core.wait_for(
+        lambda one: isinstance(one, Lifecycle) and one.component in {"shim", "sandbox"} and one.status == "lost",
+        agent=info.agent,
+    )
+    assert (event.activity_id, event.severity) == (Lifecycle.STOP, Severity.HIGH)
