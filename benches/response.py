@@ -23,6 +23,7 @@ from benches.statistics import Metric, metric
 from clawback import config, log
 from clawback.connectors.assemble import assemble
 from clawback.enforcement.gateway.client import GatewayClient
+from clawback.errors import NotEnforced
 from clawback.journal import Journal
 from clawback.model import AgentState, Incident, IncidentStatus, LaunchSpec, Level, Phase, ReceiptState
 from clawback.services.stack import Stack
@@ -48,6 +49,7 @@ spec:
 ---
 networkPolicy: {name: bench, egress: {allow: []}}
 """
+LADDER = ("agent.freeze", "agent.isolate", "agent.restrict", "agent.seal")
 _SECONDS = 60.0
 T = TypeVar("T")
 
@@ -57,7 +59,7 @@ def _until(seen: Callable[[], T | None]) -> T:
     while (found := seen()) is None:
         if time.monotonic() > deadline:
             raise TimeoutError("a run did not come to its end")
-        time.sleep(0.002)
+        time.sleep(0.1)  # reading the journal more often would be part of what is measured
     return found
 
 
@@ -97,8 +99,10 @@ def _once(number: int, world: World, journal: Journal, state: Path) -> tuple[flo
     verified = {
         receipt.action: receipt.verified_ns
         for receipt in incident.receipts
-        if receipt.phase is Phase.CONTAIN and receipt.state is ReceiptState.VERIFIED
+        if receipt.action in LADDER and receipt.state is ReceiptState.VERIFIED
     }
+    if set(verified) != set(LADDER):
+        raise NotEnforced(f"only {', '.join(verified) or 'nothing'} was verified in {incident.id}")
     _until(lambda: True if journal.incident(incident.id).status is IncidentStatus.CLOSED else None)
     _end(world, agent)
     return (
@@ -138,5 +142,5 @@ def measure(n: int) -> dict[str, dict[str, Metric] | dict[str, float] | list[str
     return {
         "metrics": {name: metric(list(values), "ms") for name, values in zip(names, columns, strict=True)},
         "ratios": {},
-        "notes": ["response: freeze, isolation, evidence, restriction and seal verified, the playbook a Prefect flow"],
+        "notes": ["event_to_verified: freeze, isolation, restriction and seal read back, evidence before the last two"],
     }

@@ -71,20 +71,18 @@ def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
     with respond.phase(Phase.CONTAIN):
         frozen = respond(FREEZE, FREEZE.params(**who, reason=why))
         isolated = respond(ISOLATE, ISOLATE.params(**who, reason=why))
+        evidence = respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who))
+        # Beyond isolation a host gives what it can: what is missing is in the proof, and the tree dies anyway.
+        respond(RESTRICT, RESTRICT.params(**who, reason=why, require=Enforcement.PARTIAL), after=(evidence,))
+        respond(SEAL, SEAL.params(**who, reason=why, require=Enforcement.PARTIAL), after=(evidence,))
 
     with respond.phase(Phase.IDENTIFY):  # it stands still: now there is time to look
         scope = respond(SCOPE, SCOPE.params(**who))
         respond(WRITE_TICKET, WRITE_TICKET.params(stage="opened"))
     credentials, policy = _held(scope), _policy(incident, scope)
 
-    with respond.phase(Phase.CONTAIN):
-        evidence = respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who))
-        # Beyond isolation a host gives what it can: what is missing is in the proof, and the tree dies anyway.
-        respond(RESTRICT, RESTRICT.params(**who, reason=why, require=Enforcement.PARTIAL), after=(evidence,))
-        respond(SEAL, SEAL.params(**who, reason=why, require=Enforcement.PARTIAL), after=(evidence,))
-        closed = _each(respond, CLOSE_TRUST, incident.agent, _one_for_each_role(credentials))
-
     with respond.phase(Phase.ERADICATE):
+        closed = _each(respond, CLOSE_TRUST, incident.agent, _one_for_each_role(credentials))
         refused = _take_credentials(respond, incident.agent, credentials)
         restored = respond(RESTORE_POLICY, RESTORE_POLICY.params(policy=policy, reason=why)) if policy else None
 
