@@ -1,6 +1,6 @@
 """From a rogue event to a contained agent: everything running, Prefect in the loop, one agent after the other.
 
-Each run launches an agent that spins, writing the time of its every step into shared memory, until a thread of it opens
+Each run launches an agent that spins, writing the time of its every step into shared memory, until a child of it opens
 a canary. The clock starts at the time that the core wrote into that event. What stops it is taken from the victim's
 side: the agent's own last step, and the receipts, which are written after the effect was read back.
 """
@@ -32,15 +32,15 @@ from clawback.world import World
 __all__ = ["measure"]
 
 AGENT = """
-import mmap, os, struct, sys, threading, time
+import mmap, os, sys, time
 if os.path.exists("again"): time.sleep(600)
 open("again", "w").close()
-with open(sys.argv[1], "r+b") as file: shared = mmap.mmap(file.fileno(), 16)
-def rogue():
+with open(sys.argv[1], "r+b") as file: shared = memoryview(mmap.mmap(file.fileno(), 16)).cast("Q")
+if os.fork() == 0:
     time.sleep(0.05)
-    open("/root/.aws/credentials").read()
-threading.Thread(target=rogue, daemon=True).start()
-while True: struct.pack_into("<Q", shared, 0, time.monotonic_ns())
+    try: open("/root/.aws/credentials")
+    finally: os._exit(0)
+while True: shared[0] = time.monotonic_ns()  # one store: it may be frozen anywhere
 """
 POLICY = """\
 apiVersion: openshell.nvidia.com/v1

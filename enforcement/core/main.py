@@ -22,6 +22,7 @@ from clawback.enforcement.core.server import Api
 from clawback.enforcement.core.service import CoreParameters, Service
 from clawback.enforcement.core.stdio import StdioDesk
 from clawback.errors import InvalidInput, Refused
+from clawback.urgency import go_first
 
 __all__ = ["serve"]
 
@@ -89,6 +90,7 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(service: Service, permissions: Permissions, run: Path) -> None:
+    _log.info("the core goes first", how=go_first())
     loop = asyncio.get_running_loop()
     desk = StdioDesk(run / "core-fds.sock", permissions)
     desk.attach(loop)

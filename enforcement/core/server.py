@@ -26,6 +26,7 @@ from clawback.enforcement.core.service import Service
 from clawback.enforcement.core.stdio import StdioDesk
 from clawback.errors import ClawbackError, InvalidInput, NotFound
 from clawback.model import Level
+from clawback.urgency import go_first
 
 __all__ = ["Api"]
 
@@ -44,7 +45,7 @@ class Api:
         self._permissions = permissions
         self._stdio = stdio
         self._workers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="core")
-        self._reflex = ThreadPoolExecutor(max_workers=4, thread_name_prefix="reflex")
+        self._reflex = ThreadPoolExecutor(max_workers=4, thread_name_prefix="reflex", initializer=go_first)
         self._table: dict[tuple[str, str], tuple[str, Handler]] = {
             ("GET", "/healthz"): ("health", self._health),
             ("GET", "/metrics"): ("metrics", self._metrics),

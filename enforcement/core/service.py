@@ -26,7 +26,7 @@ from clawback.enforcement.core.specs import Specs, check_name, read_secrets
 from clawback.enforcement.core.watchdog import Ending, Watchdog, read_ending
 from clawback.enforcement.evidence import collect
 from clawback.enforcement.policy import loader
-from clawback.enforcement.quarantine import ladder
+from clawback.enforcement.quarantine import freeze, ladder
 from clawback.enforcement.quarantine.tree import processes
 from clawback.enforcement.sandbox import inventory, wire
 from clawback.enforcement.sandbox.attempt import attempt
@@ -107,6 +107,16 @@ class Service:
             self.link.remove(box.instance)
             if self._entries[box.agent].box is box:
                 self._set_ended(self._entries[box.agent], read_ending(box.folder) or Ending(state, None))
+        for name, entry in self._entries.items():
+            if entry.running and self.holds.get(name) is None and _stands_still(entry.box):
+                self.holds.add(
+                    name,
+                    Level.FREEZE,
+                    reason="found frozen without a hold",
+                    by="core",
+                    incident="",
+                    at_ns=time.time_ns(),
+                )
         for hold in self.holds.all():
             held = self._entries.get(hold.agent)
             if held is not None and held.running:
@@ -179,10 +189,16 @@ class Service:
     def contain(
         self, agent: str, level: Level, *, instance: str = "", reason: str, by: str, incident: str = ""
     ) -> LevelResult:
-        """Make one level true: the hold first, durably, then the kernel."""
+        """Make one level true: the hold first, durably, then the kernel.
+
+        Freezing alone is the other way round, because writing the hold takes longer than all the rest, and a core that
+        dies between the two leaves an agent frozen: `start` holds what it finds so.
+        """
         began = time.perf_counter()
         entry = self._entry(agent)
         _same_instance(entry, instance)
+        if level is Level.FREEZE:
+            freeze.strike(entry.box)
         with self._orders:
             entry.orders += 1
             self.holds.add(agent, level, reason=reason, by=by, incident=incident, at_ns=time.time_ns())
@@ -443,6 +459,13 @@ def _fetch_listener(box: Sandbox) -> int:
     for descriptor in descriptors[1:]:
         os.close(descriptor)
     return descriptors[0] if descriptors else -1
+
+
+def _stands_still(box: Sandbox) -> bool:
+    try:
+        return bool(box.cgroup) and freeze.frozen(box)
+    except FileNotFoundError:
+        return False
 
 
 def _same_instance(entry: Entry, instance: str) -> None:

@@ -15,7 +15,7 @@ from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import NotEnforced
 from clawback.model import Level, LevelResult
 
-__all__ = ["ORDER", "apply", "frozen", "ordered", "probe", "release", "set_frozen"]
+__all__ = ["ORDER", "apply", "frozen", "ordered", "probe", "release", "set_frozen", "strike"]
 
 ORDER = "freeze.order"
 """In the sandbox's folder while it is to be frozen."""
@@ -36,12 +36,18 @@ def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> Lev
     if not box.cgroup:
         failed = _stop_all(box, run, patience)
         return _judge_signals(box, clock, *failed)
-    with contextlib.suppress(FileNotFoundError):  # gone: the reading says so
-        tree.write(f"{box.cgroup}/cgroup.freeze", "1")
+    strike(box)
     _order(box, wanted=True)
     # Written again: a seal under way thaws for a moment, and from now on finds the order when it is done.
     set_frozen(box, wanted=True, patience=patience)
     return _judge(box, clock)
+
+
+def strike(box: Sandbox) -> None:
+    """Tell the kernel to freeze the leaf, and nothing else: no file is written, nothing is read back."""
+    if box.cgroup:
+        with contextlib.suppress(FileNotFoundError):  # gone: `apply` says so
+            tree.write(f"{box.cgroup}/cgroup.freeze", "1")
 
 
 def probe(box: Sandbox) -> LevelResult:

@@ -12,6 +12,7 @@ import structlog
 
 from clawback.errors import Unreachable
 from clawback.model import Finding
+from clawback.urgency import go_first
 from clawback.watch.containment import NotRecorded
 from clawback.watch.reflex import Answer
 
@@ -40,7 +41,7 @@ class Lanes:
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[Finding]] = {}
         self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflex")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflex", initializer=go_first)
         for _ in range(threads):  # a thread's start is no part of any reflex
             self._pool.submit(time.sleep, 0.001)
 

@@ -25,6 +25,7 @@ from clawback.catalog import load as load_catalog
 from clawback.config import Settings
 from clawback.model import Event, Finding, Source
 from clawback.model.ocsf import Rejected, parse_line
+from clawback.urgency import go_first
 from clawback.watch import positions
 from clawback.watch.engine import Engine
 from clawback.watch.health import Health, Report
@@ -266,14 +267,6 @@ def _playbook_of(detector: str) -> str:
     return book.id if book is not None else ""
 
 
-def _go_first() -> None:
-    """Ask to be scheduled before others: an agent that takes all processors must not thereby delay its own freeze."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    except PermissionError:
-        _log.info("runs at the ordinary priority", wanted=_NICE)
-
-
 def watch(
     settings: Settings,
     world_factory: Callable[[], World],
@@ -289,8 +282,9 @@ def watch(
 
     (settings.state).mkdir(parents=True, exist_ok=True)
     world, journal = world_factory(), Ledger(settings.journal)
-    _go_first()
-    running = Watch(settings, world, journal, Responder(settings, config_file=config_file), per_minute=per_minute)
+    responder = Responder(settings, config_file=config_file)
+    _log.info("watch goes first", how=go_first())
+    running = Watch(settings, world, journal, responder, per_minute=per_minute)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     gc.set_threshold(50_000, 20, 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import signal
@@ -270,3 +271,19 @@ def test_a_lost_shim_is_reported(core):
         agent=info.agent,
     )
     assert (event.activity_id, event.severity) == (Lifecycle.STOP, Severity.HIGH)
+
+
+def test_an_agent_found_frozen_without_a_hold_is_held(core):
+    """What a core leaves that dies between freezing and writing the hold down."""
+    info, _ = core.launch("import time; time.sleep(600)")
+    record = json.loads((core.state / "agents" / info.agent / info.instance / "agent.json").read_text())
+    core.process.kill()
+    core.process.wait()
+    Path(record["cgroup"], "cgroup.freeze").write_text("1")
+    core.start()
+    hold = core.client.agent(info.agent).hold
+    assert hold is not None
+    assert hold.levels == (Level.FREEZE,)
+    assert core.client.probe(info.agent, Level.FREEZE).enforcement is Enforcement.FULL
+    core.client.release(info.agent, reason="a test", by="test")
+    assert core.client.probe(info.agent, Level.FREEZE).enforcement is Enforcement.NONE

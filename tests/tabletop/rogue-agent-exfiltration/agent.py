@@ -11,7 +11,6 @@ import mmap
 import os
 import pathlib
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -32,14 +31,14 @@ class Counters:
 
     def __init__(self, path: pathlib.Path) -> None:
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), 24)
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 24)).cast("Q")
 
     def set(self, slot: int, value: int) -> None:
-        struct.pack_into("<Q", self._map, slot * 8, value)
-        struct.pack_into("<Q", self._map, 16, time.monotonic_ns())
+        self._numbers[slot] = value  # one store: whoever is frozen here leaves a whole number
+        self._numbers[2] = time.monotonic_ns()
 
     def get(self, slot: int) -> int:
-        return struct.unpack_from("<Q", self._map, slot * 8)[0]
+        return self._numbers[slot]
 
 
 def http_get(url: str, headers: dict[str, str] | None = None) -> int:
