@@ -7,6 +7,7 @@ agent's lock while it does.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from clawback.action import Action
 from clawback.errors import ClawbackError, NotFound
 from clawback.journal import Journal
 from clawback.model import Incident, IncidentStatus, Orchestration
-from clawback.playbook import Playbook
+from clawback.playbook import Playbook, Respond
 from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
 from clawback.world import World
 
@@ -151,15 +152,10 @@ class Engine:
             shown = None
             if prefect is not None:
                 shown = asyncio.run_coroutine_threadsafe(self._show(prefect, playbook, incident), loop).result()
-            if shown is None or not shown.wait_begun():
-                first[0] = time.monotonic()
-                self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
-                run = run_playbook(playbook, Responder(response))
-                if shown is not None:
-                    asyncio.run_coroutine_threadsafe(shown.drop(), loop).result()
-                return run
             first[0] = time.monotonic()
-            self.journal.orchestration(incident_id, Orchestration.PREFECT)
+            if shown is None:
+                self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
+                return run_playbook(playbook, Responder(response))
             return self._as_flow(playbook, response, loop, shown)
 
     def _as_flow(self, playbook: Playbook, response: Response, loop: asyncio.AbstractEventLoop, shown: Shown) -> Run:
@@ -167,11 +163,16 @@ class Engine:
 
         responder = FlowResponder(response, loop, shown)
         run: Run | None = None
+
+        def whole(incident: Incident, respond: Respond) -> None:
+            playbook.run(incident, respond)
+            responder.settle()  # before the incident is closed, so that its record says who drove it
+
         try:
-            run = run_playbook(playbook, responder)
+            run = run_playbook(dataclasses.replace(playbook, run=whole), responder)
         finally:
             kept = asyncio.run_coroutine_threadsafe(responder.finish(flow_state(run)), loop).result()
-            if not kept:
+            if not kept and shown.shown:
                 self.journal.orchestration(
                     response.incident_id, Orchestration.DEGRADED, "Prefect stopped answering; the playbook went on"
                 )

@@ -1,8 +1,9 @@
 """A playbook's run as Prefect sees it: one flow run for the incident, one task run for each step.
 
-The effects are not in Prefect's hands. The playbook runs in a thread of ours; the flow's and the tasks' bodies say
-"begun" and wait to be told how it ended. So Prefect shows, times and tags every step, and can neither repeat one, nor
-lose one, nor hold one up: only the first waits, `PATIENCE` at most, for the flow to begin.
+The effects are not in Prefect's hands. The playbook runs in a thread of ours, from the moment it is asked to; the
+flow's and the tasks' bodies say "begun" and wait to be told how it ended. So Prefect shows, times and tags every step,
+and can neither repeat one, nor lose one, nor hold one up: only the end waits, `PATIENCE` at most, for a flow that has
+not begun.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 from uuid import UUID
@@ -26,14 +28,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed
 
 from clawback.action import Action, Params
-from clawback.model import IncidentStatus, Phase, Receipt, ReceiptState
+from clawback.model import IncidentStatus, Orchestration, Phase, Receipt, ReceiptState
 from clawback.response import Responder, Response, Run, step_key
 
 __all__ = ["FlowResponder", "Prefect", "Shown", "flow_state"]
 
 _log = structlog.get_logger()
 
-PATIENCE = 5.0  # seconds that a playbook waits for its flow to begin; the measured p99 is 0.1 s
+PATIENCE = 5.0  # seconds from its start that a flow may take to begin; the measured p99 is 0.1 s
 FINISH_SECONDS = 8.0  # that Prefect has to write down how it ended, when all is done
 DRAIN_SECONDS = 2.0
 
@@ -44,6 +46,8 @@ class Shown:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._begun = threading.Event()
+        self._patient_until = time.monotonic() + PATIENCE
+        self._next: list[Callable[[], None]] = []
         self._ended: asyncio.Future[Any] = loop.create_future()
         self.shown = False  # Prefect's side has begun
         self.context: contextvars.Context | None = None
@@ -54,7 +58,16 @@ class Shown:
         self.context = contextvars.copy_context()
         self.shown = True
         self._begun.set()
+        for call in self._next:
+            call()
         return await self._ended
+
+    def then(self, call: Callable[[], None]) -> None:
+        """On the loop's thread: call it as soon as this has begun."""
+        if self.shown:
+            call()
+        else:
+            self._next.append(call)
 
     def start(self, what: Coroutine[Any, Any, Any], context: contextvars.Context | None = None) -> None:
         """On the loop's thread: let Prefect run it."""
@@ -67,8 +80,8 @@ class Shown:
         self._begun.set()  # nobody need wait any longer
 
     def wait_begun(self) -> bool:
-        """On the playbook's thread: true once Prefect shows it, false when it does not."""
-        self._begun.wait(PATIENCE)
+        """On the playbook's thread: true once Prefect shows it; false when it has not within `PATIENCE`."""
+        self._begun.wait(max(0.0, self._patient_until - time.monotonic()))
         return self.shown
 
     def end(self, state: Any) -> None:
@@ -98,10 +111,13 @@ class FlowResponder(Responder):
         super().__init__(response)
         self._loop = loop
         self._flow = flow
+        self._noted = False
         self.steps: list[Shown] = []
 
     def make(self, action: Action[Any], params: Params, phase: Phase, after: tuple[Receipt, ...]) -> Receipt:
         """Make the step, and have Prefect show it meanwhile: nothing waits for that."""
+        if self._flow.shown:
+            self.settle()
         step = Shown(self._loop)
         self.steps.append(step)
         self._loop.call_soon_threadsafe(self._begin, step, action.id, step_key(action, params))
@@ -112,13 +128,25 @@ class FlowResponder(Responder):
         finally:
             step.end(_step_state(receipt))
 
+    def settle(self) -> None:
+        """On the playbook's thread: have the journal say, once, whether Prefect shows this run."""
+        if self._noted:
+            return
+        self._noted = True
+        if self._flow.wait_begun():
+            self.response.journal.orchestration(self.response.incident_id, Orchestration.PREFECT)
+        else:
+            self.response.journal.orchestration(
+                self.response.incident_id, Orchestration.DEGRADED, "Prefect did not answer"
+            )
+
     def _begin(self, step: Shown, name: str, key: str) -> None:
         task = Task(step.body, name=name, task_run_name=_literal(key), cache_policy=NO_CACHE, retries=0)
-        step.start(_called(task), self._flow.context)
+        self._flow.then(lambda: step.start(_called(task), self._flow.context))
 
     async def finish(self, state: Any) -> bool:
         """On the loop: let Prefect write down all ends, for `FINISH_SECONDS` at most; true if it showed everything."""
-        deadline = self._loop.time() + FINISH_SECONDS
+        deadline = self._loop.time() + (FINISH_SECONDS if self._flow.shown else 0.0)
         if tasks := {step.task for step in self.steps if step.task is not None}:
             await asyncio.wait(tasks, timeout=FINISH_SECONDS)
         self._flow.end(state)
