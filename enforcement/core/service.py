@@ -335,19 +335,29 @@ class Service:
             # The new instance starts with a clean record: yesterday's denials must not contain it again.
             self.telemetry.writer.violations.forget(spec.agent)
 
+        started: list[Entry] = []
+
         def prepared(box: Sandbox) -> None:
-            self._specs.write(spec)  # before the first instruction, like the sandbox's own record
+            # All of this before the first instruction: an agent that goes rogue with it must be reported, and be known
+            # to whoever is told to freeze it.
+            self._specs.write(spec)
+            started.append(Entry(box=box, spec=spec))
+            self._entries[spec.agent] = started[0]
             self._observe(box)
 
         try:
             launched = self._spawner.launch(spec, policy, secrets=secrets, stdio=stdio, prepared=prepared)
         except BaseException:
-            if before is not None and before.spec is not None:
-                self._specs.write(before.spec)
+            if started:
+                self._entries.pop(spec.agent)
+            if before is not None:
+                self._entries[spec.agent] = before
+                if before.spec is not None:
+                    self._specs.write(before.spec)
             raise
         launched.end.close()  # the shim's own word of the end; `exit.json` and the pidfd outlive this core
-        entry = Entry(box=launched.record, spec=spec)
-        self._entries[spec.agent] = entry
+        entry = started[0]
+        entry.box = launched.record
         # An order that came while the agent was being started saw no instance to act on: it is carried out now.
         hold = self.holds.get(spec.agent)
         if hold is not None:
