@@ -46,7 +46,13 @@ def station(tmp_path: Path, journal, world, core):
     def start() -> tuple[Watch, Handed]:
         handed = Handed()
         made = Watch(
-            settings, world, journal, handed, playbook_of=lambda _detector: "p", engine=Engine([SECRETS, SPIKE])
+            settings,
+            world,
+            journal,
+            handed,
+            playbook_of=lambda _detector: "p",
+            engine=Engine([SECRETS, SPIKE]),
+            ahead_seconds=60,
         )
         thread = threading.Thread(target=made.run)
         thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from clawback.watch.warm import warm
 
 @pytest.fixture
 def reflex(journal, world):
-    made = Reflex(journal, world, lambda _detector: "contain-rogue-agent")
+    made = Reflex(journal, world, lambda _detector: "contain-rogue-agent", ahead_seconds=60)
     yield made
     made.stop()
 
@@ -143,8 +144,6 @@ def test_a_journal_that_hangs_holds_up_no_containment(reflex, journal, core, too
     core.add("support")
     seen = []
     with journal.writing():  # as another process with the write lock would
-        import threading
-
         answering = threading.Thread(target=lambda: seen.append(reflex.answer(tools.finding())))
         answering.start()
         tools.eventually(lambda: core.held("support") == {Level.FREEZE, Level.ISOLATE})
@@ -152,6 +151,24 @@ def test_a_journal_that_hangs_holds_up_no_containment(reflex, journal, core, too
     answering.join()
     assert seen[0].outcome == "contained"
     assert reflex.missed == 1
+
+
+def test_a_freeze_does_not_wait_for_a_slow_record(journal, world, core, tools):
+    early = Reflex(journal, world, lambda _detector: "p", ahead_seconds=0)
+    core.add("support")
+    try:
+        with journal.writing():
+            answering = threading.Thread(target=lambda: early.answer(tools.finding()))
+            answering.start()
+            tools.eventually(lambda: core.held("support") == {Level.FREEZE})
+            assert early.ahead == 1
+            assert early.without_record == 0
+        answering.join()
+    finally:
+        early.stop()
+    assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
+    (incident,) = journal.incidents()
+    assert {item.state for item in incident.receipts} == {ReceiptState.VERIFIED}
 
 
 def test_an_agent_released_since_is_contained_again(reflex, journal, core, tools):
@@ -207,7 +224,7 @@ def test_once_recovery_is_over_the_same_call_is_the_agents(reflex, journal, core
 
 
 def test_a_cap_leaves_the_rest_to_people(journal, world, core, tools):
-    capped = Reflex(journal, world, lambda _detector: "p", per_minute=2)
+    capped = Reflex(journal, world, lambda _detector: "p", per_minute=2, ahead_seconds=60)
     outcomes = []
     for name in ("a", "b", "a", "c", "b"):
         core.add(name)
@@ -231,7 +248,7 @@ def test_a_reflex_that_was_cut_off_is_finished_at_the_next_start(journal, world,
             journal.applied(receipt.id, {})
     if cut == "between":
         Response(journal, world, actor="watch", incident_id=incident.id).execute(FREEZE, params, phase=Phase.CONTAIN)
-    again = Reflex(journal, world, lambda _detector: "p")
+    again = Reflex(journal, world, lambda _detector: "p", ahead_seconds=60)
     assert again.resume() == (incident.id,)
     again.stop()
     assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
@@ -243,7 +260,7 @@ def test_resuming_leaves_a_recovered_agent_alone(journal, world, core, tools):
     core.add("support")
     incident, _ = journal.open_or_join(tools.finding(), playbook="p")
     journal.enter(incident, Phase.RECOVER)
-    again = Reflex(journal, world, lambda _detector: "p")
+    again = Reflex(journal, world, lambda _detector: "p", ahead_seconds=60)
     assert again.resume() == (incident.id,)
     again.stop()
     assert core.calls == []

@@ -125,6 +125,12 @@ class Containment:
             captured=dict(step.action.capture(context, step.params)),
         )
 
+    def freeze(self, finding: Finding) -> None:
+        """Freeze, and nothing else: no record, no look at it. Both come with the step itself."""
+        self._world.core.contain(
+            finding.agent, Level.FREEZE, instance=finding.instance, reason=reason_of(finding), by=ACTOR
+        )
+
     def _contain_again(self, incident: Incident, finding: Finding, level: Level, receipt: Receipt) -> None:
         try:
             result = self._world.core.contain(

@@ -27,6 +27,7 @@ from clawback.model import Event, Finding, Source
 from clawback.model.ocsf import Rejected, parse_line
 from clawback.urgency import go_first
 from clawback.watch import positions
+from clawback.watch.ahead import SECONDS
 from clawback.watch.engine import Engine
 from clawback.watch.health import Health, Report
 from clawback.watch.inotify import Inotify
@@ -80,6 +81,7 @@ class Watch:
         playbook_of: Callable[[str], str] | None = None,
         engine: Engine | None = None,
         per_minute: int = 0,
+        ahead_seconds: float = SECONDS,
     ) -> None:
         self._settings = settings
         self._positions_file = settings.state / "watch" / "positions.json"
@@ -88,7 +90,9 @@ class Watch:
         self._world = world
         self.engine = engine or Engine(load_catalog().detectors.values())
         self.sequences = Sequences()
-        self.reflex = Reflex(journal, world, playbook_of or _playbook_of, per_minute=per_minute)
+        self.reflex = Reflex(
+            journal, world, playbook_of or _playbook_of, per_minute=per_minute, ahead_seconds=ahead_seconds
+        )
         self.lanes = Lanes(self.reflex.answer, self._answered, threads=THREADS)
         self.rejected: Counter[str] = Counter()
         self.skewed = 0
@@ -156,6 +160,7 @@ class Watch:
             "events_ahead_of_clock_total": self.skewed,
             "contained_without_record_total": self.reflex.without_record,
             "deadlines_missed_total": self.reflex.missed,
+            "frozen_ahead_of_record_total": self.reflex.ahead,
             "last_frozen_milliseconds": self.reflex.last_frozen_ms,
         }
 

@@ -10,13 +10,15 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import structlog
 
 from clawback.actions.policy_validate import ACTION as VALIDATE
 from clawback.errors import ClawbackError, NotFound
-from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Phase, Receipt, ReceiptState
+from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState
+from clawback.watch.ahead import SECONDS, Ahead
 from clawback.watch.containment import Containment, NotRecorded, Step, known, steps_for
 from clawback.watch.deadline import Deadline
 from clawback.watch.ledger import Ledger
@@ -56,10 +58,17 @@ class Reflex:
 
     playbook_of  the playbook that a detector's finding starts, by detector id
     per_minute   how many agents may be contained in a minute before further findings only alert; 0 is no limit
+    ahead_seconds   how long a freeze waits for its record
     """
 
     def __init__(
-        self, journal: Ledger, world: World, playbook_of: Callable[[str], str], *, per_minute: int = 0
+        self,
+        journal: Ledger,
+        world: World,
+        playbook_of: Callable[[str], str],
+        *,
+        per_minute: int = 0,
+        ahead_seconds: float = SECONDS,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.last_frozen_ms = 0.0
@@ -70,6 +79,7 @@ class Reflex:
         self._per_minute = per_minute
         self._lock = threading.Lock()
         self._deadline = Deadline()
+        self._early = Ahead(ahead_seconds)
         self._recent: deque[tuple[int, str]] = deque(maxlen=max(1, per_minute))
         self._incidents: OrderedDict[str, deque[str]] = OrderedDict()
 
@@ -94,9 +104,15 @@ class Reflex:
         """Answers that took so long that the agent was contained beside them."""
         return self._deadline.missed
 
+    @property
+    def ahead(self) -> int:
+        """Agents that were frozen ahead of a slow record."""
+        return self._early.count
+
     def stop(self) -> None:
         """No finding is answered any more."""
         self._deadline.stop()
+        self._early.stop()
 
     def resume(self) -> tuple[str, ...]:
         """Finish what a former watch was cut off in: every open incident that is not past containment. Returns all open
@@ -132,7 +148,8 @@ class Reflex:
         steps = self._steps(finding, info)
         first: Receipt | None = None
         try:
-            with self._journal.together():  # one flush to disk for the incident and the first intent
+            # One flush to disk for the incident and the first intent.
+            with self._ahead(finding, info, steps), self._journal.together():
                 incident, opened = self._journal.open_or_join(
                     finding, playbook=self._playbook_of(finding.detector), drill="drill" in info.tags
                 )
@@ -157,6 +174,11 @@ class Reflex:
             receipts=receipts,
             frozen_ms=_frozen_ms(receipts, finding) if first is not None else 0.0,
         )
+
+    def _ahead(self, finding: Finding, info: AgentInfo, steps: tuple[Step, ...]) -> AbstractContextManager[None]:
+        if not steps or (info.hold and Level.FREEZE in info.hold.levels):
+            return nullcontext()
+        return self._early.of(lambda: self._containment.freeze(finding))
 
     def _steps(self, finding: Finding, info: AgentInfo) -> tuple[Step, ...]:
         """What is to be done, lowest level first; nothing where there is no reflex, no running agent, or the cap."""
