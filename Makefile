@@ -27,8 +27,8 @@ lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: setup  ## all tests, the quick ones first
-	$(BIN)/python -m pytest -m 'not kernel and not parts'
-	$(BIN)/python -m pytest -m 'kernel or parts'
+	$(BIN)/python -m pytest -m 'not kernel and not parts and not slow'
+	$(BIN)/python -m pytest -m 'kernel or parts or slow'
 
 demo: setup  ## a rogue agent is detected, contained, cut off, restored
 	@$(BIN)/clawback demo

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 PR_SET_CHILD_SUBREAPER = 36
 # What a test starts and leaves becomes this process's child, however often it forked, and is seen below.
@@ -67,6 +68,13 @@ def nothing_left_behind() -> Iterator[None]:
         "processes": _processes(),
     }
     assert not any(left.values()), f"left behind: { {kind: sorted(names) for kind, names in left.items() if names} }"
+
+
+@pytest.fixture(autouse=True)
+def _default_logging() -> Iterator[None]:
+    """A test that configures logging binds it to the standard error of that test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from clawback.enforcement.gateway.attach import AttachServer
 from clawback.enforcement.gateway.peers import guarded
 from clawback.enforcement.gateway.privileges import drop, load_late_modules
 from clawback.enforcement.gateway.server import Gateway
+from clawback.enforcement.kernel import namespaces
 from clawback.enforcement.policy.ownership import give, give_tree
 from clawback.errors import Refused
 
@@ -34,13 +35,13 @@ def serve(
     allow_private: tuple[str, ...],
     peers: tuple[int, ...] = (),
 ) -> None:
-    """Serve until SIGTERM or SIGINT. As root with a `uid`, becomes it; `peers` may use the API beside root and itself.
+    """Serve until SIGTERM or SIGINT. With the right to become `uid`, does; `peers` may use the API beside root and itself.
 
     `Refused` where another gateway serves the same state folder.
     """
     state = state.absolute()
     started_by = os.geteuid()
-    dropping = uid is not None and started_by == 0
+    dropping = uid is not None and namespaces.gives_ids(uid)
     for name in ("run", "telemetry", "policies"):
         (state / name).mkdir(mode=0o755, parents=True, exist_ok=True)
     # Everyone may connect; who is answered is decided by the peer's uid. The other socket is the core's alone.

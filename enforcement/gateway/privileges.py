@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import resource
+
+from clawback.enforcement.kernel import capabilities
 
 __all__ = ["drop", "load_late_modules"]
 
@@ -23,8 +24,6 @@ _LATE = (
     "traceback",
 )
 
-_PR_SET_NO_NEW_PRIVS = 38
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def load_late_modules() -> None:
@@ -36,16 +35,18 @@ def load_late_modules() -> None:
 def drop(uid: int | None) -> None:
     """Become `uid` (user and group) with no supplementary groups, and never gain a privilege again.
 
-    With None the user stays. Raises `OSError` where the kernel refuses; the caller must not go on then.
+    With None the user stays, and what rights it has over a namespace go. Raises `OSError` where the kernel refuses; the caller must not go on then.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:  # two descriptors for each of an agent's connections
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if uid is not None and os.geteuid() == 0:
+    if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)  # last: afterwards nothing above is permitted
         if os.getresuid() != (uid, uid, uid) or os.getresgid() != (uid, uid, uid) or os.getgroups():
             raise PermissionError("privileges were not dropped")
-    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "no_new_privs")
+    elif capabilities.effective(capabilities.SETPCAP):
+        capabilities.drop_bounding()
+    capabilities.drop_all()
+    capabilities.no_new_privileges()

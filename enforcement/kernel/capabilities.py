@@ -7,7 +7,10 @@ import errno
 
 from clawback.enforcement.kernel import libc
 
-__all__ = ["drop_all", "drop_bounding", "no_new_privileges"]
+__all__ = ["SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "drop_all", "drop_bounding", "effective", "no_new_privileges"]
+
+SETGID, SETUID, SETPCAP, SYS_ADMIN = 6, 7, 8, 21
+"""Numbers as in linux/capability.h."""
 
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -29,6 +32,14 @@ def drop_bounding() -> None:
                 raise
             break
     libc.prctl(_PR_SET_SECUREBITS, _SECUREBITS)
+
+
+def effective(*capabilities: int) -> bool:
+    """Whether this thread may use all of these now, in its user namespace. They say nothing of what lies outside it."""
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    libc.syscall("capget", ctypes.byref(header), ctypes.byref(sets))
+    return all(sets[3 * (number // 32)] & 1 << number % 32 for number in capabilities)
 
 
 def drop_all() -> None:

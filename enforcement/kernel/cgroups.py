@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,23 +70,35 @@ def _enable_controllers(group: Path) -> None:
 
 
 def make_leaf(hierarchies: Hierarchies, parent: str, name: str) -> Leaf:
-    """Make `ROOT/parent/name` in every hierarchy. `OSError` (EACCES, EROFS) where groups are not ours to make."""
+    """Make `ROOT/parent/name` in every hierarchy where groups are ours to make; the others are left out of the leaf."""
     unified = ""
     controllers: dict[str, str] = {}
     if hierarchies.unified:
         root = Path(hierarchies.unified)
         group = root / parent
-        if not group.is_dir():
-            _enable_controllers(root)
-            group.mkdir(exist_ok=True)
-            _enable_controllers(group)
-        (group / name).mkdir()
-        unified = str(group / name)
+        with _left_out():
+            if not group.is_dir():
+                _enable_controllers(root)
+                group.mkdir(exist_ok=True)
+                _enable_controllers(group)
+            (group / name).mkdir()
+            unified = str(group / name)
     for controller, point in hierarchies.v1.items():
         leaf = Path(point) / parent / name
-        leaf.mkdir(parents=True)
-        controllers[controller] = str(leaf)
+        with _left_out():
+            leaf.mkdir(parents=True)
+            controllers[controller] = str(leaf)
     return Leaf(unified, controllers)
+
+
+@contextlib.contextmanager
+def _left_out() -> Iterator[None]:
+    """Pass over a hierarchy without delegation, or mounted read-only: what is missing is seen in the leaf."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
 
 
 def _write(folder: str, file: str, value: str) -> bool:

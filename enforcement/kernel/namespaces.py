@@ -7,9 +7,9 @@ import socket
 import struct
 from pathlib import Path
 
-from clawback.enforcement.kernel import libc
+from clawback.enforcement.kernel import capabilities, libc
 
-__all__ = ["KINDS", "enter", "identities", "loopback", "write_maps"]
+__all__ = ["KINDS", "enter", "gives_ids", "identities", "loopback", "write_maps"]
 
 KINDS: dict[str, int] = {
     "user": libc.CLONE_NEWUSER,
@@ -35,6 +35,22 @@ def write_maps(pid: int, *, inside: int, uid: int, gid: int) -> None:
     Path(f"/proc/{pid}/setgroups").write_text("deny")
     Path(f"/proc/{pid}/uid_map").write_text(f"{inside} {uid} 1")
     Path(f"/proc/{pid}/gid_map").write_text(f"{inside} {gid} 1")
+
+
+def gives_ids(number: int) -> bool:
+    """Whether this process may make another run as user and group `number`: it has the right, and the id is mapped.
+
+    Being user 0 says neither: in a user namespace of its own any user is, and has one id to give, its own.
+    """
+    if not capabilities.effective(capabilities.SETUID, capabilities.SETGID):
+        return False
+    return all(_mapped(Path(f"/proc/self/{kind}_map").read_text(), number) for kind in ("uid", "gid"))
+
+
+def _mapped(table: str, number: int) -> bool:
+    """user_namespaces(7): lines of first id inside, first id outside, count."""
+    rows = ([int(field) for field in line.split()] for line in table.splitlines())
+    return any(first <= number < first + count for first, _outside, count in rows)
 
 
 def loopback(*, up: bool) -> None:

@@ -24,6 +24,7 @@ _NO_CGROUP = "stopped by signal, not by the cgroup freezer: there is no cgroup o
 _ENDED = "the sandbox has ended: no process is left"
 _STOPPED = frozenset("TtZX")
 _BY_SIGNAL = frozenset("Tt")
+_DEAD = frozenset("ZX")
 _LOOK = 0.5  # seconds that a probe may take to find the tree standing still
 
 
@@ -129,7 +130,10 @@ def _judge_signals(box: Sandbox, clock: Clock, *failed: str) -> LevelResult:
         return clock.none("processes still run, fork or end", _NO_CGROUP, *failed)
     if not still:
         return clock.full(_ENDED)
-    return clock.partial(f"{_count(len(still))} stopped", _NO_CGROUP, *failed)
+    # `_still` lets nothing pass that could run an instruction of its own: each stands, or will on its way out.
+    leaving = sum(state not in _BY_SIGNAL for state in still.values())
+    note = f", {leaving} of them inside the kernel until a stopped child lets go" if leaving else ""
+    return clock.partial(f"{len(still)} of {_count(len(still))} stopped{note}", _NO_CGROUP, *failed)
 
 
 def _stop_all(box: Sandbox, run: Run | None, patience: float) -> list[str]:
@@ -160,7 +164,7 @@ def _still(box: Sandbox, send: signal.Signals | None, seconds: float) -> dict[in
         now = tree.reading(box)
         running = [pid for pid, state in now.states.items() if state not in _STOPPED and not _will_stop(pid, state)]
         if not running and last is not None and last.states == now.states:
-            return {pid: state for pid, state in now.states.items() if state in _BY_SIGNAL}
+            return {pid: state for pid, state in now.states.items() if state not in _DEAD}
         last = now
         for pid in running:
             if send is not None:

@@ -63,7 +63,6 @@ def attempt(
             "ticks": record.start_ticks,
             "cgroup": record.cgroup,
             "controllers": record.controllers,
-            "rootless": os.geteuid() != 0,
             "restrictions": json.loads(Path(record.folder, "restrictions.json").read_text()),
             "attempts": [[item.kind, item.target] for item in attempts],
             "timeout": timeout * 0.9,
@@ -82,7 +81,6 @@ def inside(
     ticks: int,
     cgroup: str,
     controllers: dict[str, str],
-    rootless: bool,
     restrictions: dict[str, Any],
     attempts: list[list[str]],
     timeout: float,
@@ -108,7 +106,7 @@ def inside(
         return [[True, f"no process can be started: {_name(error)}"] for _ in attempts]
     if child == 0:
         ours.close()
-        _guarded(theirs, lambda: _joined(pidfd, leaves, attempts, given, time.monotonic() + timeout, rootless=rootless))
+        _guarded(theirs, lambda: _joined(pidfd, leaves, attempts, given, time.monotonic() + timeout))
     theirs.close()
     answer, _ = wire.receive(ours)
     os.waitpid(child, 0)
@@ -136,14 +134,13 @@ def _name(error: OSError) -> str:
 
 
 def _joined(
-    pidfd: int, leaves: list[str], attempts: list[list[str]], given: Restrictions, deadline: float, *, rootless: bool
+    pidfd: int, leaves: list[str], attempts: list[list[str]], given: Restrictions, deadline: float
 ) -> list[tuple[bool, str]]:
     for leaf in leaves:
         Path(leaf).write_text("0")  # 0 is the writer itself; moving oneself waits for no grace period
     namespaces.enter(pidfd)
-    if not rootless:
-        os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
-        os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
+    os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
+    os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
     capabilities.drop_bounding()
     os.chdir("/")
     return [_bounded(kind, target, given, deadline) for kind, target in attempts]

@@ -44,7 +44,7 @@ class Host:
 
     hierarchies: cgroups.Hierarchies
     group: str
-    rootless: bool
+    mounts: bool  # the right to mount in the namespace outside
     spares: Path
     namespaces: dict[str, int]
 
@@ -82,21 +82,12 @@ def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return message, fds
 
 
-def _make_leaf(host: Host, name: str) -> cgroups.Leaf:
-    try:
-        return cgroups.make_leaf(host.hierarchies, host.group, name)
-    except OSError as error:
-        if host.rootless and error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
-            return cgroups.Leaf()
-        raise
-
-
 def _cage(host: Host, *, uid: int, name: str, spare: bool) -> _Cage:
     """Namespaces, groups, id maps and the base tree; and how much of them is seen to hold."""
-    leaf = _make_leaf(host, name)
+    leaf = cgroups.make_leaf(host.hierarchies, host.group, name)
     ours, theirs = socket.socketpair()
     prepare = init.Prepare(
-        base=[] if host.rootless else tree.open_base(),
+        base=tree.open_base() if host.mounts else [],
         groups=[os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in leaf.controllers.values()],
     )
     group = os.open(leaf.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if leaf.unified else None
@@ -114,7 +105,7 @@ def _cage(host: Host, *, uid: int, name: str, spare: bool) -> _Cage:
         # Elsewhere until there is a command: what lies among the agents is an agent.
         cage.folder.mkdir(parents=True, mode=0o700)
         cage.door = _door(cage.folder)
-        gid = os.getgid() if host.rootless else uid
+        gid = os.getgid() if uid == os.getuid() else uid  # an id of its own, or ours: then our group too
         namespaces.write_maps(pid, inside=INSIDE_ID, uid=uid, gid=gid)
         wire.send(ours, {})
         _, (cage.listener,) = _receive(ours)
@@ -164,7 +155,7 @@ def _send_job(host: Host, cage: _Cage, message: dict[str, Any], stdio: list[int]
     binds = [(path, _bind_flags(writable=writable)) for path, writable in job["binds"]]
     trees: list[int] = []
     try:
-        if not host.rootless:
+        if host.mounts:
             for path, writable in job["binds"]:
                 trees.append(mounts.detached(path, flags=_bind_flags(writable=writable)))
                 if writable:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import structlog
 
-from clawback.enforcement.kernel import cgroups
+from clawback.enforcement.kernel import cgroups, namespaces
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import wire
 from clawback.enforcement.sandbox.inventory import parse
@@ -133,7 +133,7 @@ class Spawner:
     ) -> Self:
         """Start the zygote. `state` is the core's state folder; `cgroup` the group that leaves go under.
 
-        Not root: sandboxes get the caller's own user id and, without delegation, no cgroup; their records say so.
+        Without the right to give ids away: sandboxes get the caller's own user id and, without delegation, no cgroup; their records say so.
         """
         state = state.absolute()  # the zygote works elsewhere
         agents = state / "agents"
@@ -167,7 +167,7 @@ class Spawner:
             process.kill()
             process.wait()
             raise Unreachable(f"the spawner did not start: {error}", hint="its own message is above") from None
-        uids = Uids(state, uid_base) if os.geteuid() == 0 else None
+        uids = Uids(state, uid_base) if namespaces.gives_ids(uid_base) else None
         spawner = cls(process, ours, state=state, group=cgroup, uids=uids, canaries=canaries, spares=spares)
         spawner.refill()
         return spawner

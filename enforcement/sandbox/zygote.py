@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clawback.enforcement.kernel import cgroups, libc, namespaces
+from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
 from clawback.enforcement.quarantine import cover, inject, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import filters, shim, wire
 
@@ -141,6 +141,15 @@ class _Zygote:
             self._overdue()
 
 
+def _may_mount() -> bool:
+    """Seen by doing it: root in a user namespace of its own may not, in a mount namespace that is the host's."""
+    try:
+        os.close(mounts.detached("/dev/null", flags=mounts.MS_RDONLY))
+    except PermissionError:
+        return False
+    return True
+
+
 def main() -> NoReturn:
     """Serve on the inherited socket; arguments: its descriptor, the core's cgroup, the folder of spares."""
     libc.prctl(_PR_SET_NAME, "clawback-zygote")
@@ -152,7 +161,7 @@ def main() -> NoReturn:
         hierarchies=cgroups.discover(),
         group=sys.argv[2],
         spares=Path(sys.argv[3]),
-        rootless=os.geteuid() != 0,
+        mounts=_may_mount(),
         namespaces=namespaces.identities(),
     )
     for profile in filters.PROFILES:

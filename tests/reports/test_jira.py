@@ -147,6 +147,7 @@ def test_the_check_can_fail(jira_api: OpenAPI, check_adf: Callable[[Any], None],
         check_adf({"type": "doc", "version": 1, "content": [{"type": "text", "text": ""}]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["ordinary", *HOSTILE])
 def test_the_description_is_a_valid_document(
     check_adf: Callable[[Any], None], make: Callable[..., Incident], text: str
@@ -154,6 +155,7 @@ def test_the_description_is_a_valid_document(
     check_adf(jira_request(make(text))["fields"]["description"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text())
 def test_the_description_is_a_valid_document_whatever_the_agent_wrote(
@@ -176,6 +178,7 @@ def test_the_summary_is_one_short_line(make: Callable[..., Incident], text: str)
     assert "INC-20261120-ABCDEF" in summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("findings", "lines"), [(1, 1), (300, 2000), (0, 0)])
 @pytest.mark.parametrize("text", ["ordinary", "😀" * 4000])
 def test_it_stays_within_jiras_limit(
