@@ -35,7 +35,7 @@ def serve(
     allow_private: tuple[str, ...],
     peers: tuple[int, ...] = (),
 ) -> None:
-    """Serve until SIGTERM or SIGINT. With the right to become `uid`, does; `peers` may use the API beside root and itself.
+    """Serve until SIGTERM or SIGINT, as `uid` where it may become that. `peers` may use the API beside root and itself.
 
     `Refused` where another gateway serves the same state folder.
     """

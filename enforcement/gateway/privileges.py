@@ -25,7 +25,6 @@ _LATE = (
 )
 
 
-
 def load_late_modules() -> None:
     """Import now what would be imported later: Python's own folders may be closed to the user that is about to be."""
     for name in _LATE:
@@ -35,7 +34,8 @@ def load_late_modules() -> None:
 def drop(uid: int | None) -> None:
     """Become `uid` (user and group) with no supplementary groups, and never gain a privilege again.
 
-    With None the user stays, and what rights it has over a namespace go. Raises `OSError` where the kernel refuses; the caller must not go on then.
+    With None the user stays, and the rights that it may have over a namespace go. Raises `OSError` where the kernel
+    refuses; the caller must not go on then.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:  # two descriptors for each of an agent's connections

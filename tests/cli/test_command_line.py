@@ -94,6 +94,13 @@ def test_policy_check_says_what_is_sound_and_what_is_not(state):
     assert clawback(state, "policy", "check", str(good)).returncode == 0
 
 
+def test_the_examples_are_sound(state):
+    examples = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+    assert examples
+    said = clawback(state, "policy", "check", *map(str, examples))
+    assert said.returncode == 0, said.stderr
+
+
 def test_catalog_is_json(state):
     found = json.loads(clawback(state, "catalog", "--json").stdout)
     assert {"agent.freeze", "agent.isolate"} <= {row["id"] for row in found["actions"]}
