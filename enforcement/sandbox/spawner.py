@@ -133,7 +133,7 @@ class Spawner:
     ) -> Self:
         """Start the zygote. `state` is the core's state folder; `cgroup` the group that leaves go under.
 
-        Without the right to give ids away, sandboxes get the caller's own; where groups are not its to make, none. Their
+        Without the right to give ids away, sandboxes get the caller's own; where groups are not its to make, none. The
         records say so.
         """
         state = state.absolute()  # the zygote works elsewhere

@@ -56,7 +56,7 @@ class CoreSettings(_Section):
 class GatewaySettings(_Section):
     """`gateway:`: the agents' only way out."""
 
-    uid: int | None = Field(None, description="user to become when started as root; none: 1899999")
+    uid: int = Field(1_899_999, ge=1, description="user to become, where the gateway is started with the right to")
     resolve: dict[str, str] = Field(default_factory=dict, description="host name → address, before DNS")
     allow_private: tuple[str, ...] = Field(
         (), description="private or loopback networks that policies may lead to (CIDR)"
