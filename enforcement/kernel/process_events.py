@@ -1,15 +1,18 @@
 """Forks, execs and exits of the whole host, as the kernel's process connector reports them.
 
-Needs CAP_NET_ADMIN in the first user namespace, and the reader in the first pid and network namespaces: elsewhere the
-kernel says nothing. Formats: include/uapi/linux/{connector,cn_proc}.h.
+Needs the reader in the first user, pid and network namespaces: elsewhere the kernel says nothing, not even no. Before
+Linux 6.6 it needs CAP_NET_ADMIN too. Formats: include/uapi/linux/{connector,cn_proc}.h.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import random
+import select
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,12 +25,14 @@ CN_VAL_PROC = 1
 PROC_CN_MCAST_LISTEN = 1
 
 _SO_RCVBUFFORCE = 33
+_ANSWER_SECONDS = 0.2
 _NLMSG_DONE = 3
 _NL = struct.Struct("=IHHII")
 _CN = struct.Struct("=IIIIHH")
 _EVENT = struct.Struct("=IIQ")
 _FOUR = struct.Struct("=IIII")
 _TWO = struct.Struct("=II")
+_EVENT_ERROR = struct.Struct("=I")
 
 
 class What(IntEnum):
@@ -55,7 +60,7 @@ class ProcessEvent:
 
 
 class ProcessEvents:
-    """The connector, opened and listening. `PermissionError` without the capability.
+    """The connector, opened and heard to listen. `PermissionError` where the kernel would report nothing.
 
     `overflows` counts how often the kernel found the receive buffer full.
     """
@@ -64,15 +69,37 @@ class ProcessEvents:
         self.overflows = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
+            self._room(buffer)
             self._socket.bind((0, 1 << (CN_IDX_PROC - 1)))
-            operation = struct.pack("=I", PROC_CN_MCAST_LISTEN)
-            message = _CN.pack(CN_IDX_PROC, CN_VAL_PROC, 0, 0, len(operation), 0) + operation
-            self._socket.send(_NL.pack(_NL.size + len(message), _NLMSG_DONE, 0, 0, os.getpid()) + message)
             self._socket.setblocking(False)
+            self._listen()
         except OSError:
             self._socket.close()
             raise
+
+    def _room(self, size: int) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+        except PermissionError:  # then as much as net.core.rmem_max allows; what does not fit is counted
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def _listen(self) -> None:
+        """Ask, and wait for the answer: where it may not be asked the kernel drops the question without a word."""
+        asked = random.getrandbits(30)  # all listeners get all answers: this is how ours is known
+        operation = struct.pack("=I", PROC_CN_MCAST_LISTEN)
+        message = _CN.pack(CN_IDX_PROC, CN_VAL_PROC, 0, asked, len(operation), 0) + operation
+        self._socket.send(_NL.pack(_NL.size + len(message), _NLMSG_DONE, 0, 0, os.getpid()) + message)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1e3):
+            data, sender = self._socket.recvfrom(8192)
+            if sender[0] == 0 and _CN.unpack_from(data, _NL.size)[3] == asked + 1:
+                error = _EVENT_ERROR.unpack_from(data, _NL.size + _CN.size + _EVENT.size)[0]
+                if error:
+                    raise OSError(error, os.strerror(error))
+                return
+        raise PermissionError(errno.EPERM, "the kernel reports processes in the first namespaces alone")
 
     def fileno(self) -> int:
         """For `poll`."""
