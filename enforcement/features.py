@@ -10,21 +10,24 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import socket
+import platform
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from clawback.enforcement.kernel import libc
+from clawback.enforcement.kernel import cgroups, libc, namespaces
+from clawback.enforcement.kernel.audit import AuditReader
+from clawback.enforcement.kernel.canary_watch import CanaryWatch
+from clawback.enforcement.kernel.process_events import ProcessEvents
+from clawback.enforcement.kernel.ptrace import SUPPORTED, Tracee
 
 __all__ = ["Feature", "probe"]
 
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 _SECCOMP_GET_ACTION_AVAIL = 2
 _SECCOMP_RET_USER_NOTIF = 0x7FC00000
-_NETLINK_AUDIT, _NETLINK_CONNECTOR = 9, 11
-_AUDIT_GROUP_READLOG, _CN_IDX_PROC = 1, 1
-_FAN_CLASS_CONTENT, _FAN_CLOEXEC = 4, 1
 _LANDLOCK_NETWORK_ABI = 4
 
 
@@ -42,6 +45,14 @@ class Feature:
     required: bool = False
 
 
+class Closable(Protocol):
+    """What is opened to see whether it opens."""
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
 def _in_child(attempt: Callable[[], None]) -> str:
     """Run in a forked child; the empty string, or the name of the errno it failed with."""
     child = os.fork()
@@ -56,15 +67,21 @@ def _in_child(attempt: Callable[[], None]) -> str:
     return "" if code == 0 else errno.errorcode.get(code, f"status {code}")
 
 
-def _namespaces() -> Feature:
+def _enter_namespaces() -> None:
     flags = libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
-    problem = _in_child(lambda: libc.unshare(libc.CLONE_NEWUSER | flags | libc.CLONE_NEWCGROUP))
+    libc.unshare(libc.CLONE_NEWUSER | flags | libc.CLONE_NEWCGROUP)
+    libc.sethostname("doctor")  # some security modules let one in, and take every right away there
+
+
+def _namespaces() -> Feature:
+    problem = _in_child(_enter_namespaces)
     return Feature(
         name="namespaces",
         ok=not problem,
         found=problem or "user, mount, pid, net, ipc, uts, cgroup",
         lost="no sandbox can be started",
-        fix="set user.max_user_namespaces (and kernel.unprivileged_userns_clone where it exists) above 0",
+        fix="set user.max_user_namespaces (and kernel.unprivileged_userns_clone where it exists) above 0, and"
+        " kernel.apparmor_restrict_unprivileged_userns (where it exists) to 0; in a container, allow unshare and mount",
         required=True,
     )
 
@@ -100,66 +117,75 @@ def _landlock() -> Feature:
     )
 
 
-def _cgroup_roots() -> tuple[str, dict[str, str]]:
-    unified = ""
-    controllers: dict[str, str] = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, right = line.split(" - ")
-        kind, _source, options = right.split()[:3]
-        where = left.split()[4]
-        if kind == "cgroup2":
-            unified = where
-        elif kind == "cgroup":
-            controllers |= {name: where for name in options.split(",") if name in ("pids", "memory", "cpu")}
-    return unified, controllers
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """What came of making groups: `frozen` and `limited` (controllers), or the reason in words."""
+
+    frozen: bool
+    freezing: str
+    limited: frozenset[str]
 
 
-def _freeze(unified: str) -> Feature:
-    found = "no cgroup v2 hierarchy"
-    ok = False
-    if unified:
-        trial = Path(unified) / f"clawback-doctor-{os.getpid()}"
-        try:
-            trial.mkdir()
-            try:
-                (trial / "cgroup.freeze").write_text("1")
-                ok, found = True, f"cgroup v2 at {unified}"
-            finally:
-                trial.rmdir()
-        except OSError as error:
-            found = f"{unified}: {error.strerror}"
+def _groups() -> _Groups:
+    """Make a group as an agent's is made, wherever there is a hierarchy; freeze it and limit it, empty as it is."""
+    roots, name = cgroups.discover(), f"clawback-doctor-{os.getpid()}"
+    leaf = cgroups.make_leaf(roots, name, "trial")
+    try:
+        # One value each, which no process is there to feel.
+        done = cgroups.set_limits(leaf, memory=1 << 28, cpu=1.0, processes=16)
+        frozen = False
+        if leaf.unified:
+            Path(leaf.unified, "cgroup.freeze").write_text("1")
+            frozen = "frozen 1" in Path(leaf.unified, "cgroup.events").read_text()
+    finally:
+        cgroups.remove_leaf(leaf)
+        cgroups.remove_parent(roots, name)
+    freezing = f"cgroup v2 at {roots.unified}" if roots.unified else "no cgroup v2 hierarchy"
+    if roots.unified and not leaf.unified:
+        freezing = f"no group may be made under {roots.unified}"
+    return _Groups(frozen, freezing, frozenset(controller for controller, held in done.items() if held))
+
+
+def _freeze(groups: _Groups) -> Feature:
     return Feature(
         name="cgroup freeze and kill",
-        ok=ok,
-        found=found,
+        ok=groups.frozen,
+        found=groups.freezing,
         lost="freeze is by signals and partial; stop is by the pid namespace",
-        fix="run the core as root, or delegate a cgroup to it",
+        fix="run the core as root, with cgroup v2 mounted and writable",
     )
 
 
-def _limits(unified: str, controllers: dict[str, str]) -> Feature:
-    have = set(controllers)
-    if unified:
-        have |= set((Path(unified) / "cgroup.controllers").read_text().split())
-    missing = {"pids", "memory", "cpu"} - have
-    writable = os.geteuid() == 0
+def _limits(groups: _Groups) -> Feature:
+    missing = [name for name in ("pids", "memory", "cpu") if name not in groups.limited]
     return Feature(
         name="cgroup limits",
-        ok=not missing and writable,
-        found="pids, memory, cpu" if not missing else f"no {', '.join(sorted(missing))}",
-        lost="limits of the policy are not enforced, or by rlimits alone",
+        ok=not missing,
+        found=f"no {', '.join(missing)}" if missing else "pids, memory, cpu",
+        lost="limits of the policy are not enforced, or by rlimits alone; restrict is partial",
         fix="run the core as root on a kernel with these controllers",
     )
 
 
-def _listens(name: str, protocol: int, group: int, kind: int, lost: str, fix: str) -> Feature:
+def _identities(uid: int) -> Feature:
+    given = namespaces.gives_ids(uid)
+    return Feature(
+        name="user ids",
+        ok=given,
+        found=f"one for each agent, from {uid}" if given else f"{uid} may not be given away",
+        lost="agents, the core and the gateway share one user id; only namespaces and filters part them",
+        fix="run the core as root, in a user namespace that maps core.uid_base and 65,536 ids after it",
+    )
+
+
+def _opens(name: str, attempt: Callable[[], Closable], *, found: str, lost: str, fix: str) -> Feature:
+    """A source of telemetry, opened as the core opens it."""
     try:
-        with socket.socket(socket.AF_NETLINK, kind, protocol) as reader:
-            reader.bind((0, group))
+        attempt().close()
         problem = ""
     except OSError as error:
         problem = errno.errorcode.get(error.errno or 0, "refused")
-    return Feature(name=name, ok=not problem, found=problem or "readable", lost=lost, fix=fix)
+    return Feature(name=name, ok=not problem, found=problem or found, lost=lost, fix=fix)
 
 
 def _logged() -> Feature:
@@ -174,59 +200,83 @@ def _logged() -> Feature:
     )
 
 
-def _fanotify() -> Feature:
+def _seize(pid: int) -> None:
+    Tracee(pid, pid)  # it goes free with the end of this process
+
+
+def _trace() -> None:
+    """Seize a process of a user namespace below ours, from one that is not its parent: as agents are sealed."""
+    read, write = os.pipe()
+    agent = os.fork()
+    if agent == 0:
+        try:
+            libc.unshare(libc.CLONE_NEWUSER)
+            os.write(write, b"x")
+            signal.pause()
+        finally:
+            os._exit(0)
+    os.close(write)
     try:
-        os.close(libc.syscall("fanotify_init", _FAN_CLASS_CONTENT | _FAN_CLOEXEC, os.O_RDONLY))
-        problem = ""
-    except OSError as error:
-        problem = errno.errorcode.get(error.errno or 0, "refused")
-    return Feature(
-        name="fanotify",
-        ok=not problem,
-        found=problem or "permission events",
-        lost="canary files are not watched",
-        fix="run the core as root on a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS",
-    )
+        os.read(read, 1)  # empty where it could have no namespace; then it is gone, and the answer ESRCH
+        problem = _in_child(lambda: _seize(agent))
+    finally:
+        os.close(read)
+        os.kill(agent, signal.SIGKILL)
+        os.waitpid(agent, 0)
+    if problem:
+        raise OSError(getattr(errno, problem, errno.EPERM), problem)
 
 
 def _ptrace() -> Feature:
     path = Path("/proc/sys/kernel/yama/ptrace_scope")
-    scope = int(path.read_text()) if path.exists() else 0
+    scope = f", scope {path.read_text().strip()}" if path.exists() else ""
+    problem = "" if SUPPORTED else f"not written for {platform.machine()}"
+    if SUPPORTED:
+        problem = _in_child(_trace)
     return Feature(
         name="ptrace",
-        ok=scope < (3 if os.geteuid() == 0 else 1),
-        found=f"scope {scope}",
+        ok=not problem,
+        found=(problem or "agents can be seized") + scope,
         lost="a running agent cannot be sealed; it stays frozen",
-        fix="sysctl kernel.yama.ptrace_scope below 3 (as root), 0 (rootless)",
+        fix="sysctl kernel.yama.ptrace_scope below 3; in a container, allow ptrace; x86-64",
     )
 
 
-def probe() -> tuple[Feature, ...]:
-    """All checks; a few milliseconds. Must be called from a process without threads, because some fork."""
-    unified, controllers = _cgroup_roots()
+def probe(uid: int = 1_900_000) -> tuple[Feature, ...]:
+    """All checks; a few milliseconds. `uid` is the first that agents are to get (`core.uid_base`).
+
+    Must be called from a process without threads, because some fork.
+    """
+    groups = _groups()
     return (
         _namespaces(),
         _seccomp(),
         _landlock(),
-        _freeze(unified),
-        _limits(unified, controllers),
+        _identities(uid),
+        _freeze(groups),
+        _limits(groups),
         _ptrace(),
         _logged(),
-        _listens(
+        _opens(
             "audit",
-            _NETLINK_AUDIT,
-            _AUDIT_GROUP_READLOG,
-            socket.SOCK_RAW,
-            "denied system calls are not reported",
-            "run the core as root in the host's own namespaces",
+            lambda: AuditReader(types=frozenset()),
+            found="readable",
+            lost="denied system calls are not reported",
+            fix="run the core as root in the host's own namespaces",
         ),
-        _listens(
+        _opens(
             "process events",
-            _NETLINK_CONNECTOR,
-            _CN_IDX_PROC,
-            socket.SOCK_DGRAM,
-            "starts and ends of an agent's processes are not reported",
-            "run the core as root in the host's own namespaces, CONFIG_PROC_EVENTS",
+            ProcessEvents,
+            found="readable",
+            lost="starts and ends of an agent's processes are not reported",
+            fix="run the core in the host's own user, pid and network namespaces, CONFIG_PROC_EVENTS; before Linux 6.6"
+            " as root",
         ),
-        _fanotify(),
+        _opens(
+            "fanotify",
+            CanaryWatch,
+            found="permission events",
+            lost="canary files are not watched",
+            fix="run the core as root on a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS",
+        ),
     )

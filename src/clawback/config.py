@@ -25,7 +25,7 @@ __all__ = ["AwsSettings", "CoreSettings", "GatewaySettings", "PrefectSettings", 
 
 
 def _default_state() -> Path:
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and os.access("/var/lib", os.W_OK):  # root of a user namespace may not write there
         return Path("/var/lib/clawback")
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "clawback"

@@ -53,7 +53,7 @@ def _vault(settings: Settings) -> str:
 def examine(settings: Settings) -> tuple[Feature, ...]:
     """Every check; nothing is changed. Call it before the process has threads."""
     return (
-        *probe(),
+        *probe(settings.core.uid_base),
         _part("core", lambda: _core(settings), "nothing can be launched or contained", "clawback up, or clawback core"),
         _part("gateway", lambda: _gateway(settings), "agents have no way out", "clawback up, or clawback gateway"),
         _part("journal", lambda: _journal(settings), "no incident can be recorded", "check journal_url"),

@@ -29,7 +29,7 @@ def run(*, as_json: bool, keep: Path | None) -> int:
     outcome = rehearse(drill, keep=folder, follow=lambda line: _show(screen, line))
     if as_json:
         chosen = {name: outcome.incident[name] for name in _FIELDS}
-        sys.stdout.write(json.dumps(chosen | {"problems": outcome.problems}, indent=2) + "\n")
+        sys.stdout.write(json.dumps(chosen | {"levels": outcome.levels(), "problems": outcome.problems}, indent=2) + "\n")
     _close(screen, outcome)
     return 0 if outcome.passed else 1
 
@@ -62,6 +62,7 @@ def _close(screen: Console, outcome: Outcome) -> None:
     screen.print(times)
     sent, received = record["upload"]["agent_sent"], record["upload"]["sink_received"]
     screen.print(f"\nthe agent's upload: {sent:,} bytes written by the agent, {received:,} reached the sink, then none")
+    screen.print(Text(f"levels of containment: {outcome.levels()}"))
     for name, path in record["artefacts"].items():
         screen.print(Text(f"{name.replace('_', ' ')}: {path}"))
     screen.print(Text(f"incident record: CLAWBACK_STATE={outcome.folder} clawback show {record['incident']}"))

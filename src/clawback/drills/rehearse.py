@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from clawback.drills.declaration import Drill
-from clawback.enforcement.kernel import libc
-from clawback.errors import ClawbackError
+from clawback.enforcement.features import probe
+from clawback.enforcement.kernel import capabilities, libc
+from clawback.errors import ClawbackError, NotEnforced
+from clawback.model import Enforcement, Level
 
 __all__ = ["Outcome", "rehearse"]
 
@@ -40,7 +42,22 @@ class Outcome:
         verdict = "passed" if self.passed else "FAILED"
         times = self.incident.get("times_ms") or {}
         said = [f"{name} {value:,.1f} ms" for name, value in times.items() if value is not None]
-        return [f"{self.drill}: {verdict}  {', '.join(said)}", *(f"  {problem}" for problem in self.problems)]
+        short = [f"  {self.levels()}"] if self.incident else []
+        return [f"{self.drill}: {verdict}  {', '.join(said)}", *short, *(f"  {problem}" for problem in self.problems)]
+
+    def levels(self) -> str:
+        """One line: how much of each level of containment was observed, and why where that was not all."""
+        full, short = [], []
+        for level in Level:
+            for receipt in self.incident.get("receipts", ()):
+                if receipt["action"] != f"agent.{level.word}":
+                    continue
+                if receipt["enforcement"] == Enforcement.FULL:
+                    full.append(level.word)
+                else:
+                    why = receipt["proof"].partition("not enforced: ")[2] or receipt["proof"]
+                    short.append(f"{level.word} {receipt['enforcement'] or Enforcement.NONE} ({why})")
+        return "; ".join([f"{', '.join(dict.fromkeys(full)) or 'no level'} full", *dict.fromkeys(short)])
 
 
 def rehearse(
@@ -60,20 +77,7 @@ def rehearse(
 
 
 def _run(drill: Drill, state: Path, keep: Path | None, follow: Callable[[dict[str, Any]], None]) -> Outcome:
-    root = os.geteuid() == 0
-    uid, gid = os.geteuid(), os.getegid()
-
-    def own_network() -> None:
-        if root:
-            libc.unshare(libc.CLONE_NEWNET)
-            return
-        libc.unshare(libc.CLONE_NEWUSER | libc.CLONE_NEWNET)
-        with suppress(FileNotFoundError):
-            _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"0 {uid} 1")
-        _write("/proc/self/gid_map", f"0 {gid} 1")
-
-    host = f"/proc/{os.getpid()}/ns/net" if root else "/proc/self/ns/net"
+    own_network, host = _network()
     log = state / "log"
     log.mkdir()
     outcome: dict[str, Any] = {}
@@ -110,6 +114,33 @@ def _run(drill: Drill, state: Path, keep: Path | None, follow: Callable[[dict[st
     problems = tuple(outcome.pop("problems"))
     _retarget(outcome, state, keep)
     return Outcome(drill=drill.name, passed=not problems, folder=str(keep or ""), problems=problems, incident=outcome)
+
+
+def _network() -> tuple[Callable[[], None], str]:
+    """What gives a new process a network of its own, and the network namespace that the core is to run in.
+
+    Without the right to make one, the process gets a user namespace of its own too and is root in there. Its core must
+    stay there with it: back in the host's network it would have no right over the agents'.
+    """
+    lacking = [feature for feature in probe() if feature.required and not feature.ok]
+    if lacking:
+        names = ", ".join(f"{feature.name} ({feature.found})" for feature in lacking)
+        raise NotEnforced(f"this host starts no sandbox: {names}", hint=lacking[0].fix)
+    uid, gid = os.geteuid(), os.getegid()
+
+    def as_root() -> None:
+        libc.unshare(libc.CLONE_NEWNET)
+
+    def as_anyone() -> None:
+        libc.unshare(libc.CLONE_NEWUSER | libc.CLONE_NEWNET)
+        with suppress(FileNotFoundError):
+            _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"0 {uid} 1")
+        _write("/proc/self/gid_map", f"0 {gid} 1")
+
+    if capabilities.effective(capabilities.SYS_ADMIN):
+        return as_root, f"/proc/{os.getpid()}/ns/net"
+    return as_anyone, "/proc/self/ns/net"
 
 
 def _write(path: str, text: str) -> None:
