@@ -29,7 +29,9 @@ def run(*, as_json: bool, keep: Path | None) -> int:
     outcome = rehearse(drill, keep=folder, follow=lambda line: _show(screen, line))
     if as_json:
         chosen = {name: outcome.incident[name] for name in _FIELDS}
-        sys.stdout.write(json.dumps(chosen | {"levels": outcome.levels(), "problems": outcome.problems}, indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps(chosen | {"levels": outcome.levels(), "problems": outcome.problems}, indent=2) + "\n"
+        )
     _close(screen, outcome)
     return 0 if outcome.passed else 1
 
