@@ -23,6 +23,7 @@ __all__ = ["operator"]
 
 _JSON = Annotated[bool, typer.Option("--json", help="print JSON")]
 _CANNOT_START = 125
+_LEFT = {Enforcement.NONE: "undone", Enforcement.PARTIAL: "partly left", Enforcement.FULL: "stays"}
 
 
 def operator() -> str:
@@ -156,7 +157,7 @@ def _print_results(results: tuple[LevelResult, ...], *, as_json: bool, released:
         print_json(results)
         return
     for result in results:
-        word = ("still " if released else "") + result.enforcement.value
+        word = _LEFT[result.enforcement] if released else result.enforcement.value
         console.print(f"{result.level.word:9} {word:13} {result.elapsed_ms:8.2f} ms  {safe(result.observed, 300)}")
         for missing in result.missing:
             console.print(f"{'':9} missing: {safe(missing, 300)}")

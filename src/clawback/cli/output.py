@@ -17,7 +17,8 @@ from clawback.reports.jsonable import jsonable
 
 __all__ = ["console", "fail", "print_json", "safe", "table"]
 
-console = Console(highlight=False, soft_wrap=True)
+# Where nobody looks at a terminal, lines are for grep: not folded.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 _CELL = 120
 
