@@ -284,13 +284,13 @@ class Service:
     def _apply(self, entry: Entry, level: Level) -> LevelResult:
         result = ladder.apply(entry.box, level, run=self._spawner.run)
         if level is Level.ISOLATE and result.enforcement is Enforcement.NONE:
-            # Rootless, the namespace cannot be entered. Its one way out can be closed from the outside all the same.
+            # The namespace could not be entered. Its one way out can be closed from the outside all the same.
             self.link.suspend(entry.box.instance)
             return self._by_gateway(entry, result)
         return result
 
     def _probe(self, entry: Entry, level: Level) -> LevelResult:
-        result = ladder.probe(entry.box, level)
+        result = ladder.probe(entry.box, level, run=self._spawner.run)
         return self._by_gateway(entry, result) if level is Level.ISOLATE else result
 
     def _by_gateway(self, entry: Entry, result: LevelResult) -> LevelResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import os
 import socket
@@ -69,7 +70,8 @@ def _open(
             try:
                 made.extend(socket.socket(*kind) for kind in kinds)
             finally:
-                setns(home, CLONE_NEWNET)
+                with contextlib.suppress(PermissionError):  # having joined the agent's user namespace, it has to stay
+                    setns(home, CLONE_NEWNET)
         finally:
             os.close(home)
     except OSError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from clawback.enforcement.quarantine import freeze, isolate, restrict, seal, stop
+from clawback.enforcement.quarantine import freeze, restrict, seal, stop
 from clawback.enforcement.quarantine.helper import Run, run_alone
+from clawback.enforcement.quarantine.joined import isolation
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.model import Level, LevelResult
 
@@ -13,13 +14,14 @@ __all__ = ["apply", "probe", "release"]
 def apply(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
     """Make a level true and say what was then seen. Doing it again mends what no longer holds.
 
-    `run` makes the single-threaded child that restrict and seal need; a spawner's is warm, the default starts cold.
+    `run` makes the single-threaded child that restrict and seal need, and without root freeze and isolate; a spawner's
+    is warm, the default starts cold.
     """
     match level:
         case Level.FREEZE:
             return freeze.apply(box, run)
         case Level.ISOLATE:
-            return isolate.apply(box)
+            return isolation("apply", box, run)
         case Level.RESTRICT:
             return restrict.apply(box, run)
         case Level.SEAL:
@@ -28,15 +30,19 @@ def apply(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
             return stop.apply(box)
 
 
-def probe(box: Sandbox, level: Level) -> LevelResult:
+def probe(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
     """Read a level's postcondition from the kernel and from inside; changes nothing."""
-    return {
-        Level.FREEZE: freeze.probe,
-        Level.ISOLATE: isolate.probe,
-        Level.RESTRICT: restrict.probe,
-        Level.SEAL: seal.probe,
-        Level.STOP: stop.probe,
-    }[level](box)
+    match level:
+        case Level.FREEZE:
+            return freeze.probe(box)
+        case Level.ISOLATE:
+            return isolation("probe", box, run)
+        case Level.RESTRICT:
+            return restrict.probe(box)
+        case Level.SEAL:
+            return seal.probe(box)
+        case Level.STOP:
+            return stop.probe(box)
 
 
 def release(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
@@ -45,7 +51,7 @@ def release(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
         case Level.FREEZE:
             return freeze.release(box)
         case Level.ISOLATE:
-            return isolate.release(box)
+            return isolation("release", box, run)
         case Level.RESTRICT:
             return restrict.release(box, run)
         case Level.SEAL:

@@ -18,15 +18,15 @@ class Clock:
 
     def full(self, observed: str) -> LevelResult:
         """All of the level was seen to hold."""
-        return self._result(Enforcement.FULL, observed, ())
+        return self.of(Enforcement.FULL, observed, ())
 
     def partial(self, observed: str, *missing: str) -> LevelResult:
         """Some of it was; `missing` names the rest."""
-        return self._result(Enforcement.PARTIAL, observed, missing)
+        return self.of(Enforcement.PARTIAL, observed, missing)
 
     def none(self, observed: str, *missing: str) -> LevelResult:
         """Nothing of it was."""
-        return self._result(Enforcement.NONE, observed, missing)
+        return self.of(Enforcement.NONE, observed, missing)
 
     def judged(self, observed: str, missing: tuple[str, ...], *, anything: bool) -> LevelResult:
         """Full where nothing is missing, else partial where anything was seen to hold, else none."""
@@ -34,7 +34,8 @@ class Clock:
             return self.full(observed)
         return self.partial(observed, *missing) if anything else self.none(observed, *missing)
 
-    def _result(self, enforcement: Enforcement, observed: str, missing: tuple[str, ...]) -> LevelResult:
+    def of(self, enforcement: Enforcement, observed: str, missing: tuple[str, ...]) -> LevelResult:
+        """Whatever it is, as seen elsewhere; `full`, `partial` and `none` say what each means."""
         return LevelResult(
             level=self._level,
             enforcement=enforcement,

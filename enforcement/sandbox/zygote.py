@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
-from clawback.enforcement.quarantine import cover, inject, sealed, signals  # noqa: F401 - helpers find them loaded
+from clawback.enforcement.quarantine import cover, inject, joined, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import filters, shim, wire
 
 __all__ = ["main"]
