@@ -3,6 +3,9 @@
 Three ways are timed, each from the request to the end of `true` inside: a command handed to a waiting spare, a sandbox
 made from nothing, and `bwrap`. A spare is waited for before each round, so that its making burdens none of the three;
 what it costs is what the second way costs.
+
+The end that we wait for is the later one: we say how a command ended when every process of its sandbox is gone and that
+is on disk; `bwrap` says it as soon as the command has, and its process 1 ends afterwards, outside the time measured.
 """
 
 from __future__ import annotations

@@ -102,5 +102,10 @@ class Ruleset:
             return
         flags = _LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if self.version >= 7 and log else 0
         libc.syscall("landlock_restrict_self", self._fd, flags)
-        os.close(self._fd)
-        self._fd = -1
+        self.discard()
+
+    def discard(self) -> None:
+        """Let go of it; what it was enforced on stays restricted."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

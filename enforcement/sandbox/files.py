@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["descriptors", "read_text", "start_ticks", "write_atomically", "write_new"]
+__all__ = ["descriptors", "read_text", "start_ticks", "write_atomically"]
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
@@ -20,17 +20,6 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
     finally:
         os.close(fd)
     temporary.replace(path)
-
-
-def write_new(path: Path, text: str) -> None:
-    """Make a file that nobody can be reading yet. `FileExistsError` where it is there."""
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        data = text.encode()
-        while data:
-            data = data[os.write(fd, data) :]
-    finally:
-        os.close(fd)
 
 
 def read_text(path: str, *, limit: int = 1 << 20) -> str:

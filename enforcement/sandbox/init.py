@@ -160,14 +160,17 @@ def _become(
         mounts.change_root(prepared.root)
     os.chdir(job["workdir"])
     _limits(job["limits"])
-    given = job["restrictions"]
-    restrictions = Restrictions(
+    restrictions = _restrictions(job["restrictions"], canaries)
+    return {**apply_restrictions(restrictions, prepared.ruleset), "canaries": canaries}
+
+
+def _restrictions(given: dict[str, Any], canaries: Sequence[str]) -> Restrictions:
+    return Restrictions(
         read=tuple(given["read"]) + tree.bait(canaries),
         write=tuple(given["write"]),
         ports=tuple(given["ports"]),
         profile=given["profile"],
     )
-    return {**apply_restrictions(restrictions, prepared.ruleset), "canaries": canaries}
 
 
 def _spawn(command: list[str], environment: dict[str, str], stdio: list[int]) -> int:
@@ -178,6 +181,39 @@ def _spawn(command: list[str], environment: dict[str, str], stdio: list[int]) ->
     return os.posix_spawnp(
         command[0], command, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED, setsigmask=()
     )
+
+
+def _rehearse(shim: socket.socket, job: dict[str, Any], stdio: list[int]) -> None:
+    """Go once through what a launch will do, to no effect."""
+    nowhere = "/nonexistent"
+    restrictions = _restrictions(job["restrictions"], ())
+    filters.programs(restrictions.profile)
+    tree.place_canaries("/", job["canaries"])
+    os.chdir(job["workdir"])
+    _limits(job["limits"])
+    ruleset = landlock.Ruleset()
+    ruleset.allow(read=(nowhere,), ports=(GATEWAY_PORT,))
+    ruleset.discard()
+    for attempt in (
+        _open_root,
+        _connect,
+        lambda: mounts.remount_read_only(nowhere),
+        lambda: seccomp.install(b""),
+        lambda: _spawn([nowhere], {"PATH": nowhere}, stdio),
+        os.wait,
+    ):
+        _probe(attempt)
+    EXIT.pack(*_outcome(0))
+    for fd in stdio:
+        os.close(fd)
+    wire.send(shim, {"landlock": ruleset.version, "landlock_files": "", "landlock_net": "", "canaries": []})
+
+
+def _outcome(status: int) -> tuple[int, int]:
+    """(exit status, signal) by a wait status."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status), os.WTERMSIG(status)
+    return os.WEXITSTATUS(status), 0
 
 
 def _reap(main: int) -> tuple[int, int]:
@@ -192,10 +228,7 @@ def _reap(main: int) -> tuple[int, int]:
     while True:
         pid, status = os.wait()
         if pid == main:
-            if os.WIFSIGNALED(status):
-                by = os.WTERMSIG(status)
-                return 128 + by, by
-            return os.WEXITSTATUS(status), 0
+            return _outcome(status)
 
 
 def run(shim: socket.socket, host: Prepare) -> NoReturn:
@@ -205,6 +238,9 @@ def run(shim: socket.socket, host: Prepare) -> NoReturn:
         libc.prctl(_PR_SET_NAME, "clawback-init")
         prepared = _prepare(shim, host)
         message, fds = wire.receive(shim)
+        if not message["job"]["command"]:
+            _rehearse(shim, message["job"], fds)
+            message, fds = wire.receive(shim)
         job, secrets = message["job"], message["secrets"]
         stdio, detached = fds[:3], fds[3:]
         if prepared.root:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["INSIDE_ID", "Job", "Restrictions"]
+__all__ = ["INSIDE_ID", "REHEARSAL", "Job", "Restrictions"]
 
 INSIDE_ID = 1000
 """User and group id that an agent sees itself as."""
@@ -52,3 +52,10 @@ class Job:
     max_cpu: float | None = None
     max_processes: int | None = None
     limits: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+REHEARSAL = Job(
+    agent="", instance="", folder="", uid=-1, policy="", policy_version=0, command=(), environment={}, workdir="/",
+    binds=(), tmp_writable=False, canaries=(), restrictions=Restrictions(), limits={"CORE": (0, 0)},
+)  # fmt: skip
+"""A job without a command, which goes through a launch's motions to no effect."""

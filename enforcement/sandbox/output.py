@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 __all__ = ["LIMIT", "Output"]
 
@@ -13,16 +12,13 @@ LIMIT = 1 << 20
 class Output:
     """A pipe whose reading end goes to a bounded file. The agent never blocks on it and never fills the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: int) -> None:
+        """`file` is a descriptor open for writing, closed at the end."""
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.reader, False)
-        self._file = -1
+        self._file = file
         self._room = LIMIT
         self._dropped = 0
-
-    def open(self, path: Path) -> None:
-        """Where it goes; before the first copy."""
-        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
     def copy(self) -> bool:
         """Take what is there now; False at the end of it."""

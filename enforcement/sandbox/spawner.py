@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import json
 import os
 import secrets as random
 import shutil
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,8 +25,10 @@ from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import wire
 from clawback.enforcement.sandbox.inventory import parse
 from clawback.enforcement.sandbox.job import Job
+from clawback.enforcement.sandbox.launched import Launched
 from clawback.enforcement.sandbox.plan import plan
 from clawback.enforcement.sandbox.record import Sandbox
+from clawback.enforcement.sandbox.spares import Slot, Spares
 from clawback.enforcement.sandbox.uids import Uids
 from clawback.errors import InvalidInput, NotEnforced, Unreachable
 from clawback.model import LaunchSpec
@@ -35,64 +37,6 @@ __all__ = ["Launched", "Spawner"]
 
 _LOG = structlog.get_logger()
 _LAUNCH_TIMEOUT = 30.0
-_REFILL_DELAY = 0.05
-
-
-@dataclass(slots=True)
-class Launched:
-    """A started agent, its descriptors the caller's to close.
-
-    `listener_fd` is the gateway's socket inside it, -1 where its policy has no network; `end` tells how it ended.
-    """
-
-    record: Sandbox
-    listener_fd: int
-    end: socket.socket
-
-    def wait(self, timeout: float | None = None) -> int:
-        """The command's exit status, 128 + n for signal n; for one caller, once.
-
-        `TimeoutError` when it still runs, `Unreachable` when the shim is gone.
-        """
-        self.end.settimeout(timeout)
-        try:
-            message, _ = wire.receive(self.end)
-        except (wire.Closed, ConnectionResetError):
-            raise Unreachable(
-                f"agent {self.record.agent}: its shim is gone", hint="`clawback agents` says what is left of it"
-            ) from None
-        return int(message["exit"]["status"])
-
-    def close(self) -> None:
-        """Let go of the descriptors; the agent runs on."""
-        self.end.close()
-        if self.listener_fd >= 0:
-            os.close(self.listener_fd)
-            self.listener_fd = -1
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A sandbox that waits for its command, or is being made."""
-
-    name: str
-    uid: int
-    sock: socket.socket
-
-    def is_ready(self) -> bool:
-        """Whether its shim has said that it is finished and waits; the word stays unread."""
-        try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return False
-
-    def dismiss(self) -> None:
-        """Give it up and wait until nothing of it is left."""
-        with self.sock, contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
-            self.sock.settimeout(5)
-            while self.sock.recv(4096):
-                pass
 
 
 class Spawner:
@@ -115,10 +59,8 @@ class Spawner:
         self._group = group
         self._uids = uids
         self._canaries = tuple(canaries)
-        self._wanted = spares
+        self._spares = Spares(lambda: self._slot(self._fresh_uid(), spare=True), spares)
         self._lock = threading.Lock()
-        self._spares: list[_Slot] = []
-        self._timer: threading.Timer | None = None
         self._closed = False
 
     @classmethod
@@ -170,7 +112,7 @@ class Spawner:
             raise Unreachable(f"the spawner did not start: {error}", hint="its own message is above") from None
         uids = Uids(state, uid_base) if namespaces.gives_ids(uid_base) else None
         spawner = cls(process, ours, state=state, group=cgroup, uids=uids, canaries=canaries, spares=spares)
-        spawner.refill()
+        spawner._spares.start()
         return spawner
 
     def __enter__(self) -> Self:
@@ -183,13 +125,9 @@ class Spawner:
 
     def close(self) -> None:
         """End the zygote and the spares. Agents run on."""
+        self._spares.close()
         with self._lock:
             self._closed = True
-            if self._timer:
-                self._timer.cancel()
-            for slot in self._spares:
-                slot.dismiss()
-            self._spares.clear()
             self._sock.close()
         try:
             self._process.wait(5)
@@ -222,55 +160,22 @@ class Spawner:
                 raise Unreachable(f"the spawner is gone: {error}", hint="restart the core") from None
         return ours
 
-    def _slot(self, uid: int, *, spare: bool = False) -> _Slot:
+    def _slot(self, uid: int, *, spare: bool = False) -> Slot:
         name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{random.token_hex(4)}"
-        return _Slot(name, uid, self._order({"op": "shim", "uid": uid, "name": name, "spare": spare}))
+        return Slot(name, uid, self._order({"op": "shim", "uid": uid, "name": name, "spare": spare}))
 
     def _fresh_uid(self) -> int:
         return self._uids.reserve() if self._uids else os.geteuid()
 
-    def refill(self) -> None:
-        """Make spares up to the wanted number."""
-        while not self._closed and len(self._spares) < self._wanted:
-            slot = self._slot(self._fresh_uid(), spare=True)
-            with self._lock:
-                self._spares.append(slot)
-
     def settle(self, timeout: float = 10.0) -> None:
         """Wait until the wanted spares are made and idle: for measuring. `TimeoutError` past `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while True:
-            with self._lock:
-                slots = list(self._spares)
-            if len(slots) >= self._wanted and all(slot.is_ready() for slot in slots):
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError("no spare sandbox became ready")
-            time.sleep(0.002)
+        self._spares.settle(timeout)
 
-    def _refill_soon(self) -> None:
-        """A little later: the agent just started has the processors first."""
-        with self._lock:
-            if self._closed or (self._timer and self._timer.is_alive()):
-                return
-            self._timer = threading.Timer(_REFILL_DELAY, self._refill_quietly)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _refill_quietly(self) -> None:
-        try:
-            self.refill()
-        except Unreachable as error:
-            if not self._closed:
-                _LOG.warning("no spare sandbox", reason=str(error))
-
-    def _take(self, agent: str) -> _Slot:
+    def _take(self, agent: str) -> Slot:
         """A spare for an agent seen for the first time; for others a sandbox under the id that they have."""
         known = self._uids.known(agent) if self._uids else None
-        if known is None:
-            with self._lock:
-                if self._spares:
-                    return self._spares.pop(0)
+        if known is None and (spare := self._spares.take()):
+            return spare
         return self._slot(self._fresh_uid() if known is None else known)
 
     def launch(
@@ -295,11 +200,11 @@ class Spawner:
         try:
             return self._launch(slot, job, secrets, stdio, prepared)
         finally:
-            self._refill_soon()
+            self._spares.replenish()
 
     def _launch(
         self,
-        slot: _Slot,
+        slot: Slot,
         job: Job,
         secrets: Mapping[str, str],
         stdio: tuple[int, int, int] | None,
@@ -311,14 +216,16 @@ class Spawner:
             self._uids.remember(job.agent, slot.uid)
         slot.sock.settimeout(_LAUNCH_TIMEOUT)
         try:
-            order = {"job": asdict(job), "secrets": dict(secrets), "prepared": prepared is not None}
+            order = {"job": job, "secrets": dict(secrets), "prepared": prepared is not None}
             wire.send(slot.sock, order, stdio or ())
             message, fds = wire.receive(slot.sock)
             if "ready" in message:
                 message, fds = wire.receive(slot.sock)
-            if "prepared" in message and prepared:
-                prepared(parse(message["prepared"]))
-                wire.send(slot.sock, {})
+            if "prepared" in message:
+                record = parse(json.loads(message["prepared"]))
+                if prepared:
+                    prepared(record)
+                    wire.send(slot.sock, {})
                 message, fds = wire.receive(slot.sock)
         except (wire.Closed, OSError) as error:
             slot.sock.close()
@@ -341,7 +248,7 @@ class Spawner:
             for fd in fds:
                 os.close(fd)
         slot.sock.settimeout(None)
-        return Launched(parse(message["record"]), listener, slot.sock)
+        return Launched(record, listener, slot.sock)
 
     def run(
         self, function: str, arguments: Mapping[str, Any], *, fds: Sequence[int] = (), timeout: float = 10.0

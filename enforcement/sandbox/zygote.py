@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
 from clawback.enforcement.quarantine import cover, inject, joined, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import filters, shim, wire
+from clawback.enforcement.sandbox.cage import Host
 
 __all__ = ["main"]
 
@@ -41,7 +42,7 @@ def _detach(keep: int) -> None:
     os.dup2(null, 1)
 
 
-def _shim(host: shim.Host, request: dict[str, Any], fd: int) -> None:
+def _shim(host: Host, request: dict[str, Any], fd: int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 2)  # the core's log may be a pipe that ends with it
     with socket.socket(fileno=fd) as core:
@@ -76,7 +77,7 @@ def _helper(fd: int) -> None:
 
 
 class _Zygote:
-    def __init__(self, core: socket.socket, host: shim.Host) -> None:
+    def __init__(self, core: socket.socket, host: Host) -> None:
         self._core = core
         self._host = host
         self._poll = select.poll()
@@ -157,7 +158,7 @@ def main() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are the core's to handle
     core = socket.socket(fileno=int(sys.argv[1]))
     core.set_inheritable(False)
-    host = shim.Host(
+    host = Host(
         hierarchies=cgroups.discover(),
         group=sys.argv[2],
         spares=Path(sys.argv[3]),

@@ -1,0 +1,112 @@
+"""Sandboxes made ahead of their commands, and the thread that makes up for those that were taken."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from clawback.errors import ClawbackError
+
+__all__ = ["Slot", "Spares"]
+
+_LOG = structlog.get_logger()
+_DELAY = 0.05
+
+
+@dataclass(slots=True)
+class Slot:
+    """A sandbox that waits for its command, or is being made."""
+
+    name: str
+    uid: int
+    sock: socket.socket
+
+    def is_ready(self) -> bool:
+        """Whether its shim has said that it is finished and waits; the word stays unread."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return False
+
+    def dismiss(self) -> None:
+        """Give it up and wait until nothing of it is left."""
+        with self.sock, contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.settimeout(5)
+            while self.sock.recv(4096):
+                pass
+
+
+class Spares:
+    """Thread-safe. `make` gives a new slot, ready or not yet; `wanted` of them are kept."""
+
+    def __init__(self, make: Callable[[], Slot], wanted: int) -> None:
+        self._make = make
+        self._wanted = wanted
+        self._lock = threading.Lock()
+        self._slots: list[Slot] = []
+        self._due = threading.Event()
+        self._closing = threading.Event()
+        # Waiting from the start: a thread started at a launch would be paid for by it.
+        self._thread = threading.Thread(target=self._run, name="spares", daemon=True)
+
+    def start(self) -> None:
+        """Make the wanted number and keep it up from now on."""
+        self._fill()
+        if self._wanted:
+            self._thread.start()
+
+    def take(self) -> Slot | None:
+        """The oldest spare, if there is one."""
+        with self._lock:
+            return self._slots.pop(0) if self._slots else None
+
+    def replenish(self) -> None:
+        """Make up for what was taken, a little later: the agent just started has the processors first."""
+        self._due.set()
+
+    def settle(self, timeout: float) -> None:
+        """Wait until all are made and idle. `TimeoutError` past `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._lock:
+                slots = list(self._slots)
+            if len(slots) >= self._wanted and all(slot.is_ready() for slot in slots):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError("no spare sandbox became ready")
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """Give up all of them, and wait until nothing of them is left."""
+        self._closing.set()
+        self._due.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            for slot in self._slots:
+                slot.dismiss()
+            self._slots.clear()
+
+    def _fill(self) -> None:
+        while not self._closing.is_set() and len(self._slots) < self._wanted:
+            slot = self._make()
+            with self._lock:
+                self._slots.append(slot)
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait()
+            if self._closing.wait(_DELAY):
+                return
+            self._due.clear()
+            try:
+                self._fill()
+            except (ClawbackError, OSError) as error:
+                _LOG.warning("no spare sandbox", reason=str(error))
