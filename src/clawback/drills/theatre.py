@@ -28,6 +28,7 @@ from clawback import config, log
 from clawback.connectors.assemble import assemble
 from clawback.drills.declaration import Drill, load
 from clawback.drills.surroundings import Sink, loopback_up
+from clawback.enforcement.core.client import CoreClient
 from clawback.errors import ClawbackError, NotEnforced, NotFound
 from clawback.journal import Journal
 from clawback.model import CredentialRef, Incident, IncidentStatus, LaunchSpec, Level
@@ -108,6 +109,8 @@ class _Theatre:
                 stack = running.enter_context(Stack(settings, config_file=file, host_network=self.host_network))
             for line in stack.describe():
                 _tell(stage=f"  {line}", ms=None)
+            if lacking := CoreClient(settings.core_socket).health()["telemetry_missing"]:
+                _tell(stage=f"  telemetry without {', '.join(lacking)}: see clawback doctor", ms=None)
             world = assemble(settings)
             running.callback(self._clear, world)
             with _stage("credentials issued, policy version 1 marked known-good, agent launched"):
