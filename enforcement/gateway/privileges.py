@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import resource
 
-from clawback.enforcement.kernel import capabilities
+from clawback.enforcement.kernel import capabilities, libc
 
 __all__ = ["drop", "load_late_modules"]
+
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 
 # Imported by the standard library and others when first used, which is after the drop.
 _LATE = (
@@ -40,6 +43,7 @@ def drop(uid: int | None) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:  # two descriptors for each of an agent's connections
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    death_signal = _death_signal()
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -50,3 +54,12 @@ def drop(uid: int | None) -> None:
         capabilities.drop_bounding()
     capabilities.drop_all()
     capabilities.no_new_privileges()
+    if death_signal:  # the kernel forgets it when a process changes its user: this one would outlive who started it
+        libc.prctl(_PR_SET_PDEATHSIG, death_signal)
+
+
+def _death_signal() -> int:
+    """The signal that this process gets when its parent dies; 0 for none."""
+    found = ctypes.c_int()
+    libc.prctl(_PR_GET_PDEATHSIG, ctypes.addressof(found))
+    return found.value

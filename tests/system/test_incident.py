@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +110,28 @@ def test_up_starts_everything_and_ends_in_order(house, tmp_path):
     finally:
         up.send_signal(signal.SIGTERM)
         assert up.wait(30) == 0
+
+
+def test_nothing_of_a_killed_up_lives_on(house):
+    """Its parts end with it, whatever user they became."""
+    state = house.state / "killed"
+    state.mkdir()
+    file = state / "clawback.yaml"
+    file.write_text(f"state: {state}\ncore: {{cgroup: clawback-killed-{house.state.name}}}\n")
+    up = subprocess.Popen(
+        [sys.executable, "-m", "clawback", "--config", str(file), "up"], stdout=subprocess.PIPE, text=True
+    )
+    assert up.stdout is not None
+    parts = [int(up.stdout.readline().split("pid")[1].split()[0]) for _ in range(3)]
+    up.kill()
+    up.wait()
+    house.until("the end of its parts", lambda: not any(alive(pid) for pid in parts))
+    for leaf in sorted(Path("/sys/fs/cgroup").glob(f"**/clawback-killed-{house.state.name}/**/"), reverse=True):
+        leaf.rmdir()  # what a killed core cannot do
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

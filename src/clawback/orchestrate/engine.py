@@ -19,7 +19,7 @@ import structlog
 from clawback.action import Action
 from clawback.errors import ClawbackError, NotFound
 from clawback.journal import Journal
-from clawback.model import Incident, IncidentStatus, Orchestration
+from clawback.model import Incident, IncidentStatus, Orchestration, ReceiptState
 from clawback.playbook import Playbook, Respond
 from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
 from clawback.world import World
@@ -32,17 +32,22 @@ __all__ = ["End", "Engine"]
 _log = structlog.get_logger()
 
 WORKERS = 16
+_WAITING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED)
 LOCK_SECONDS = 600.0  # an earlier incident of the same agent goes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How one incident's run ended; `pending` are `action state` of the steps that keep it open."""
+    """How one incident's run ended; `pending` are `action state` of the steps that keep it open.
+
+    unreached   some step waits for a part that did not answer: going on later may help
+    """
 
     incident: str
     status: str
     orchestration: str
     pending: tuple[str, ...]
+    unreached: bool
     error: str
     elapsed_ms: float
     first_line_ms: float
@@ -111,6 +116,7 @@ class Engine:
             pending=()
             if incident is None
             else tuple(f"{receipt.action} {receipt.state.value}" for receipt in unsettled(incident)),
+            unreached=incident is not None and any(receipt.state in _WAITING_STATES for receipt in unsettled(incident)),
             error=error,
             elapsed_ms=round((time.monotonic() - began) * 1e3, 3),
             first_line_ms=round((first - began) * 1e3, 3) if first else 0.0,

@@ -12,11 +12,13 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from clawback.config import Settings
+from clawback.model import IncidentStatus
 from clawback.orchestrate.engine import End, Engine
 from clawback.orchestrate.link import Link
 from clawback.response import unfinished
@@ -25,6 +27,8 @@ __all__ = ["resume", "serve"]
 
 _log = structlog.get_logger()
 _LINE_BYTES = 4_096
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds before an incident is gone on with by itself
+_MOST_TRIES = 15  # a quarter of an hour in all
 
 
 async def serve(settings: Settings, engine: Engine) -> None:
@@ -35,10 +39,14 @@ async def serve(settings: Settings, engine: Engine) -> None:
     keeping = asyncio.create_task(link.keep())
     tasks: set[asyncio.Task[End]] = set()
 
+    again = _Again(asyncio.get_running_loop(), lambda incident: start(incident))  # noqa: PLW0108 - defined below
+
     def ended(task: asyncio.Task[End]) -> None:
         tasks.discard(task)
         if not task.cancelled() and task.exception() is None:
-            _say(dataclasses.asdict(task.result()))
+            end = task.result()
+            _say(dataclasses.asdict(end))
+            again.after(end)
 
     def start(incident: str) -> None:
         task = engine.start(incident)
@@ -59,9 +67,43 @@ async def serve(settings: Settings, engine: Engine) -> None:
         if tasks:
             await asyncio.wait(tasks)
     finally:
+        again.stop()
         keeping.cancel()
         await link.close()
         engine.close()
+
+
+class _Again:
+    """Goes on by itself with an incident in which a part did not answer: soon, then ever more rarely.
+
+    After the last time it is left to `clawback resume`, or to the next start.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, start: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._start = start
+        self._tries: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def after(self, end: End) -> None:
+        """Look at how a run ended."""
+        if (timer := self._timers.pop(end.incident, None)) is not None:
+            timer.cancel()
+        if not end.unreached or end.status != IncidentStatus.OPEN.value:
+            self._tries.pop(end.incident, None)
+            return
+        tried = self._tries.get(end.incident, 0)
+        if tried >= _MOST_TRIES:
+            _log.warning("left to `clawback resume`", incident=end.incident, tries=tried)
+            return
+        self._tries[end.incident] = tried + 1
+        pause = min(_FIRST_PAUSE * 2**tried, _LONGEST_PAUSE)
+        self._timers[end.incident] = self._loop.call_later(pause, self._start, end.incident)
+
+    def stop(self) -> None:
+        """Not again."""
+        for timer in self._timers.values():
+            timer.cancel()
 
 
 async def resume(settings: Settings, engine: Engine) -> None:
