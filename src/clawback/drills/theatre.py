@@ -109,8 +109,9 @@ class _Theatre:
                 stack = running.enter_context(Stack(settings, config_file=file, host_network=self.host_network))
             for line in stack.describe():
                 _tell(stage=f"  {line}", ms=None)
-            if lacking := CoreClient(settings.core_socket).health()["telemetry_missing"]:
-                _tell(stage=f"  telemetry without {', '.join(lacking)}: see clawback doctor", ms=None)
+            sources = CoreClient(settings.core_socket).health()["telemetry"]
+            if lacking := [f"{name} ({how})" for name, how in sources.items() if how != "on"]:
+                _tell(stage=f"  telemetry without {', '.join(lacking)}", ms=None)
             world = assemble(settings)
             running.callback(self._clear, world)
             with _stage("credentials issued, policy version 1 marked known-good, agent launched"):
