@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo bench wheel system-packages clean
+.PHONY: help setup lint test kill demo bench wheel system-packages clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: setup  ## all tests, the quick ones first
 
 demo: setup  ## a rogue agent is detected, contained, cut off, restored
 	@$(BIN)/clawback demo
+
+kill: setup  ## SIGKILL every part at every step of a response, one incident for each part
+	CLAWBACK_KILL=each $(BIN)/python -m pytest tests/system/test_kill.py
 
 bench: setup  ## measure; writes benches/results.json and prints a table
 	@$(BIN)/python -m benches

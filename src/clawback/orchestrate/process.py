@@ -27,7 +27,7 @@ __all__ = ["resume", "serve"]
 
 _log = structlog.get_logger()
 _LINE_BYTES = 4_096
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds before an incident is gone on with by itself
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before an incident is gone on with by itself
 _MOST_TRIES = 15  # a quarter of an hour in all
 
 
@@ -83,6 +83,7 @@ class _Again:
         self._loop = loop
         self._start = start
         self._tries: dict[str, int] = {}
+        self._pending: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def after(self, end: End) -> None:
@@ -91,7 +92,11 @@ class _Again:
             timer.cancel()
         if not end.unreached or end.status != IncidentStatus.OPEN.value:
             self._tries.pop(end.incident, None)
+            self._pending.pop(end.incident, None)
             return
+        if len(end.pending) < self._pending.get(end.incident, len(end.pending)):
+            self._tries.pop(end.incident, None)  # it got further: the parts come back
+        self._pending[end.incident] = len(end.pending)
         tried = self._tries.get(end.incident, 0)
         if tried >= _MOST_TRIES:
             _log.warning("left to `clawback resume`", incident=end.incident, tries=tried)
