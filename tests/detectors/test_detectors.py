@@ -65,7 +65,7 @@ class TestSecrets:
     def test_a_refused_credential_file(self, event, run, path):
         assert len(run("secrets", [event(FileActivity, path=path, blocked=True)])) == 1
 
-    @pytest.mark.parametrize("path", ["/etc/passwd", "/srv/shadow", "/work/aws/credentials", "/etc/ssh/ssh_config"])
+    @pytest.mark.parametrize("path", ["/etc/passwd", "/srv/shadow", "/data/aws/credentials", "/etc/ssh/ssh_config"])
     def test_another_refused_file_is_none(self, event, run, path):
         assert run("secrets", [event(FileActivity, path=path, blocked=True)]) == []
 
