@@ -107,6 +107,7 @@ def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
         if credentials:
             respond(DISCARD_OLD, DISCARD_OLD.params(agent=incident.agent), after=(validated, *deleted))
         if policy:
+            _finish(respond, REVIEW)
             respond(REVIEW, REVIEW.params(policy=policy, revision=_revision(respond)))
         _ticket(respond)
 
@@ -177,10 +178,15 @@ def _policy(incident: Incident, scope: Receipt) -> str:
 
 def _ticket(respond: Respond) -> None:
     """The ticket as things stand; written anew whenever a resumed response got further."""
-    for unwritten in respond.incident().receipts:
-        if unwritten.action == WRITE_TICKET.id and unwritten.state is not ReceiptState.VERIFIED:
-            respond(WRITE_TICKET, WRITE_TICKET.params.model_validate(unwritten.params))
+    _finish(respond, WRITE_TICKET)
     respond(WRITE_TICKET, WRITE_TICKET.params(stage="latest", revision=_revision(respond)))
+
+
+def _finish(respond: Respond, action: Action[Any]) -> None:
+    """Make the action's earlier revisions that were cut off: left as they are, they would keep the incident open."""
+    for cut in respond.incident().receipts:
+        if cut.action == action.id and cut.state is not ReceiptState.VERIFIED:
+            respond(action, action.params.model_validate(cut.params))
 
 
 def _revision(respond: Respond) -> int:

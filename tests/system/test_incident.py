@@ -126,8 +126,17 @@ def test_nothing_of_a_killed_up_lives_on(house):
     up.kill()
     up.wait()
     house.until("the end of its parts", lambda: not any(alive(pid) for pid in parts))
-    for leaf in sorted(Path("/sys/fs/cgroup").glob(f"**/clawback-killed-{house.state.name}/**/"), reverse=True):
-        leaf.rmdir()  # what a killed core cannot do
+    house.until("the end of its spare sandbox", lambda: removed(f"clawback-killed-{house.state.name}"))
+
+
+def removed(name):
+    """Remove the groups that a killed core leaves; false while something in them is still ending."""
+    for leaf in sorted(Path("/sys/fs/cgroup").glob(f"**/{name}/**/"), reverse=True):
+        try:
+            leaf.rmdir()
+        except OSError:
+            return False
+    return True
 
 
 def alive(pid):
