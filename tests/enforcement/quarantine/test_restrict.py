@@ -20,10 +20,13 @@ READ = """
 os.chdir("/run/secrets")
 folder = os.open(".", os.O_RDONLY)
 while True:
-    board[1] = len(open("/run/secrets/token").read())
-    board[5] = len(open("key").read())
-    board[5] += len(os.read(fd := os.open("token", os.O_RDONLY, dir_fd=folder), 100))
-    os.close(fd)
+    try:
+        board[1] = len(open("/run/secrets/token").read())
+        board[5] = len(open("key").read())
+        board[5] += len(os.read(fd := os.open("token", os.O_RDONLY, dir_fd=folder), 100))
+        os.close(fd)
+    except OSError:
+        continue  # it was opened just as the cover changed
     if board[1] == 0:
         board[4] += code(open, "/run/secrets/token", "r+") == 0
     try:
