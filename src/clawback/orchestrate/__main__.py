@@ -37,6 +37,8 @@ def main() -> int:
         settings = config.load(arguments.config, **({"state": arguments.state} if arguments.state else {}))
         units = catalog.load()
         engine = Engine(Journal(settings.journal), lambda: _world(settings), units.playbooks, actions=units.actions)
+        if not arguments.resume:
+            engine.prepare()
         asyncio.run((resume if arguments.resume else serve)(settings, engine))
     except ClawbackError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))

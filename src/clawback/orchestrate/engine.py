@@ -138,6 +138,19 @@ class Engine:
                 count += 1
         return count
 
+    def prepare(self) -> None:
+        """Make the world, and have its parts load what they need, before an incident waits for that.
+
+        What fails here fails again, and is said, where it is needed; containment does not need it.
+        """
+        try:
+            world = self._the_world()
+            for part in (world.vault_or_none, world.cloud_or_none):
+                if part is not None:
+                    part.prepare()
+        except Exception as error:
+            _log.warning("not prepared", error=type(error).__name__)
+
     def close(self) -> None:
         """Let the threads end; what they run is finished first."""
         self._threads.shutdown()

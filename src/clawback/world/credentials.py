@@ -16,6 +16,10 @@ __all__ = ["Cloud", "Vault"]
 class Vault(Protocol):
     """HashiCorp Vault or OpenBao."""
 
+    def prepare(self) -> None:
+        """Load what is needed to ask, and ask nothing: an incident must not wait for it."""
+        ...
+
     def token_lookup(self, accessor: str) -> dict[str, Any] | None:
         """Non-secret facts of a token, None where the issuer no longer knows it.
 
@@ -74,6 +78,10 @@ class Cloud(Protocol):
 
     A credential is a JSON text with `access_key_id`, `secret_access_key` and, for a session, `session_token`.
     """
+
+    def prepare(self) -> None:
+        """Load what is needed to ask, and ask nothing: an incident must not wait for it."""
+        ...
 
     @property
     def settle(self) -> float:
