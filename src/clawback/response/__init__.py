@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from clawback.response.respond import Responder
 from clawback.response.response import Response, step_key
-from clawback.response.run import Run, resume_all, run_playbook, unfinished, unsettled
+from clawback.response.run import Run, run_playbook, unfinished, unsettled
 
-__all__ = ["Responder", "Response", "Run", "resume_all", "run_playbook", "step_key", "unfinished", "unsettled"]
+__all__ = ["Responder", "Response", "Run", "run_playbook", "step_key", "unfinished", "unsettled"]

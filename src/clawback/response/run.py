@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from clawback.errors import Refused
 from clawback.journal import SETTLED, Journal
-from clawback.model import Incident, IncidentStatus, Orchestration, Receipt, ReceiptState
+from clawback.model import Incident, IncidentStatus, Receipt, ReceiptState
 from clawback.playbook import Playbook
 from clawback.response.guard import guarded
 from clawback.response.respond import Responder
-from clawback.response.response import Response
-from clawback.world import World
 
-__all__ = ["Run", "resume_all", "run_playbook", "unfinished", "unsettled"]
+__all__ = ["Run", "run_playbook", "unfinished", "unsettled"]
 
 _log = structlog.get_logger()
 
@@ -67,33 +63,6 @@ def _finish_reverts(responder: Responder, incident: Incident) -> None:
             tried = guarded(f"revert of {receipt.action}", lambda it=receipt: responder.response.revert(it))  # type: ignore[misc]  # mypy infers no type for a lambda's default
             if not tried.ok:
                 _log.warning("a revert could not be finished", action=receipt.action, error=tried.error)
-
-
-def resume_all(
-    journal: Journal, world_factory: Callable[[], World], *, only: str | None = None, actor: str = "resume"
-) -> tuple[Incident, ...]:
-    """Go on with every open incident, or the one named, here and now and without Prefect; returns how they then stand.
-
-    One whose agent another response works on is left to that, and returned as it is.
-    """
-    from clawback.catalog import load
-
-    units, world, ended = load(), world_factory(), []
-    for name in (only,) if only is not None else unfinished(journal):
-        incident = journal.incident(name)
-        playbook = units.playbooks.get(incident.playbook)
-        if playbook is None:
-            journal.note(name, incident.phase, "not resumed", f"no playbook {incident.playbook!a} in the catalogue")
-        elif incident.status is IncidentStatus.OPEN:
-            try:
-                with journal.lock(incident.agent):
-                    journal.orchestration(name, Orchestration.DEGRADED, f"resumed by {actor}, without Prefect")
-                    response = Response(journal, world, actor, name, actions=units.actions)
-                    run_playbook(playbook, Responder(response))
-            except Refused as error:
-                journal.note(name, incident.phase, "not resumed", error.message)
-        ended.append(journal.incident(name))
-    return tuple(ended)
 
 
 def unsettled(incident: Incident) -> tuple[Receipt, ...]:

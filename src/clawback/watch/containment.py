@@ -1,4 +1,4 @@
-"""Freeze and isolate: each intent is on disk before its effect; where the journal fails, there is no waiting for it."""
+"""Freeze and isolate: the intent is on disk before its effect, unless disk or journal are slow (see `ahead`)."""
 
 from __future__ import annotations
 
