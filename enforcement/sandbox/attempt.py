@@ -187,16 +187,18 @@ def _open(path: str) -> tuple[bool, str]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         return True, _name(error)
-    with os.fdopen(fd, "rb", buffering=0) as file:
+    try:
         status = os.fstat(fd)
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3) and path != "/dev/null":
             return True, "masked by the null device"
         if stat.S_ISDIR(status.st_mode):
             return False, "opened, a folder"
         try:
-            return False, "opened, readable" if file.read(1) else "opened, empty"
+            return False, "opened, readable" if os.read(fd, 1) else "opened, empty"
         except OSError as error:
             return True, f"opened, reading: {_name(error)}"
+    finally:
+        os.close(fd)
 
 
 def _ask_gateway(request: bytes) -> tuple[bool, str]:
