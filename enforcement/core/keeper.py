@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 import structlog
 
-if TYPE_CHECKING:
-    from clawback.enforcement.core.service import Service
+from clawback.enforcement.core.holds import Holds
+from clawback.enforcement.core.orders import Orders
 
 __all__ = ["Keeper"]
 
@@ -19,8 +18,9 @@ _log = structlog.get_logger()
 class Keeper:
     """A thread of its own: a proof from inside may take some milliseconds, and nothing else shall wait for it."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, holds: Holds, orders: Orders) -> None:
+        self._holds = holds
+        self._orders = orders
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
@@ -40,8 +40,8 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stop.wait(_SECONDS):
-            for hold in self._service.holds.all():
+            for hold in self._holds.all():
                 try:
-                    self._service.keep(hold.agent)
+                    self._orders.keep(hold.agent)
                 except Exception:
                     _log.exception("hold not verified", agent=hold.agent)  # and tried again at the next turn

@@ -17,9 +17,11 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from clawback.enforcement.core.parts import CoreParameters
 from clawback.enforcement.core.peers import Permissions, protocol
+from clawback.enforcement.core.routes import Routes
 from clawback.enforcement.core.server import Api
-from clawback.enforcement.core.service import CoreParameters, Service
+from clawback.enforcement.core.service import Service
 from clawback.enforcement.core.stdio import StdioDesk
 from clawback.errors import InvalidInput, Refused
 from clawback.urgency import go_first
@@ -94,7 +96,7 @@ async def _serve(service: Service, permissions: Permissions, run: Path) -> None:
     loop = asyncio.get_running_loop()
     desk = StdioDesk(run / "core-fds.sock", permissions)
     desk.attach(loop)
-    api = Api(service, permissions, desk)
+    api = Api(Routes(service, desk), permissions)
     server = _Server(
         uvicorn.Config(
             api,

@@ -23,9 +23,8 @@ _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 class Metrics:
     """A registry of its own, so that nothing else of the process shows in it."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Live(snapshot))
         self._containments = Counter(
             "clawback_containments",
             "Levels applied, by level and how much was observed to hold.",
@@ -42,6 +41,10 @@ class Metrics:
         self.drifts = Counter(
             "clawback_hold_drifts", "Holds found not to hold and asserted again.", registry=self._registry
         )
+
+    def watch(self, snapshot: Snapshot) -> None:
+        """Read the gauges from here whenever the page is asked for."""
+        self._registry.register(_Live(snapshot))
 
     def contained(self, result: LevelResult, seconds: float) -> None:
         """Count one applied level."""

@@ -1,0 +1,98 @@
+"""What the rooms of the core share: the agents, their holds and records, the spawner, telemetry and the gateway."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clawback.enforcement.core.entry import Entry
+from clawback.enforcement.core.gateway_link import GatewayLink
+from clawback.enforcement.core.holds import Holds
+from clawback.enforcement.core.metrics import Metrics
+from clawback.enforcement.core.specs import Specs
+from clawback.enforcement.sandbox.spawner import Spawner
+from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
+from clawback.errors import NotFound, Refused
+from clawback.model import AgentInfo, Lifecycle, Severity
+
+__all__ = ["CoreParameters", "Parts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreParameters:
+    """What `clawback.yaml` says under `core:`, and where the state is."""
+
+    state: Path
+    cgroup: str = "clawback"
+    uid_base: int = 1_900_000
+    canaries: tuple[str, ...] = ()
+    landlock_audit: bool = False
+    heartbeat_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """`entries` is agent → its latest instance. `slow` is agent → the lock of whatever changes it and may take long;
+    `orders` guards the moment in which a hold and its counter change together.
+    """
+
+    parameters: CoreParameters
+    holds: Holds
+    specs: Specs
+    telemetry: SandboxTelemetry
+    metrics: Metrics
+    link: GatewayLink
+    spawner: Spawner
+    entries: dict[str, Entry] = field(default_factory=dict)
+    slow: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
+    orders: threading.Lock = field(default_factory=threading.Lock)
+
+    def agents(self) -> tuple[AgentInfo, ...]:
+        """All agents, running or not."""
+        return tuple(entry.info(self.holds.get(name)) for name, entry in sorted(self.entries.copy().items()))
+
+    def agent(self, agent: str) -> AgentInfo:
+        """One of them. `NotFound`."""
+        return self.entry(agent).info(self.holds.get(agent))
+
+    def entry(self, agent: str, *, instance: str = "") -> Entry:
+        """The agent's latest instance. `NotFound`; `Refused` where another instance was meant."""
+        entry = self.entries.get(agent)
+        if entry is None:
+            raise NotFound(f"no agent {agent[:64]!r}", hint="clawback agents lists them")
+        if instance and instance != entry.box.instance:
+            raise Refused(
+                f"{entry.box.agent} runs as {entry.box.instance} now, not as {instance[:128]!r}",
+                hint="the order was for an earlier instance; look before repeating it",
+            )
+        return entry
+
+    def running(self, agent: str) -> Entry:
+        """The same, where it runs. `Refused` where it does not."""
+        entry = self.entry(agent)
+        if not entry.running:
+            raise Refused(f"{agent} does not run", hint="relaunch it first")
+        return entry
+
+    def say(
+        self,
+        activity: int,
+        component: str,
+        status: str,
+        entry: Entry | None = None,
+        *,
+        severity: Severity = Severity.INFORMATIONAL,
+        message: str = "",
+    ) -> None:
+        """Write a lifecycle event: of the agent where one is given, else of the core."""
+        self.telemetry.writer.emit(
+            Lifecycle,
+            activity_id=activity,
+            severity=severity,
+            component=component,
+            status=status,
+            message=message,
+            **(entry.tracked.fields if entry else {}),
+        )

@@ -1,0 +1,165 @@
+"""The core's calls, one row each: method and path, the verb it takes, and what is done.
+
+    GET  /healthz  /metrics  /agents  /agents/AGENT  /agents/AGENT/wait?instance=  /agents/AGENT/probe?level=
+    POST /agents  /agents/AGENT/contain  …/release  …/relaunch  …/attempt  …/evidence
+
+Freezing and isolating have threads of their own, so that no launch and no evidence ever stands before a freeze, and one
+agent's freeze that the kernel is slow to grant does not stand before another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from clawback.enforcement.core import wire
+from clawback.enforcement.core.service import Service
+from clawback.enforcement.core.stdio import StdioDesk
+from clawback.errors import InvalidInput
+from clawback.model import Level
+from clawback.urgency import go_first
+
+__all__ = ["Call", "Handler", "Routes"]
+
+T = TypeVar("T")
+
+_IMMEDIATE = frozenset({Level.FREEZE, Level.ISOLATE})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, let in: `agent` is the path's second part, `uid` the caller's user as the kernel says."""
+
+    request: Request
+    agent: str
+    uid: int
+
+    async def body(self) -> bytes:
+        """All of it. `InvalidInput` where it is too large."""
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.request.stream():
+            size += len(part)
+            if size > wire.MAX_BODY:
+                raise InvalidInput(f"body: more than {wire.MAX_BODY} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Routes:
+    """`table` is (method, path with `*` for a name) → (verb, handler)."""
+
+    def __init__(self, service: Service, stdio: StdioDesk) -> None:
+        self._service = service
+        self._stdio = stdio
+        self._workers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="core")
+        self._reflex = ThreadPoolExecutor(max_workers=4, thread_name_prefix="reflex", initializer=go_first)
+        self.table: dict[tuple[str, str], tuple[str, Handler]] = {
+            ("GET", "/healthz"): ("health", self._health),
+            ("GET", "/metrics"): ("metrics", self._metrics),
+            ("GET", "/agents"): ("agents", self._agents),
+            ("POST", "/agents"): ("launch", self._launch),
+            ("GET", "/agents/*"): ("agents", self._agent),
+            ("GET", "/agents/*/wait"): ("wait", self._wait),
+            ("GET", "/agents/*/probe"): ("probe", self._probe),
+            ("POST", "/agents/*/contain"): ("contain", self._contain),
+            ("POST", "/agents/*/release"): ("release", self._release),
+            ("POST", "/agents/*/relaunch"): ("relaunch", self._relaunch),
+            ("POST", "/agents/*/attempt"): ("attempt", self._attempt),
+            ("POST", "/agents/*/evidence"): ("evidence", self._evidence),
+        }
+
+    def close(self) -> None:
+        """Let what runs in the worker threads end."""
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._reflex.shutdown(wait=True)
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    async def _health(self, _call: Call) -> Response:
+        health = self._service.health.read()
+        return _json(json.dumps(health).encode(), 200 if health["status"] == "ok" else 503)
+
+    async def _metrics(self, _call: Call) -> Response:
+        page = self._service.parts.metrics.render()
+        return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _agents(self, _call: Call) -> Response:
+        return _json(wire.AGENTS.dump_json(self._service.parts.agents()))
+
+    async def _agent(self, call: Call) -> Response:
+        return _json(wire.AGENT.dump_json(self._service.parts.agent(call.agent)))
+
+    async def _launch(self, call: Call) -> Response:
+        body = wire.read(wire.LaunchBody, await call.body())
+        stdio = self._stdio.claim(body.stdio, call.uid) if body.stdio else None
+        info = await self._work(lambda: self._service.starts.launch(body.spec, stdio=stdio))
+        return _json(wire.AGENT.dump_json(info), 201)
+
+    async def _contain(self, call: Call) -> Response:
+        body = wire.read(wire.ContainBody, await call.body())
+
+        def contain() -> Any:
+            return self._service.orders.contain(
+                call.agent, body.level, instance=body.instance, reason=body.reason, by=body.by, incident=body.incident
+            )
+
+        pool = self._reflex if body.level in _IMMEDIATE else self._workers
+        result = await asyncio.get_running_loop().run_in_executor(pool, contain)
+        return _json(wire.RESULT.dump_json(result))
+
+    async def _probe(self, call: Call) -> Response:
+        try:
+            level = wire.level(call.request.query_params.get("level", ""))
+        except ValueError as error:
+            raise InvalidInput(f"level: {error}") from None
+        return _json(wire.RESULT.dump_json(await self._work(lambda: self._service.probe(call.agent, level))))
+
+    async def _release(self, call: Call) -> Response:
+        body = wire.read(wire.ReleaseBody, await call.body())
+        results = await self._work(
+            lambda: self._service.orders.release(call.agent, levels=body.levels, reason=body.reason, by=body.by)
+        )
+        return _json(wire.RESULTS.dump_json(results))
+
+    async def _relaunch(self, call: Call) -> Response:
+        body = wire.read(wire.RelaunchBody, await call.body())
+        info = await self._work(
+            lambda: self._service.starts.relaunch(
+                call.agent,
+                policy_version=body.policy_version,
+                policy_text=body.policy_text,
+                reason=body.reason,
+                by=body.by,
+            )
+        )
+        return _json(wire.AGENT.dump_json(info), 201)
+
+    async def _attempt(self, call: Call) -> Response:
+        body = wire.read(wire.AttemptBody, await call.body())
+        results = await self._work(lambda: self._service.try_inside(call.agent, body.attempts))
+        return _json(wire.ATTEMPTS.dump_json(results))
+
+    async def _evidence(self, call: Call) -> Response:
+        body = wire.read(wire.EvidenceBody, await call.body())
+        bundle = await self._work(lambda: self._service.evidence(call.agent, incident=body.incident))
+        return _json(wire.BUNDLE.dump_json(bundle), 201)
+
+    async def _wait(self, call: Call) -> Response:
+        status = await self._service.ends.wait(call.agent, call.request.query_params.get("instance", ""))
+        return _json(json.dumps({"exit_status": status}).encode())
+
+
+def _json(content: bytes, status: int = 200) -> Response:
+    return Response(content, status_code=status, media_type="application/json")

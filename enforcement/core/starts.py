@@ -1,0 +1,185 @@
+"""Agents started: launched, launched anew, and found running by a core that came back."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+
+import structlog
+
+from clawback.enforcement.core.attach import fetch_listener
+from clawback.enforcement.core.ends import Ends
+from clawback.enforcement.core.entry import Entry, tracked
+from clawback.enforcement.core.gateway_link import Attachment
+from clawback.enforcement.core.levels import Levels
+from clawback.enforcement.core.parts import Parts
+from clawback.enforcement.core.specs import check_name, read_secrets
+from clawback.enforcement.core.watchdog import Ending, Watchdog, read_ending
+from clawback.enforcement.policy import loader
+from clawback.enforcement.quarantine import freeze, ladder
+from clawback.enforcement.quarantine.tree import processes
+from clawback.enforcement.sandbox import inventory
+from clawback.enforcement.sandbox.record import Sandbox
+from clawback.errors import NotEnforced, NotFound, Refused
+from clawback.model import AgentInfo, AgentState, Enforcement, LaunchSpec, Level, Lifecycle
+
+__all__ = ["Starts"]
+
+_log = structlog.get_logger()
+
+
+class Starts:
+    """Thread-safe; one start of an agent at a time."""
+
+    def __init__(self, parts: Parts, levels: Levels, ends: Ends, watchdog: Watchdog) -> None:
+        self._parts = parts
+        self._levels = levels
+        self._ends = ends
+        self._watchdog = watchdog
+
+    def find(self) -> int:
+        """At the core's start: read which agents there are and make their holds true. How many there are."""
+        parts = self._parts
+        found, problems = inventory.read_all(parts.parameters.state)
+        for problem in problems:
+            _log.error("sandbox record unreadable", problem=problem)
+        for box in found:  # oldest first: the newest instance of each agent stays
+            parts.entries[box.agent] = Entry(box=box, spec=parts.specs.read(box.agent))
+        for box in found:
+            state = inventory.state(box)
+            if state is AgentState.RUNNING:
+                continue
+            parts.link.remove(box.instance)
+            if parts.entries[box.agent].box is box:
+                self._ends.record(parts.entries[box.agent], read_ending(box.folder) or Ending(state, None))
+        for name, entry in parts.entries.items():
+            if entry.running and parts.holds.get(name) is None and _stands_still(entry.box):
+                parts.holds.add(
+                    name,
+                    Level.FREEZE,
+                    reason="found frozen without a hold",
+                    by="core",
+                    incident="",
+                    at_ns=time.time_ns(),
+                )
+        for hold in parts.holds.all():
+            held = parts.entries.get(hold.agent)
+            if held is not None and held.running:
+                self._levels.assert_hold(held, hold)
+        return len(found)
+
+    def follow_found(self) -> None:
+        """Report on those that run, and give them their way out, as after a launch."""
+        for entry in self._parts.entries.values():
+            if entry.running:
+                self._observe(entry.box)
+                self._follow(entry, None)
+
+    def launch(self, spec: LaunchSpec, *, stdio: tuple[int, int, int] | None = None) -> AgentInfo:
+        """Start an agent; `stdio` is closed here in any case."""
+        parts = self._parts
+        try:
+            agent = check_name(spec.agent)
+            with parts.slow[agent]:
+                self._refuse_held(agent)
+                before = parts.entries.get(agent)
+                if before is not None and before.running:
+                    raise Refused(f"{agent} is running already", hint="stop it first, or choose another --agent")
+                return self._start(spec, stdio)
+        finally:
+            for descriptor in stdio or ():
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+
+    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
+        """End what is left, start the recorded command anew."""
+        parts = self._parts
+        entry = parts.entry(agent)
+        with parts.slow[agent]:
+            self._refuse_held(agent)
+            spec = parts.specs.read(agent)
+            if spec is None:
+                raise NotFound(f"{agent} has no launch record", hint="launch it anew with clawback run")
+            stopped = ladder.apply(entry.box, Level.STOP)
+            if stopped.enforcement is not Enforcement.FULL:
+                raise NotEnforced(f"{agent} is not gone: {stopped.observed}", hint="the old processes must end first")
+            parts.say(Lifecycle.OTHER, "sandbox", "relaunched", entry, message=f"by {by}: {reason}")
+            new = dataclasses.replace(spec, policy_version=policy_version, policy_text=policy_text)
+            return self._start(new, None)
+
+    def _refuse_held(self, agent: str) -> None:
+        hold = self._parts.holds.get(agent)
+        if hold is not None:
+            words = ", ".join(level.word for level in hold.levels)
+            raise Refused(
+                f"{agent} is held ({words}) by {hold.by}: {hold.reason[:200]}",
+                hint="starting is no release: release it",
+            )
+
+    def _start(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> AgentInfo:
+        parts = self._parts
+        secrets, refs = read_secrets(parts.parameters.state / "secrets", spec)
+        spec = dataclasses.replace(spec, credentials=refs)
+        policy = loader.load(spec.policy_text, where=f"policy {spec.policy}").sandbox
+        before = parts.entries.get(spec.agent)
+        if before is not None:
+            parts.telemetry.roster.expect(before.box.uid)
+            # The new instance starts with a clean record: yesterday's denials must not contain it again.
+            parts.telemetry.writer.violations.forget(spec.agent)
+
+        started: list[Entry] = []
+
+        def prepared(box: Sandbox) -> None:
+            # All of this before the first instruction: an agent that goes rogue with it must be reported, and be known
+            # to whoever is told to freeze it.
+            parts.specs.write(spec)
+            started.append(Entry(box=box, spec=spec))
+            parts.entries[spec.agent] = started[0]
+            self._observe(box)
+
+        try:
+            launched = parts.spawner.launch(spec, policy, secrets=secrets, stdio=stdio, prepared=prepared)
+        except BaseException:
+            if started:
+                parts.entries.pop(spec.agent)
+            if before is not None:
+                parts.entries[spec.agent] = before
+                if before.spec is not None:
+                    parts.specs.write(before.spec)
+            raise
+        launched.end.close()  # the shim's own word of the end; `exit.json` and the pidfd outlive this core
+        entry = started[0]
+        entry.box = launched.record
+        # An order that came while the agent was being started saw no instance to act on: it is carried out now.
+        hold = parts.holds.get(spec.agent)
+        if hold is not None:
+            self._levels.assert_hold(entry, hold)
+        self._follow(entry, launched.listener_fd)
+        parts.say(Lifecycle.START, "sandbox", "started", entry)
+        return entry.info(hold)
+
+    def _observe(self, box: Sandbox) -> None:
+        """Report on a sandbox; at a launch, before the agent's first instruction: it may open a decoy at once."""
+        missed = self._parts.telemetry.add(tracked(box), canaries=box.canaries, pids=processes(box))
+        if missed:
+            _log.warning("canaries not watched", agent=box.agent, paths=missed)
+
+    def _follow(self, entry: Entry, listener: int | None) -> None:
+        """Give the agent its way out, and watch for its end."""
+        box = entry.box
+        if listener is None:
+            listener = fetch_listener(box)
+        if listener >= 0:
+            self._parts.link.add(
+                Attachment(agent=box.agent, instance=box.instance, policy=box.policy, listeners=(listener,))
+            )
+        self._watchdog.add(entry)
+
+
+def _stands_still(box: Sandbox) -> bool:
+    try:
+        return bool(box.cgroup) and freeze.frozen(box)
+    except FileNotFoundError:
+        return False
