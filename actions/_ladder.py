@@ -5,8 +5,6 @@ Verifying never believes what applying answered: it probes the level again, from
 
 from __future__ import annotations
 
-import re
-
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
@@ -51,24 +49,29 @@ def result_record(result: LevelResult) -> dict[str, object]:
         "enforcement": result.enforcement.value,
         "observed": result.observed,
         "missing": list(result.missing),
+        "counts": dict(result.counts),
         "elapsed_ms": round(result.elapsed_ms, 3),
         "at_ns": result.at_ns,
     }
 
 
-# `observed` counts as "4 of 4 processes …"; see clawback.model.LevelResult.
-_COUNT = re.compile(r"\b(\d+) of (\d+) process")
-
-
 def _every_process_stopped(result: LevelResult) -> bool:
-    found = _COUNT.search(result.observed)
-    return found is not None and found[1] == found[2] and int(found[2]) > 0
+    processes = result.counts.get("processes", 0)
+    return processes > 0 and result.counts.get("frozen") == processes
+
+
+def _network_cut(result: LevelResult) -> bool:
+    """Nothing passes by the network; what is missing are descriptors that lead out, each named."""
+    leads_out = result.counts.get("leads_out", 0)
+    cut = result.counts.get("addresses") == 0 and result.counts.get("connections") == 0
+    return cut and 0 < leads_out == len(result.missing)
 
 
 def seen(result: LevelResult, require: Enforcement) -> bool:
     """Whether what was observed is the level's postcondition.
 
-    A partial freeze (signals, where there is no cgroup) is one only if every process was counted as stopped.
+    A partial freeze (signals, where there is no cgroup) is one only if every process was counted as stopped. A partial
+    isolation is one if all of the network is cut: a pipe to the terminal that the agent was started from may stay.
     """
     if result.enforcement is Enforcement.FULL:
         return True
@@ -76,6 +79,8 @@ def seen(result: LevelResult, require: Enforcement) -> bool:
         return False
     if result.level is Level.FREEZE:
         return _every_process_stopped(result)
+    if result.level is Level.ISOLATE and _network_cut(result):
+        return True
     return require is Enforcement.PARTIAL
 
 

@@ -115,8 +115,10 @@ def _judge(box: Sandbox, clock: Clock) -> LevelResult:
     try:
         held = frozen(box)
     except FileNotFoundError:
+        clock.count(processes=0, frozen=0)
         return clock.full(_ENDED)
     number = len(tree.processes(box))
+    clock.count(processes=number, frozen=number if held else 0)
     if number == 0 and tree.gone(box):
         return clock.full(_ENDED)
     if held:
@@ -127,9 +129,13 @@ def _judge(box: Sandbox, clock: Clock) -> LevelResult:
 def _judge_signals(box: Sandbox, clock: Clock, *failed: str) -> LevelResult:
     still = _still(box, None, _LOOK)
     if still is None:
+        states = tree.reading(box).states.values()
+        clock.count(processes=sum(s not in _DEAD for s in states), frozen=sum(s in _BY_SIGNAL for s in states))
         return clock.none("processes still run, fork or end", _NO_CGROUP, *failed)
     if not still:
+        clock.count(processes=0, frozen=0)
         return clock.full(_ENDED)
+    clock.count(processes=len(still), frozen=len(still))
     # `_still` lets nothing pass that could run an instruction of its own: each stands, or will on its way out.
     leaving = sum(state not in _BY_SIGNAL for state in still.values())
     note = f", {leaving} of them inside the kernel until a stopped child lets go" if leaving else ""

@@ -151,6 +151,7 @@ def _judge(seen: _Seen, clock: Clock, *refused: str) -> LevelResult:
     observed = (
         f"connect from inside: {_tried(seen)}; {len(seen.addresses)} addresses, {len(seen.flows)} connections left"
     )
+    clock.count(addresses=len(seen.addresses), connections=len(seen.flows))
     nothing_holds = len(seen.addresses) > 0 and len(seen.reached) > 0
     return clock.judged(observed, tuple(missing), anything=not nothing_holds)
 

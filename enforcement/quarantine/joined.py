@@ -35,11 +35,12 @@ def isolation(verb: str, box: Sandbox, call: Run) -> LevelResult:
     except (OSError, NotEnforced) as error:
         problem = f"the agent's namespaces could not be joined: {error}"
         return clock.full(problem) if verb == "release" else clock.none(problem, "every part of isolation")
+    clock.count(**answer["counts"])
     return clock.of(Enforcement(answer["enforcement"]), answer["observed"], tuple(answer["missing"]))
 
 
 def run(*, box: dict[str, Any], verb: str) -> dict[str, Any]:
-    """In the child, which has one thread: join, do it, answer `enforcement`, `observed` and `missing`."""
+    """In the child, which has one thread: join, do it, answer `enforcement`, `observed`, `missing` and `counts`."""
     sandbox = Sandbox(**box)
     with tree.process_folder(sandbox) as folder:
         owner = os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
@@ -48,4 +49,9 @@ def run(*, box: dict[str, Any], verb: str) -> dict[str, Any]:
     finally:
         os.close(owner)
     result = _VERBS[verb](sandbox)
-    return {"enforcement": result.enforcement.value, "observed": result.observed, "missing": list(result.missing)}
+    return {
+        "enforcement": result.enforcement.value,
+        "observed": result.observed,
+        "missing": list(result.missing),
+        "counts": result.counts,
+    }

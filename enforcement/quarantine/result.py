@@ -15,6 +15,11 @@ class Clock:
     def __init__(self, level: Level) -> None:
         self._level = level
         self._start = time.perf_counter_ns()
+        self._counts: dict[str, int] = {}
+
+    def count(self, **numbers: int) -> None:
+        """What was counted, for the result; names as `LevelResult` lists them."""
+        self._counts |= numbers
 
     def full(self, observed: str) -> LevelResult:
         """All of the level was seen to hold."""
@@ -41,6 +46,7 @@ class Clock:
             enforcement=enforcement,
             observed=observed,
             missing=missing,
+            counts=dict(self._counts),
             elapsed_ms=(time.perf_counter_ns() - self._start) / 1e6,
             at_ns=time.time_ns(),
         )

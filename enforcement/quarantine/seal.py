@@ -73,6 +73,10 @@ def _judge(box: Sandbox, clock: Clock, missing: list[str], note: str) -> LevelRe
     if unwalled and not any(line.startswith("Landlock") for line in missing):
         missing.append(f"Landlock on {unwalled} threads")
     missing += [f"thread {tid} has no sealed filter" for tid in open_threads if not _named(tid, missing)]
+    number = sealed + len(open_threads)
+    clock.count(
+        processes=len(tree.processes(box)), threads=number, sealed=sealed, walled=max(0, len(threads) - unwalled)
+    )
     observed = f"{sealed} of {sealed + len(open_threads)} threads show the sealed filter{note}"
     observed += f"; Landlock was put on {len(threads) - unwalled}"
     return clock.judged(observed, tuple(missing), anything=sealed > 0)

@@ -40,8 +40,10 @@ def release(box: Sandbox) -> LevelResult:
 
 def _judge(box: Sandbox, clock: Clock) -> LevelResult:
     if tree.gone(box):
+        clock.count(processes=0)
         return clock.full("no process is left")
     left = len(tree.processes(box))
+    clock.count(processes=left)
     return clock.none(f"{left} processes are alive", "the end of every process")
 
 

@@ -102,23 +102,49 @@ def test_what_no_hold_orders_is_not_verified(drive: Any, there: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("observed", "verified"),
+    ("counts", "verified"),
     [
-        ("4 of 4 processes stopped", True),
-        ("3 of 4 processes stopped", False),
-        ("stopped", False),
-        ("0 of 0 processes", False),
+        ({"processes": 4, "frozen": 4}, True),
+        ({"processes": 4, "frozen": 3}, False),
+        ({"processes": 4}, False),
+        ({"processes": 0, "frozen": 0}, False),
+        ({}, False),
     ],
 )
 def test_a_partial_freeze_counts_only_if_every_process_was_counted(
-    drive: Any, there: Any, observed: str, verified: bool
+    drive: Any, there: Any, counts: dict[str, int], verified: bool
 ) -> None:
     there.core.observed[Level.FREEZE] = LevelResult(
-        level=Level.FREEZE, enforcement=Enforcement.PARTIAL, observed=observed, missing=("cgroup freezer",)
+        level=Level.FREEZE,
+        enforcement=Enforcement.PARTIAL,
+        observed="4 of 4 processes stopped",
+        missing=("cgroup freezer",),
+        counts=counts,
     )
     seen = drive(agent_freeze.ACTION, agent="a", instance="i1", reason="rogue").run()
     assert (seen.verified, seen.enforcement) == (verified, Enforcement.PARTIAL)
     assert "cgroup freezer" in seen.proof
+
+
+@pytest.mark.parametrize(
+    ("counts", "verified"),
+    [
+        ({"addresses": 0, "connections": 0, "leads_out": 1}, True),
+        ({"addresses": 0, "connections": 0, "leads_out": 0}, False),
+        ({"addresses": 0, "connections": 1, "leads_out": 1}, False),
+        ({"addresses": 1, "connections": 0, "leads_out": 1}, False),
+        ({}, False),
+    ],
+)
+def test_a_partial_isolation_counts_only_if_the_network_is_cut(
+    drive: Any, there: Any, counts: dict[str, int], verified: bool
+) -> None:
+    there.core.observed[Level.ISOLATE] = LevelResult(
+        level=Level.ISOLATE, enforcement=Enforcement.PARTIAL, observed="cut", missing=("a pipe",), counts=counts
+    )
+    seen = drive(agent_isolate.ACTION, agent="a", instance="i1", reason="rogue").run()
+    assert seen.verified is verified
+    assert "a pipe" in seen.proof
 
 
 @pytest.mark.parametrize(("require", "verified"), [("full", False), ("partial", True)])

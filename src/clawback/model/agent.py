@@ -56,13 +56,28 @@ class LevelResult:
     """What one level came to, as read back after the fact, never as intended.
 
     `observed` is a sentence for people ("4 of 4 processes frozen; connect from inside: ENETUNREACH"); `missing` names
-    what was not enforced; `elapsed_ms` covers applying and reading back.
+    what was not enforced; `elapsed_ms` covers applying and reading back. `counts` is the same in numbers, as read back:
+
+    processes, threads   alive at the reading
+    frozen               processes of those that stand still
+    sealed, walled       threads of those with the sealed filter, with Landlock's rules
+    addresses            of interfaces inside the network namespace
+    connections          sockets inside that have a peer
+    leads_out            descriptors that lead out of the sandbox still
+    secrets, unreadable  files under /run/secrets, those of them that read empty or are refused
+    open                 descriptors and mappings of secrets and writable files, from before
+    covered              secrets that lie under a cover of ours
+    marks                mounts whose opens are refused
+    limits               limits that are lowered
+
+    A number that was not read is not there; 0 was seen to be none.
     """
 
     level: Level
     enforcement: Enforcement
     observed: str
     missing: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
     elapsed_ms: float = 0.0
     at_ns: int = 0
 

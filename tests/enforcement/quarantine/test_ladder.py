@@ -37,3 +37,23 @@ def test_up_and_down(make, warm):
         assert result.enforcement is Enforcement.FULL, result
     for level in (Level.STOP, Level.SEAL):
         assert ladder.release(made.box, level, **more).enforcement is Enforcement.FULL
+
+
+NUMBERS = {
+    Level.FREEZE: {"processes", "frozen"},
+    Level.ISOLATE: {"addresses", "connections"},
+    Level.SEAL: {"processes", "threads", "sealed", "walled"},
+    Level.STOP: {"processes"},
+}
+
+
+def test_results_carry_numbers(make):
+    made = make("if os.fork() == 0: time.sleep(1000)\n" + WORK)
+    make.wait_until(lambda: made.board[0] > 0, "it works")
+    for level, names in NUMBERS.items():
+        ladder.apply(made.box, level, run=make.run)
+        seen = ladder.probe(made.box, level, run=make.run).counts
+        assert names <= set(seen), (level, seen)
+        expected = {"frozen": 3, "sealed": 3, "processes": 0 if level is Level.STOP else 3, "connections": 0}
+        for name, number in expected.items():
+            assert seen.get(name, number) == number, (level, seen)
