@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox.filters import programs
 from clawback.enforcement.sandbox.interpreter import BASE
@@ -69,9 +70,9 @@ def _bwrap_arguments(filters: list[int]) -> list[str]:
 
 def _bwrap() -> float:
     fds = []
-    for program, _log in programs("default"):
+    for program in programs(SyscallPolicy()):
         fd = os.memfd_create("filter", 0)
-        os.write(fd, program)
+        os.write(fd, program.code)
         os.lseek(fd, 0, os.SEEK_SET)
         fds.append(fd)
     arguments = _bwrap_arguments(fds)

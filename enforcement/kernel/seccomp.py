@@ -15,17 +15,21 @@ from dataclasses import dataclass
 from clawback.enforcement.kernel import libc
 from clawback.enforcement.kernel.syscalls import MACHINE, NUMBER, TABLES
 
-__all__ = ["ALLOW", "Action", "Check", "Condition", "assemble", "deny", "install"]
+__all__ = [
+    "ALLOW", "ESCALATE", "KILL_PROCESS", "KILL_THREAD", "LOG", "MOST_INSTRUCTIONS", "TRAP", "Action", "Check",
+    "Compare", "Condition", "assemble", "deny", "install",
+]  # fmt: skip
+
+MOST_INSTRUCTIONS = 4096
+"""BPF_MAXINSNS, linux/bpf_common.h: of one program."""
 
 # linux/seccomp.h, linux/audit.h, linux/bpf_common.h
 _SET_MODE_FILTER = 1
 _FLAG_LOG = 2
-_RET_ALLOW = 0x7FFF0000
 _RET_ERRNO = 0x00050000
-_RET_KILL_PROCESS = 0x80000000
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
-_LD, _JA, _JEQ, _JGE, _JSET, _RET = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
+_LD, _JA, _JEQ, _JGT, _JGE, _JSET, _RET = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
 _AND = 0x54
 _NR, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data; an argument is 8 bytes, low half first
 
@@ -42,17 +46,33 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """A test of a whole argument, unsigned: `eq ne lt le ge gt` a value, or `masked_eq`: `(it & mask) == value`."""
+
+    argument: int
+    operator: str
+    value: int
+    mask: int = 0xFFFF_FFFF_FFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Rules tried in turn, each with conditions that must all hold and what then happens; else `otherwise`."""
 
-    rules: tuple[tuple[tuple[Condition, ...], int], ...]
+    rules: tuple[tuple[tuple[Condition | Compare, ...], int], ...]
     otherwise: int
 
 
 Action = int | Check
 """A seccomp return value, or a check of arguments that ends in one."""
 
-ALLOW: int = _RET_ALLOW
+ALLOW: int = 0x7FFF0000
+LOG: int = 0x7FFC0000
+ESCALATE: int = 0x7FC00000
+"""User notification: with nobody listening the call fails with ENOSYS."""
+TRAP: int = 0x00030000
+KILL_THREAD: int = 0
+KILL_PROCESS: int = 0x80000000
 
 
 def deny(number: int = errno.EPERM) -> int:
@@ -60,8 +80,30 @@ def deny(number: int = errno.EPERM) -> int:
     return _RET_ERRNO | number
 
 
-def _condition(condition: Condition, skip: int) -> list[Instruction]:
+def _compare(test: Compare, skip: int) -> list[Instruction]:
+    """Fall through when it holds; jump over `skip` instructions more when not. The high half decides first."""
+    high, low = test.value >> 32, test.value & 0xFFFFFFFF
+    load_high, load_low = ((_LD, 0, 0, _ARGS + 8 * test.argument + offset) for offset in (4, 0))
+    if test.operator == "masked_eq":
+        return [
+            load_high, (_AND, 0, 0, test.mask >> 32), (_JEQ, 0, skip + 3, high),
+            load_low, (_AND, 0, 0, test.mask & 0xFFFFFFFF), (_JEQ, 0, skip, low),
+        ]  # fmt: skip
+    if test.operator == "eq":
+        return [load_high, (_JEQ, 0, skip + 2, high), load_low, (_JEQ, 0, skip, low)]
+    if test.operator == "ne":
+        return [load_high, (_JEQ, 0, 2, high), load_low, (_JEQ, skip, 0, low)]
+    above, least = test.operator in ("gt", "ge"), test.operator in ("ge", "lt")
+    undecided = (_JEQ, 0, skip + 2, high)
+    last = (_JGE if least else _JGT, 0 if above else skip, skip if above else 0, low)
+    first = (_JGT, 3, 0, high) if above else (_JGE, 0, 3, high)
+    return [load_high, first, undecided, load_low, last]
+
+
+def _condition(condition: Condition | Compare, skip: int) -> list[Instruction]:
     """Fall through when it holds; jump over `skip` instructions more when not."""
+    if isinstance(condition, Compare):
+        return _compare(condition, skip)
     code: list[Instruction] = [(_LD, 0, 0, _ARGS + 8 * condition.argument)]
     if not condition.values:
         return [*code, (_JSET, 0, skip, condition.mask)]
@@ -118,7 +160,7 @@ def assemble(actions: Mapping[str, Action], otherwise: Action, *, machine: str =
     head: list[Instruction] = [
         (_LD, 0, 0, _ARCH),
         (_JEQ, 1, 0, _AUDIT_ARCH[machine]),
-        (_RET, 0, 0, _RET_KILL_PROCESS),
+        (_RET, 0, 0, KILL_PROCESS),
         (_LD, 0, 0, _NR),
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in [*head, *_search(ranges)])

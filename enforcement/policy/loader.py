@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.policy.network import network_policy, policy_name
 from clawback.enforcement.policy.nodes import Item, documents
 from clawback.enforcement.policy.types import NetworkPolicy, PolicyFile, SandboxPolicy
@@ -98,7 +99,7 @@ def _sandbox(root: Item, unenforced: list[str]) -> SandboxPolicy:
         name=name,
         network=network,
         filesystem=filesystem,
-        syscalls=syscalls,
+        syscalls=SyscallPolicy(base=syscalls),
         max_memory=_memory(resources["maxMemory"]) if "maxMemory" in resources else None,
         max_cpu=resources["maxCPU"].number(4096) if "maxCPU" in resources else None,
         max_processes=resources["maxProcesses"].integer(1, 4_194_304) if "maxProcesses" in resources else 256,

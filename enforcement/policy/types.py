@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from clawback.enforcement.policy.calls import SyscallPolicy
+
 __all__ = ["EgressRule", "NetworkPolicy", "PolicyFile", "SandboxPolicy"]
 
 
@@ -11,7 +13,7 @@ __all__ = ["EgressRule", "NetworkPolicy", "PolicyFile", "SandboxPolicy"]
 class SandboxPolicy:
     """The static part, fixed at launch. Sizes in bytes, CPU in cores; None is no limit.
 
-    syscalls       `minimal` (an allow-list) or `default` (OpenShell's blocked set denied)
+    syscalls       the profile that it starts from and the rules that narrow it
     filesystem     `read-only` or `read-write` (of the working directory and `/tmp`; all else is read-only in both)
     network        `restricted` (the gateway alone) or `none`
     readable, writable   host paths shown inside beyond the base system
@@ -20,7 +22,7 @@ class SandboxPolicy:
     name: str
     network: str = "restricted"
     filesystem: str = "read-only"
-    syscalls: str = "default"
+    syscalls: SyscallPolicy = field(default_factory=SyscallPolicy)
     max_memory: int | None = None
     max_cpu: float | None = None
     max_processes: int | None = 256

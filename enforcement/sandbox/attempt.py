@@ -86,13 +86,7 @@ def inside(
     timeout: float,
 ) -> list[list[Any]]:
     """In a helper process: one child joins the sandbox, and each attempt is made by a restricted child of that one."""
-    given = Restrictions(
-        read=tuple(restrictions["read"]),
-        write=tuple(restrictions["write"]),
-        ports=tuple(restrictions["ports"]),
-        profile=restrictions["profile"],
-        deny=tuple(restrictions["deny"]),
-    )
+    given = Restrictions.from_json(restrictions)
     frozen = bool(cgroup) and cgroups.is_frozen(cgroup)
     pidfd = os.pidfd_open(pid)
     if not inventory.is_process(pid, ticks):

@@ -1,16 +1,34 @@
-"""The two seccomp profiles: `default` denies what containment could be left by, `minimal` allows what programs need."""
+"""Seccomp programs: `default` denies what containment could be left by, `minimal` allows what programs need, and a
+policy's rules narrow either.
+"""
 
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from functools import cache
 
-from clawback.enforcement.kernel.seccomp import ALLOW, Action, Check, Condition, assemble, deny
+from clawback.enforcement.kernel import seccomp
+from clawback.enforcement.kernel.seccomp import ALLOW, Action, Check, Compare, Condition, assemble, deny
 from clawback.enforcement.kernel.syscalls import MACHINE
+from clawback.enforcement.policy.calls import CallAction, CallRule, SyscallPolicy
 
-__all__ = ["PROFILES", "denying", "programs"]
+__all__ = ["BASES", "BLOCKED", "Program", "denying", "programs"]
 
-PROFILES = ("default", "minimal")
+BASES = ("default", "minimal")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One filter. `log`: its refusals are reported to audit. `notify`: it escalates, and wants a listener
+    (SECCOMP_FILTER_FLAG_NEW_LISTENER, of which a thread can have one); installed without, what it escalates fails with
+    ENOSYS.
+    """
+
+    code: bytes
+    log: bool = True
+    notify: bool = False
+
 
 _CLONE_NEW = 0x7E020000  # every CLONE_NEW* flag but NEWTIME, whose bit is part of clone's exit signal
 _CLONE_NEWTIME = 0x80
@@ -86,19 +104,80 @@ get_mempolicy mseal map_shadow_stack getpgrp get_thread_area set_thread_area
 _QUIET: dict[str, Action] = {"clone3": deny(errno.ENOSYS)}
 
 
+BLOCKED = frozenset(_BLOCKED)
+"""What no policy can open."""
+
+_RESULTS = {
+    CallAction.KILL: seccomp.KILL_PROCESS,
+    CallAction.KILL_THREAD: seccomp.KILL_THREAD,
+    CallAction.TRAP: seccomp.TRAP,
+    CallAction.ESCALATE: ALLOW,  # by a program of its own
+    CallAction.LOG: seccomp.LOG,
+    CallAction.ALLOW: ALLOW,
+}
+
+
 @cache
-def programs(profile: str, *, machine: str = MACHINE) -> tuple[tuple[bytes, bool], ...]:
-    """The filters of a profile with whether each reports its refusals, in the order of installing."""
-    quiet = assemble(_QUIET, ALLOW, machine=machine)
-    if profile == "minimal":
-        actions: dict[str, Action] = dict.fromkeys(_ALLOWED, ALLOW)
+def programs(policy: SyscallPolicy, *, machine: str = MACHINE) -> tuple[Program, ...]:
+    """The filters of a policy, in the order of installing. `ValueError` for a policy that no loader would make.
+
+    What escalates comes first, for the base refuses to make a listener. The quiet one comes last: of two that refuse
+    with an errno the newer one's counts, and whether that is reported.
+    """
+    if policy.base not in BASES:
+        raise ValueError(f"no seccomp profile {policy.base!r}")
+    if BLOCKED.intersection(policy.also):
+        raise ValueError(f"no policy can allow {', '.join(sorted(BLOCKED.intersection(policy.also)))}")
+    if policy.base == "minimal":
+        actions: dict[str, Action] = dict.fromkeys((*policy.also, *_ALLOWED), ALLOW)
         actions |= _CHECKED | {"clone3": ALLOW, "socket": Check((_INTERNET, _LOCAL), deny())}
-        return (quiet, False), (assemble(actions, deny(), machine=machine), True)
-    if profile != "default":
-        raise ValueError(f"no seccomp profile {profile!r}")
-    actions = dict.fromkeys(_BLOCKED, deny())
-    actions |= _CHECKED | {"socket": Check((_INTERNET, _LOCAL, _ROUTE), deny())}
-    return (quiet, False), (assemble(actions, ALLOW, machine=machine), True)
+        base = assemble(actions, deny(), machine=machine)
+    else:
+        actions = dict.fromkeys(_BLOCKED, deny())
+        actions |= _CHECKED | {"socket": Check((_INTERNET, _LOCAL, _ROUTE), deny())}
+        base = assemble(actions, ALLOW, machine=machine)
+    quiet = Program(assemble(_QUIET, ALLOW, machine=machine), log=False)
+    return (*_escalating(policy, machine), *_narrowing(policy, machine), Program(base), quiet)
+
+
+def _escalating(policy: SyscallPolicy, machine: str) -> tuple[Program, ...]:
+    if not policy.escalates:
+        return ()
+    # A call that is refused as well is refused: the kernel asks nobody then.
+    results = dict.fromkeys(CallAction, ALLOW) | {CallAction.ESCALATE: seccomp.ESCALATE}
+    return (Program(_by_rules(policy, results, machine), log=False, notify=True),)
+
+
+def _narrowing(policy: SyscallPolicy, machine: str) -> tuple[Program, ...]:
+    used = {policy.otherwise, *(rule.action for rule in policy.rules)}
+    if used <= {CallAction.ALLOW, CallAction.ESCALATE}:
+        return ()
+    return (Program(_by_rules(policy, _RESULTS, machine)),)
+
+
+def _by_rules(policy: SyscallPolicy, results: dict[CallAction, int], machine: str) -> bytes:
+    """The policy's rules, the strictest that holds deciding, in terms of `results`; `deny` is by errno if not there."""
+
+    def result(action: CallAction, number: int) -> int:
+        return deny(number) if action not in results else results[action]
+
+    by_name: dict[str, list[CallRule]] = {}
+    for rule in sorted(policy.rules, key=lambda rule: rule.action.strictness):
+        for name in rule.names:
+            by_name.setdefault(name, []).append(rule)
+    otherwise = result(policy.otherwise, policy.errno)
+    actions: dict[str, Action] = {}
+    for name, rules in by_name.items():
+        tested: list[tuple[tuple[Condition | Compare, ...], int]] = []
+        last = otherwise
+        for rule in rules:
+            if not rule.tests:  # whatever comes after it is less strict
+                last = result(rule.action, rule.errno)
+                break
+            tests = tuple(Compare(test.argument, test.operator, test.value, test.mask) for test in rule.tests)
+            tested.append((tests, result(rule.action, rule.errno)))
+        actions[name] = Check(tuple(tested), last) if tested else last
+    return assemble(actions, otherwise, machine=machine)
 
 
 @cache

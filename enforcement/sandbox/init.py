@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import capabilities, landlock, libc, mounts, namespaces, seccomp
@@ -133,8 +133,8 @@ def apply_restrictions(restrictions: Restrictions, ruleset: landlock.Ruleset | N
     ruleset.enforce()
     # The root itself is in no rule, and port 1 neither: without Landlock one opens and one is refused otherwise.
     seen = {"landlock": ruleset.version, "landlock_files": _probe(_open_root), "landlock_net": _probe(_connect)}
-    for program, log in filters.programs(restrictions.profile):
-        seccomp.install(program, log=log)
+    for program in filters.programs(restrictions.syscalls):
+        seccomp.install(program.code, log=program.log)  # what escalates has no listener so, and is denied
     if restrictions.deny:
         seccomp.install(filters.denying(restrictions.deny))
     return seen
@@ -165,12 +165,8 @@ def _become(
 
 
 def _restrictions(given: dict[str, Any], canaries: Sequence[str]) -> Restrictions:
-    return Restrictions(
-        read=tuple(given["read"]) + tree.bait(canaries),
-        write=tuple(given["write"]),
-        ports=tuple(given["ports"]),
-        profile=given["profile"],
-    )
+    restrictions = Restrictions.from_json(given)
+    return replace(restrictions, read=restrictions.read + tree.bait(canaries))
 
 
 def _spawn(command: list[str], environment: dict[str, str], stdio: list[int]) -> int:
@@ -187,7 +183,7 @@ def _rehearse(shim: socket.socket, job: dict[str, Any], stdio: list[int]) -> Non
     """Go once through what a launch will do, to no effect."""
     nowhere = "/nonexistent"
     restrictions = _restrictions(job["restrictions"], ())
-    filters.programs(restrictions.profile)
+    filters.programs(restrictions.syscalls)
     tree.place_canaries("/", job["canaries"])
     os.chdir(job["workdir"])
     _limits(job["limits"])

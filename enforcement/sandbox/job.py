@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from clawback.enforcement.policy.calls import SyscallPolicy
 
 __all__ = ["INSIDE_ID", "REHEARSAL", "Job", "Restrictions"]
 
@@ -16,15 +20,26 @@ class Restrictions:
 
     read, write    paths as seen inside, beyond what every sandbox shows
     ports          TCP ports it may connect to
-    profile        seccomp profile
+    syscalls       what its seccomp filters are made from
     deny           system calls denied later, on top of the profile
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
-    profile: str = "default"
+    syscalls: SyscallPolicy = field(default_factory=SyscallPolicy)
     deny: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Restrictions:
+        """From its fields as JSON has them; `KeyError`, `TypeError` or `ValueError` if they are not its."""
+        return cls(
+            read=tuple(given["read"]),
+            write=tuple(given["write"]),
+            ports=tuple(given["ports"]),
+            syscalls=SyscallPolicy.from_json(given["syscalls"]),
+            deny=tuple(given["deny"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

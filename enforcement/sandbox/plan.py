@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from clawback.enforcement.policy.types import SandboxPolicy
-from clawback.enforcement.sandbox import filters
 from clawback.enforcement.sandbox.interpreter import BASE, needed, too_wide, within
 from clawback.enforcement.sandbox.job import Job, Restrictions
 from clawback.enforcement.sandbox.record import GATEWAY_PORT
@@ -102,10 +101,6 @@ def plan(
         raise InvalidInput(f"agent {spec.agent!r}: a name has letters, digits, '.', '_' and '-', 64 at most")
     if not spec.command or not spec.command[0] or any("\0" in word for word in spec.command):
         raise InvalidInput(f"agent {spec.agent}: no command, or one with a zero byte")
-    if policy.syscalls not in filters.PROFILES:
-        raise InvalidInput(
-            f"policy {policy.name}: syscalls: {policy.syscalls!r} is not one of {', '.join(filters.PROFILES)}"
-        )
     for name in secrets:
         if not _SECRET_NAME.fullmatch(name):
             raise InvalidInput(f"agent {spec.agent}: secret {name!r} is not a file name")
@@ -135,7 +130,7 @@ def plan(
             read=tuple(binds),
             write=tuple(write),
             ports=(GATEWAY_PORT,) if network else (),
-            profile=policy.syscalls,
+            syscalls=policy.syscalls,
         ),
         network=network,
         max_memory=policy.max_memory,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
+from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.quarantine import cover, inject, joined, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import filters, shim, wire
 from clawback.enforcement.sandbox.cage import Host
@@ -165,8 +166,8 @@ def main() -> NoReturn:
         mounts=_may_mount(),
         namespaces=namespaces.identities(),
     )
-    for profile in filters.PROFILES:
-        filters.programs(profile)
+    for base in filters.BASES:
+        filters.programs(SyscallPolicy(base=base))
     sealed.sealed_program()
     gc.collect()
     gc.freeze()  # children share these pages for as long as nobody counts their references anew

@@ -66,7 +66,7 @@ networkPolicy:
 def test_the_documented_files_are_read():
     file = load(SANDBOX + "---\n" + NETWORK, where="p.yaml")
     sandbox = file.sandbox
-    assert (sandbox.name, sandbox.syscalls, sandbox.max_memory, sandbox.max_cpu) == (
+    assert (sandbox.name, sandbox.syscalls.base, sandbox.max_memory, sandbox.max_cpu) == (
         "customer-support-agent", "minimal", 4 * 2**30, 2.0,
     )  # fmt: skip
     assert (sandbox.readable, sandbox.writable) == (("/data/reference",), ("/data/work",))

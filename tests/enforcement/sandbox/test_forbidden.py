@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from clawback.enforcement.kernel.syscalls import NUMBER
+from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.policy.types import SandboxPolicy
-from clawback.enforcement.sandbox.filters import PROFILES
+from clawback.enforcement.sandbox.filters import BASES
 
 pytestmark = pytest.mark.kernel
 
@@ -33,11 +34,11 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_system_calls_that_lead_out_are_refused(sandboxes: Any, profile: str) -> None:
+@pytest.mark.parametrize("base", BASES)
+def test_system_calls_that_lead_out_are_refused(sandboxes: Any, base: str) -> None:
     lines = [f"seen[{name!r}] = call({NUMBER[name]}, *{arguments})" for name, arguments in CALLS.items()]
     lines.append(f"seen['clone3'] = call({NUMBER['clone3']}, 0, 0)")
-    seen = sandboxes.ask("\n".join(lines), policy=SandboxPolicy(name="test", syscalls=profile))
+    seen = sandboxes.ask("\n".join(lines), policy=SandboxPolicy(name="test", syscalls=SyscallPolicy(base=base)))
     assert seen.pop("clone3") == "ENOSYS"
     assert seen == dict.fromkeys(CALLS, "EPERM")
 
@@ -47,8 +48,8 @@ def test_x32_numbers_are_refused(sandboxes: Any) -> None:
     assert seen["x32"] in {"EPERM", "ENOSYS"}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_sockets_beyond_the_internet_and_unix_are_refused(sandboxes: Any, profile: str) -> None:
+@pytest.mark.parametrize("base", BASES)
+def test_sockets_beyond_the_internet_and_unix_are_refused(sandboxes: Any, base: str) -> None:
     seen = sandboxes.ask(
         """
 for name, arguments in {"packet": (17, 3, 0), "raw": (2, 3, 1), "raw6": (10, 3, 58), "audit": (16, 3, 9),
@@ -56,7 +57,7 @@ for name, arguments in {"packet": (17, 3, 0), "raw": (2, 3, 1), "raw6": (10, 3, 
     seen[name] = tried(lambda: socket.socket(*arguments).close())
 seen["pair"] = tried(lambda: [one.close() for one in socket.socketpair()])
 """,
-        policy=SandboxPolicy(name="test", syscalls=profile),
+        policy=SandboxPolicy(name="test", syscalls=SyscallPolicy(base=base)),
     )
     allowed = {"tcp": "ok", "unix": "ok", "pair": "ok"}
     assert seen == dict.fromkeys(("packet", "raw", "raw6", "audit", "vsock", "alg"), "EPERM") | allowed

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.output import LIMIT
@@ -224,7 +225,7 @@ def test_an_agent_keeps_its_outer_id_and_no_other_gets_it(sandboxes: Any) -> Non
 
 
 def test_common_programs_run_under_the_allow_list(sandboxes: Any) -> None:
-    policy = SandboxPolicy(name="test", syscalls="minimal", filesystem="read-write")
+    policy = SandboxPolicy(name="test", syscalls=SyscallPolicy(base="minimal"), filesystem="read-write")
     script = (
         "import asyncio,subprocess,threading,tempfile,ssl,json; t=threading.Thread(target=print); t.start(); t.join(); "
     )
