@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -38,7 +39,7 @@ _KNOWN = select(findings.c.id).where(
     findings.c.incident == bindparam("incident"), findings.c.digest == bindparam("digest")
 )
 _TAKEN = select(incidents.c.id).where(incidents.c.id == bindparam("incident"))
-_FINDING, _INCIDENT = insert(findings), insert(incidents)
+_FINDING, _INCIDENT = insert(findings).returning(findings.c.id), insert(incidents)
 
 
 class Incidents(Store):
@@ -66,21 +67,15 @@ class Incidents(Store):
             else:
                 incident = str(row.id)
                 if finding.severity > row.severity:
-                    connection.execute(
-                        update(incidents).where(incidents.c.id == incident).values(severity=int(finding.severity))
-                    )
+                    self._set(connection, incident, "severity", severity=int(finding.severity))
             digest = records.digest_of(finding)
             known = connection.execute(_KNOWN, {"incident": incident, "digest": digest}).scalar()
             if known is None:
-                connection.execute(
-                    _FINDING,
-                    {
-                        "incident": incident,
-                        "digest": digest,
-                        "occurrence": occurrence,
-                        "body": records.finding_body(finding),
-                    },
-                )
+                body = records.finding_body(finding)
+                row_id = connection.execute(
+                    _FINDING, {"incident": incident, "digest": digest, "occurrence": occurrence, "body": body}
+                ).scalar_one()
+                self._touch(connection, "finding", row_id, incident, "found", finding.detector)
                 self._line(
                     connection, incident, Phase.IDENTIFY, f"finding {finding.detector}", finding.summary, at_ns=now
                 )
@@ -109,6 +104,7 @@ class Incidents(Store):
             },
         )
         what = "drill opened" if drill else "incident opened"
+        self._touch(connection, "incident", incident, incident, what, finding.detector)
         self._line(connection, incident, Phase.IDENTIFY, what, f"{finding.agent} ({finding.instance})", at_ns=now)
         return incident
 
@@ -142,17 +138,16 @@ class Incidents(Store):
             if known is None:
                 self._line(connection, row.id, phase, what, phase.csf)
             if row.phase != phase:
-                connection.execute(update(incidents).where(incidents.c.id == row.id).values(phase=phase))
+                self._set(connection, row.id, what, phase=phase)
 
     def orchestration(self, incident: str | Incident, orchestration: Orchestration, detail: str = "") -> None:
         """Who drives the playbook from here on."""
         with self.writing() as connection:
             row = self._row(connection, id_of(incident))
             if row.orchestration != orchestration:
-                connection.execute(
-                    update(incidents).where(incidents.c.id == row.id).values(orchestration=orchestration)
-                )
-                self._line(connection, row.id, Phase(row.phase), f"orchestration {orchestration.value}", detail)
+                what = f"orchestration {orchestration.value}"
+                self._set(connection, row.id, what, orchestration=orchestration)
+                self._line(connection, row.id, Phase(row.phase), what, detail)
 
     def close(self, incident: str | Incident, *, findings_seen: int | None = None) -> Incident:
         """Close it if every receipt is settled; otherwise it stays open and is returned so.
@@ -166,12 +161,12 @@ class Incidents(Store):
             if current.status is IncidentStatus.CLOSED or unsettled or grown:
                 return current
             now = time.time_ns()
-            connection.execute(
-                update(incidents)
-                .where(incidents.c.id == current.id)
-                .values(status=IncidentStatus.CLOSED, closed_ns=now)
-            )
+            self._set(connection, current.id, "incident closed", status=IncidentStatus.CLOSED, closed_ns=now)
             self._line(
                 connection, current.id, current.phase, "incident closed", f"{len(current.receipts)} steps", at_ns=now
             )
             return self._incident(connection, current.id)
+
+    def _set(self, connection: Connection, incident: str, what: str, **values: Any) -> None:
+        connection.execute(update(incidents).where(incidents.c.id == incident).values(**values))
+        self._touch(connection, "incident", incident, incident, what)

@@ -74,7 +74,9 @@ class Receipts(Store):
                     "reverted_ns": 0,
                     "outcome": {},
                 }
-                return records.to_receipt(connection.execute(_NEW, first | fresh | again).one())
+                row = connection.execute(_NEW, first | fresh | again).one()
+                self._touch(connection, "receipt", row.id, row.incident, f"{action} intended", row.actor)
+                return records.to_receipt(row)
             self._allowed(known, ReceiptState.INTENDED)
             kept = {} if known.captured_ns else fresh
             return self._change(connection, known.id, attempts=known.attempts + 1, **again, **kept)
@@ -166,9 +168,10 @@ class Receipts(Store):
         if ReceiptState(row.state) not in FROM[state]:
             raise Refused(f"{row.action} is {row.state} and cannot become {state.value}", hint=f"receipt {row.id}")
 
-    @staticmethod
-    def _change(connection: Connection, receipt: int, **values: Any) -> Receipt:
-        return records.to_receipt(connection.execute(_CHANGE, {"receipt": receipt, **values}).one())
+    def _change(self, connection: Connection, receipt: int, **values: Any) -> Receipt:
+        row = connection.execute(_CHANGE, {"receipt": receipt, **values}).one()
+        self._touch(connection, "receipt", receipt, row.incident, f"{row.action} {row.state}", row.actor)
+        return records.to_receipt(row)
 
     @staticmethod
     def _receipt(connection: Connection, receipt: int) -> Any:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -18,9 +19,9 @@ from sqlalchemy import (
     text,
 )
 
-__all__ = ["VERSION", "findings", "incidents", "locks", "metadata", "receipts", "timeline"]
+__all__ = ["VERSION", "audit", "findings", "incidents", "locks", "metadata", "receipts", "timeline"]
 
-VERSION = "0001"  # the newest migration; a journal that says so is opened without asking Alembic
+VERSION = "0002"  # the newest migration; a journal that says so is opened without asking Alembic
 
 metadata = MetaData()
 
@@ -110,4 +111,18 @@ locks = Table(
     Column("pid", Integer, nullable=False),
     Column("started", BigInteger, nullable=False),
     Column("taken_ns", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("incident", String(32), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("ref", String(32), nullable=False),
+    Column("what", String(512), nullable=False),
+    Column("actor", String(256), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),  # of the row as it then stood
+    Column("hash", LargeBinary(32), nullable=False),  # of this entry and the one before
 )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import OperationalError
 
 from clawback.errors import NotFound, Unreachable
-from clawback.journal import records
+from clawback.journal import audit, records
 from clawback.journal.database import open_database
 from clawback.journal.schema import findings, incidents, receipts, timeline
 from clawback.model import Incident, Phase
@@ -20,7 +20,7 @@ __all__ = ["Store", "id_of"]
 
 # Built once: making a statement anew costs more than running it, and a reflex runs a dozen before it may freeze.
 _ROW = select(incidents).where(incidents.c.id == bindparam("incident"))
-_LINE = insert(timeline)
+_LINE = insert(timeline).returning(timeline.c.id)
 _FINDINGS = select(findings.c.body).where(findings.c.incident == bindparam("incident")).order_by(findings.c.id)
 _RECEIPTS = select(receipts).where(receipts.c.incident == bindparam("incident")).order_by(receipts.c.id)
 _TIMELINE = select(timeline).where(timeline.c.incident == bindparam("incident")).order_by(timeline.c.id)
@@ -60,13 +60,23 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One durable change: on disk when this returns, gone without trace when it raises."""
+        """One durable change: on disk when this returns, gone without trace when it raises.
+
+        What was touched (`_touch`) is entered in the audit record by the same transaction.
+        """
         with (
             _answering(),
             self._engine.connect().execution_options(writes=True) as connection,
             connection.begin(),
         ):
+            touched: list[audit.Touched] = []
+            connection.info["touched"] = touched
             yield connection
+            audit.append(connection, touched)
+
+    @staticmethod
+    def _touch(connection: Connection, kind: str, ref: str | int, incident: str, what: str, actor: str = "") -> None:
+        connection.info["touched"].append(audit.Touched(kind, ref, incident, what, actor))
 
     @staticmethod
     def _row(connection: Connection, incident: str) -> Any:
@@ -75,20 +85,34 @@ class Store:
             raise NotFound(f"no incident {incident[:40]!a}", hint="`clawback incidents` lists them")
         return row
 
-    @staticmethod
     def _line(
-        connection: Connection, incident: str, phase: Phase, what: str, detail: str = "", *, at_ns: int = 0
+        self, connection: Connection, incident: str, phase: Phase, what: str, detail: str = "", *, at_ns: int = 0
     ) -> None:
-        connection.execute(
-            _LINE,
-            {
-                "incident": incident,
-                "at_ns": at_ns or time.time_ns(),
-                "phase": phase,
-                "what": records.bounded(what, 512),
-                "detail": records.bounded(detail),
-            },
-        )
+        what = records.bounded(what, 512)
+        line = {
+            "incident": incident,
+            "at_ns": at_ns or time.time_ns(),
+            "phase": phase,
+            "what": what,
+            "detail": records.bounded(detail),
+        }
+        self._touch(connection, "line", connection.execute(_LINE, line).scalar_one(), incident, what)
+
+    def audit_verify(self, *, noted: str = "") -> tuple[int, list[audit.Fault], str]:
+        """See `audit.verify`; and the head of what was looked at."""
+        with self.reading() as connection:
+            count, faults = audit.verify(connection, noted=noted)
+            return count, faults, audit.head(connection)
+
+    def audit_entries(self) -> Iterator[audit.AuditEntry]:
+        """The audit record, oldest first, as it stands when this is called."""
+        with self.reading() as connection:
+            yield from audit.entries(connection)
+
+    def audit_head(self) -> str:
+        """The audit record's newest entry as `SEQ:HASH`, to be noted where this journal's keeper cannot write."""
+        with self.reading() as connection:
+            return audit.head(connection)
 
     def _incident(self, connection: Connection, incident: str) -> Incident:
         row = self._row(connection, incident)

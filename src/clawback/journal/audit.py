@@ -1,0 +1,173 @@
+"""The audit record: an entry for each change of the journal, bound to the one before it and to the row it is about.
+
+An entry's hash covers all of its columns, the hash before it, and the digest of the row as it then stood. So a byte
+that is changed afterwards, in a row or in the record, is found, and so is a row or an entry that was taken out. What a
+chain alone cannot show is that its newest end was cut off together with the rows that it speaks of: for that, a head
+(`SEQ:HASH`) noted elsewhere is compared with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, Text, bindparam, cast, insert, select, text
+from sqlalchemy.types import JSON
+
+from clawback.errors import InvalidInput
+from clawback.journal.schema import audit, findings, incidents, receipts, timeline
+
+__all__ = ["TABLES", "AuditEntry", "Fault", "Touched", "append", "entries", "head", "verify"]
+
+TABLES: dict[str, Table] = {"incident": incidents, "finding": findings, "receipt": receipts, "line": timeline}
+"""Kind of an entry → the table whose row it is about."""
+
+_FIRST = b"\0" * 32  # what stands before the first entry
+
+
+def _raw(table: Table) -> Any:
+    """Every column, JSON as the text that is stored: what is parsed would hide a change of its bytes."""
+    return select(*(cast(c, Text).label(c.name) if isinstance(c.type, JSON) else c for c in table.columns))
+
+
+# Built once, as in `store`.
+_ALL = {kind: _raw(table) for kind, table in TABLES.items()}
+_ONE = {kind: _raw(table).where(table.c.id == bindparam("ref")) for kind, table in TABLES.items()}
+_HEAD = select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
+_ENTRY = insert(audit)
+_WALK = select(audit).order_by(audit.c.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A row that a transaction made or changed: its kind and id, whose incident, what happened, and by whom."""
+
+    kind: str
+    ref: str | int
+    incident: str
+    what: str
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One entry, as stored; `digest` and `hash` are hexadecimal SHA-256."""
+
+    seq: int
+    at_ns: int
+    incident: str
+    kind: str
+    ref: str
+    what: str
+    actor: str
+    digest: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that does not fit: where, and why."""
+
+    where: str
+    why: str
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _digest(row: Any) -> bytes:
+    return hashlib.sha256(_canonical(dict(row._mapping))).digest()  # noqa: SLF001 - SQLAlchemy's documented name
+
+
+def _hash(before: bytes, entry: dict[str, Any]) -> bytes:
+    said = {name: value for name, value in entry.items() if name not in {"hash", "digest"}}
+    return hashlib.sha256(before + entry["digest"] + _canonical(said)).digest()
+
+
+def append(connection: Connection, touched: list[Touched]) -> None:
+    """Write the entries of a transaction that is about to be committed; the last thing it does."""
+    if not touched:
+        return
+    if connection.dialect.name == "postgresql":
+        # SQLite's writers are in line already. Readers are not held up by this.
+        connection.execute(text("LOCK TABLE audit IN SHARE ROW EXCLUSIVE MODE"))
+    last = connection.execute(_HEAD).one_or_none()
+    seq, before = (last.seq, last.hash) if last is not None else (0, _FIRST)
+    now = time.time_ns()
+    rows: list[dict[str, Any]] = []
+    for one in dict.fromkeys(touched):
+        seq += 1
+        row = connection.execute(_ONE[one.kind], {"ref": one.ref}).one()
+        entry = {
+            "seq": seq,
+            "at_ns": now,
+            "incident": one.incident,
+            "kind": one.kind,
+            "ref": str(one.ref),
+            "what": one.what[:512],
+            "actor": one.actor[:256],
+            "digest": _digest(row),
+        }
+        before = entry["hash"] = _hash(before, entry)
+        rows.append(entry)
+    connection.execute(_ENTRY, rows)
+
+
+def head(connection: Connection) -> str:
+    """`SEQ:HASH` of the newest entry, to be noted elsewhere; `0:` of an empty record."""
+    last = connection.execute(_HEAD).one_or_none()
+    return f"{last.seq}:{last.hash.hex()}" if last is not None else "0:"
+
+
+def entries(connection: Connection) -> Iterator[AuditEntry]:
+    """The whole record, oldest first, as it is, sound or not."""
+    for row in connection.execution_options(yield_per=1000).execute(_WALK):
+        values = dict(row._mapping)  # noqa: SLF001 - as above
+        yield AuditEntry(**values | {"digest": row.digest.hex(), "hash": row.hash.hex()})
+
+
+def _noted(given: str) -> tuple[int, str]:
+    number, _, value = given.partition(":")
+    if not number.isdecimal() or (value and len(value) != 64):
+        raise InvalidInput(f"{given[:80]!a} is not a head", hint="SEQ:HASH, as `clawback audit head` prints it")
+    return int(number), value
+
+
+def verify(connection: Connection, *, noted: str = "") -> tuple[int, list[Fault]]:
+    """How many entries there are, and what does not fit: at most 100 faults, the first ones.
+
+    `noted` is a head that was written down elsewhere earlier: the record must still contain it.
+    """
+    faults: list[Fault] = []
+    latest: dict[tuple[str, str], bytes] = {}
+    expected, before, count = 1, _FIRST, 0
+    anchor, anchored = _noted(noted) if noted else (0, "")
+    for row in connection.execution_options(yield_per=1000).execute(_WALK):
+        count += 1
+        entry = dict(row._mapping)  # noqa: SLF001 - as above
+        if row.seq != expected:
+            faults.append(Fault(where=f"entry {expected}", why=f"is missing; {row.seq} follows"))
+        elif _hash(before, entry) != row.hash:
+            faults.append(Fault(where=f"entry {row.seq}", why="was changed, or the entry before it was"))
+        if row.seq == anchor and row.hash.hex() != anchored:
+            faults.append(Fault(where=f"entry {row.seq}", why="is not the one that was noted"))
+        latest[row.kind, row.ref] = row.digest
+        expected, before = row.seq + 1, row.hash
+        if len(faults) >= 100:
+            return count, faults
+    if anchor >= expected:
+        faults.append(Fault(where=f"entry {anchor}", why=f"was noted and is gone; the record ends at {expected - 1}"))
+    for kind, statement in _ALL.items():
+        for row in connection.execution_options(yield_per=1000).execute(statement):
+            known = latest.pop((kind, str(row.id)), None)
+            if known is None:
+                faults.append(Fault(where=f"{kind} {row.id}", why="is in no entry: it was put in from outside"))
+            elif known != _digest(row):
+                faults.append(Fault(where=f"{kind} {row.id}", why="is not as its newest entry saw it"))
+    faults += [Fault(where=f"{kind} {ref}", why="was taken out") for kind, ref in latest]
+    return count, faults[:100]
