@@ -6,12 +6,8 @@ from clawback.model.agent import (
     Attempt,
     AttemptResult,
     CredentialRef,
-    Enforcement,
     EvidenceBundle,
-    Hold,
     LaunchSpec,
-    Level,
-    LevelResult,
 )
 from clawback.model.events import (
     Disposition,
@@ -28,6 +24,7 @@ from clawback.model.events import (
     Severity,
     Source,
 )
+from clawback.model.hold import Halt, HaltedAgent, HaltReport, Hold, Order, Selector, SelectorKind
 from clawback.model.incident import (
     Finding,
     Incident,
@@ -38,6 +35,7 @@ from clawback.model.incident import (
     ReceiptState,
     TimelineEntry,
 )
+from clawback.model.level import Enforcement, Level, LevelResult
 from clawback.model.policy import Decision, PolicyVersion
 
 __all__ = [
@@ -53,6 +51,9 @@ __all__ = [
     "EvidenceBundle",
     "FileActivity",
     "Finding",
+    "Halt",
+    "HaltReport",
+    "HaltedAgent",
     "Hold",
     "HttpActivity",
     "Incident",
@@ -64,6 +65,7 @@ __all__ = [
     "Lifecycle",
     "NetworkActivity",
     "Orchestration",
+    "Order",
     "Phase",
     "PolicyChange",
     "PolicyVersion",
@@ -71,6 +73,8 @@ __all__ = [
     "Receipt",
     "ReceiptState",
     "RouteActivity",
+    "Selector",
+    "SelectorKind",
     "Sensitivity",
     "Severity",
     "Source",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import StrEnum
+
+from clawback.model.hold import Hold
+from clawback.model.level import Enforcement
 
 __all__ = [
     "AgentInfo",
@@ -11,36 +14,9 @@ __all__ = [
     "Attempt",
     "AttemptResult",
     "CredentialRef",
-    "Enforcement",
     "EvidenceBundle",
-    "Hold",
     "LaunchSpec",
-    "Level",
-    "LevelResult",
 ]
-
-
-class Level(IntEnum):
-    """The quarantine ladder. Each call makes one level true; a hold is the set of levels that must stay true."""
-
-    FREEZE = 1
-    ISOLATE = 2
-    RESTRICT = 3
-    SEAL = 4
-    STOP = 5
-
-    @property
-    def word(self) -> str:
-        """The level as people write it: `freeze`, `isolate` …"""
-        return self.name.lower()
-
-
-class Enforcement(StrEnum):
-    """How much of what was asked for was observed to hold."""
-
-    FULL = "full"
-    PARTIAL = "partial"
-    NONE = "none"
 
 
 class AgentState(StrEnum):
@@ -49,49 +25,6 @@ class AgentState(StrEnum):
     RUNNING = "running"
     EXITED = "exited"
     LOST = "lost"  # it should run, and neither its shim nor its processes are there
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LevelResult:
-    """What one level came to, as read back after the fact, never as intended.
-
-    `observed` is a sentence for people ("4 of 4 processes frozen; connect from inside: ENETUNREACH"); `missing` names
-    what was not enforced; `elapsed_ms` covers applying and reading back. `counts` is the same in numbers, as read back:
-
-    processes, threads   alive at the reading
-    frozen               processes of those that stand still
-    sealed, walled       threads of those with the sealed filter, with Landlock's rules
-    addresses            of interfaces inside the network namespace
-    connections          sockets inside that have a peer
-    leads_out            descriptors that lead out of the sandbox still
-    secrets, unreadable  files under /run/secrets, those of them that read empty or are refused
-    open                 descriptors and mappings of secrets and writable files, from before
-    covered              secrets that lie under a cover of ours
-    marks                mounts whose opens are refused
-    limits               limits that are lowered
-
-    A number that was not read is not there; 0 was seen to be none.
-    """
-
-    level: Level
-    enforcement: Enforcement
-    observed: str
-    missing: tuple[str, ...] = ()
-    counts: dict[str, int] = field(default_factory=dict)
-    elapsed_ms: float = 0.0
-    at_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """A durable order that an agent be kept at some levels, surviving the core, the host and the agent itself."""
-
-    agent: str
-    levels: tuple[Level, ...]
-    reason: str
-    by: str
-    incident: str = ""
-    placed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +50,8 @@ class CredentialRef:
 class LaunchSpec:
     """All that starting an agent takes. `policy_text` is the whole policy file; secrets come from the secret store.
 
-    `readable` and `writable` add host paths to those of the policy file (the working directory, as a rule).
+    `readable` and `writable` add host paths to those of the policy file (the working directory, as a rule). `parent` is
+    the agent that this one works for, by its id; empty for one that people started.
     """
 
     agent: str
@@ -133,6 +67,7 @@ class LaunchSpec:
     tenant: str = ""
     team: str = ""
     tags: tuple[str, ...] = ()
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +91,7 @@ class AgentInfo:
     tenant: str = ""
     team: str = ""
     tags: tuple[str, ...] = ()
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,11 @@ class FileActivity(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelActivity(Event):
-    """A system call that the sandbox's filter saw, denied unless the disposition says otherwise. Activity 4: Invoke."""
+    """A system call that the sandbox's filter saw, denied unless the disposition says otherwise. Activity 4: Invoke.
+
+    `arguments` are the argument registers, as many as were seen (none or six), unsigned 64 bits each: numbers that the
+    caller put there, pointers among them. `address` is the caller's instruction, `comm` the name of its thread.
+    """
 
     class_uid: ClassVar[int] = 1003
     INVOKE: ClassVar[int] = 4
@@ -127,6 +131,10 @@ class KernelActivity(Event):
     number: int = -1
     pid: int = 0
     exe: str = ""
+    architecture: str = ""
+    arguments: tuple[int, ...] = ()
+    address: int = 0
+    comm: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from clawback.model.agent import Enforcement, Level
 from clawback.model.events import Severity
+from clawback.model.level import Enforcement, Level
 
 __all__ = [
     "Finding",

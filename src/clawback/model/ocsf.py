@@ -37,8 +37,10 @@ LINE_LIMIT = 64 * 1024  # bytes, without the newline
 PATH_LIMIT = 4096  # characters; PATH_MAX, for file and URL paths and command lines
 TEXT_LIMIT = 1024  # characters of any other string
 LIST_LIMIT = 32  # entries of `data_types`
+ARGUMENTS = 6  # registers that a system call takes
 
 _INT_MAX = 2**63 - 1
+_REGISTER = re.compile(r"0x[0-9a-f]{1,16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PRODUCT = {"name": "Clawback", "vendor_name": "Clawback"}
 _ACTION_OF = {Disposition.UNKNOWN: 0, Disposition.ALLOWED: 1, Disposition.BLOCKED: 2, Disposition.LOGGED: 3}
@@ -88,7 +90,12 @@ def _put_kernel(event: Any, body: Json) -> None:
     name = _cut(event.syscall)
     body["kernel"] = {"name": name, "type_id": 2, "system_call": name}
     body["actor"] = _actor(event.pid, event.exe)
-    body["unmapped"]["number"] = event.number
+    extra = body["unmapped"]
+    extra["number"] = event.number
+    # JSON's numbers are exact to 53 bits in many readers; registers have 64.
+    extra["arguments"] = [f"{value:#x}" for value in event.arguments[:ARGUMENTS]]
+    extra["address"] = f"{event.address:#x}"
+    extra["architecture"], extra["comm"] = _cut(event.architecture), _cut(event.comm, 64)
 
 
 def _put_process(event: Any, body: Json) -> None:
@@ -209,6 +216,12 @@ def _int(container: Json, key: str, high: int = _INT_MAX, low: int = 0) -> int:
     return value
 
 
+def _register(value: object, key: str) -> int:
+    if type(value) is not str or not _REGISTER.fullmatch(value):
+        _reject_type(key)
+    return int(value, 16)
+
+
 def _object(container: Json, key: str) -> Json:
     value = container.get(key)
     if type(value) is not dict:
@@ -227,8 +240,18 @@ def _get_file(body: Json, extra: Json) -> Json:
 
 
 def _get_kernel(body: Json, extra: Json) -> Json:
-    syscall = _text(_object(body, "kernel"), "system_call")
-    return {"syscall": syscall, "number": _int(extra, "number", 2**31, -(2**31)), **_get_actor(body)}
+    arguments = extra.get("arguments", [])
+    if type(arguments) is not list or len(arguments) > ARGUMENTS:
+        _reject_type("arguments")
+    return {
+        "syscall": _text(_object(body, "kernel"), "system_call"),
+        "number": _int(extra, "number", 2**32, -(2**31)),
+        "architecture": _text(extra, "architecture"),
+        "arguments": tuple(_register(item, "arguments") for item in arguments),
+        "address": _register(extra.get("address", "0x0"), "address"),
+        "comm": _text(extra, "comm", 64),
+        **_get_actor(body),
+    }
 
 
 def _get_process(body: Json, _extra: Json) -> Json:

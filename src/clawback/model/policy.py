@@ -24,10 +24,18 @@ class PolicyVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the policy engine says to one call. `rule` names the rule that decided, empty where none matched."""
+    """What the policy engine says to one call. `rule` names the rule that decided, empty where none matched.
+
+    level      what decided: `destination`, `binary`, `method`, `path`, `content`, or `policy` for all else
+    inspect    a tunnel only on condition that TLS ends in the gateway, where each request is decided anew
+    audit      allowed by a rule that only watches; `reason` says what enforcing would have denied
+    """
 
     allowed: bool
     rule: str
     reason: str
     policy: str
     policy_version: int
+    level: str = "policy"
+    inspect: bool = False
+    audit: bool = False
