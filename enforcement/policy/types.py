@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from clawback.enforcement.policy.calls import SyscallPolicy
+from clawback.enforcement.policy.escalation import EscalationRule
 
 __all__ = ["EgressRule", "NetworkPolicy", "PolicyFile", "SandboxPolicy"]
 
@@ -14,6 +15,7 @@ class SandboxPolicy:
     """The static part, fixed at launch. Sizes in bytes, CPU in cores; None is no limit.
 
     syscalls       the profile that it starts from and the rules that narrow it
+    escalations    what of the escalated calls is decided without asking anybody
     filesystem     `read-only` or `read-write` (of the working directory and `/tmp`; all else is read-only in both)
     network        `restricted` (the gateway alone) or `none`
     readable, writable   host paths shown inside beyond the base system
@@ -23,6 +25,7 @@ class SandboxPolicy:
     network: str = "restricted"
     filesystem: str = "read-only"
     syscalls: SyscallPolicy = field(default_factory=SyscallPolicy)
+    escalations: tuple[EscalationRule, ...] = ()
     max_memory: int | None = None
     max_cpu: float | None = None
     max_processes: int | None = 256

@@ -15,6 +15,7 @@ from typing import Any
 
 from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
 from clawback.enforcement.sandbox import door, init, layers, tree, wire
+from clawback.enforcement.sandbox.escalated import Escalation
 from clawback.enforcement.sandbox.files import start_ticks
 from clawback.enforcement.sandbox.folder import Folder
 from clawback.enforcement.sandbox.job import INSIDE_ID, REHEARSAL
@@ -64,6 +65,7 @@ class Cage:
     folder: Folder
     door: socket.socket
     layers: dict[str, Enforcement]
+    escalation: Escalation | None = None
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from clawback.enforcement.kernel import capabilities, landlock, libc, mounts, namespaces, seccomp
+from clawback.enforcement.kernel import capabilities, landlock, libc, mounts, namespaces, notify, seccomp
 from clawback.enforcement.sandbox import filters, tree, wire
 from clawback.enforcement.sandbox.job import INSIDE_ID, Restrictions
 from clawback.enforcement.sandbox.record import GATEWAY_PORT
@@ -119,10 +119,21 @@ def _connect() -> None:
         sock.connect(("127.0.0.1", 1))
 
 
-def apply_restrictions(restrictions: Restrictions, ruleset: landlock.Ruleset | None = None) -> dict[str, Any]:
+def _unheard(program: filters.Program) -> None:
+    """Nobody listens: what escalates fails with ENOSYS."""
+    seccomp.install(program.code, log=program.log)
+
+
+def apply_restrictions(
+    restrictions: Restrictions,
+    ruleset: landlock.Ruleset | None = None,
+    *,
+    escalate: Callable[[filters.Program], None] = _unheard,
+) -> dict[str, Any]:
     """Give up the capabilities held, then Landlock, then seccomp, on this thread for good.
 
-    The bounding set is gone before. `ruleset` has what every sandbox may read already. Says what was seen of Landlock.
+    The bounding set is gone before. `ruleset` has what every sandbox may read already. `escalate` puts the program that
+    escalates in force, if there is one. Says what was seen of Landlock.
     """
     if ruleset is None:
         ruleset = landlock.Ruleset()
@@ -134,7 +145,10 @@ def apply_restrictions(restrictions: Restrictions, ruleset: landlock.Ruleset | N
     # The root itself is in no rule, and port 1 neither: without Landlock one opens and one is refused otherwise.
     seen = {"landlock": ruleset.version, "landlock_files": _probe(_open_root), "landlock_net": _probe(_connect)}
     for program in filters.programs(restrictions.syscalls):
-        seccomp.install(program.code, log=program.log)  # what escalates has no listener so, and is denied
+        if program.notify:
+            escalate(program)
+        else:
+            seccomp.install(program.code, log=program.log)
     if restrictions.deny:
         seccomp.install(filters.denying(restrictions.deny))
     return seen
@@ -150,8 +164,8 @@ def _limits(limits: dict[str, Sequence[int]]) -> None:
 
 def _become(
     prepared: _Prepared, job: dict[str, Any], secrets: dict[str, str], trees: list[tuple[str, int]]
-) -> dict[str, Any]:
-    """Finish the tree for this command and give everything up."""
+) -> tuple[dict[str, Any], list[int]]:
+    """Finish the tree for this command and give everything up: the report, and the filter's listener if it has one."""
     tree.attach(prepared.root, trees)
     tree.put_secrets(prepared.root, secrets)
     canaries = tree.place_canaries(prepared.root, job["canaries"])
@@ -161,7 +175,13 @@ def _become(
     os.chdir(job["workdir"])
     _limits(job["limits"])
     restrictions = _restrictions(job["restrictions"], canaries)
-    return {**apply_restrictions(restrictions, prepared.ruleset), "canaries": canaries}
+    listeners: list[int] = []
+    seen = apply_restrictions(
+        restrictions,
+        prepared.ruleset,
+        escalate=lambda program: listeners.append(notify.install(program.code, log=program.log)),
+    )
+    return {**seen, "canaries": canaries}, listeners
 
 
 def _restrictions(given: dict[str, Any], canaries: Sequence[str]) -> Restrictions:
@@ -243,7 +263,10 @@ def run(shim: socket.socket, host: Prepare) -> NoReturn:
             trees = [(path, mounts.detached(path, flags=flags)) for path, flags in message["binds"]]
         else:
             trees = [(path, fd) for (path, _), fd in zip(message["binds"], detached, strict=True)]
-        wire.send(shim, _become(prepared, job, secrets, trees))
+        report, listeners = _become(prepared, job, secrets, trees)
+        wire.send(shim, report, listeners)
+        for fd in listeners:
+            os.close(fd)  # the shim alone keeps it: whoever takes this process over finds no listener in it
         wire.receive(shim)  # what holds has been observed from outside: the command may start
         main = _spawn(job["command"], job["environment"], stdio)
         wire.send(shim, {"main": main})
@@ -252,7 +275,7 @@ def run(shim: socket.socket, host: Prepare) -> NoReturn:
         for fd in stdio:
             os.close(fd)
         status, by_signal = _reap(main)
-        shim.send(EXIT.pack(status & 0xFF, by_signal), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        shim.sendmsg([EXIT.pack(status & 0xFF, by_signal)], [], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
     except wire.Closed:
         status = 0
     except OSError as error:

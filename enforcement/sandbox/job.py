@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clawback.enforcement.policy.calls import SyscallPolicy
+from clawback.enforcement.policy.escalation import EscalationRule
 
 __all__ = ["INSIDE_ID", "REHEARSAL", "Job", "Restrictions"]
 
@@ -21,6 +22,7 @@ class Restrictions:
     read, write    paths as seen inside, beyond what every sandbox shows
     ports          TCP ports it may connect to
     syscalls       what its seccomp filters are made from
+    escalations    what of the escalated calls is decided without asking anybody
     deny           system calls denied later, on top of the profile
     """
 
@@ -28,6 +30,7 @@ class Restrictions:
     write: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     syscalls: SyscallPolicy = field(default_factory=SyscallPolicy)
+    escalations: tuple[EscalationRule, ...] = ()
     deny: tuple[str, ...] = ()
 
     @classmethod
@@ -38,6 +41,7 @@ class Restrictions:
             write=tuple(given["write"]),
             ports=tuple(given["ports"]),
             syscalls=SyscallPolicy.from_json(given["syscalls"]),
+            escalations=tuple(EscalationRule.from_json(rule) for rule in given["escalations"]),
             deny=tuple(given["deny"]),
         )
 

@@ -131,6 +131,7 @@ def plan(
             write=tuple(write),
             ports=(GATEWAY_PORT,) if network else (),
             syscalls=policy.syscalls,
+            escalations=policy.escalations,
         ),
         network=network,
         max_memory=policy.max_memory,

@@ -15,6 +15,7 @@ from typing import Any
 from clawback.enforcement.kernel import cgroups, libc
 from clawback.enforcement.sandbox import door, init, layers, tree, wire
 from clawback.enforcement.sandbox.cage import Cage, Host, destroy, hand_over, make, receive
+from clawback.enforcement.sandbox.escalated import Escalation
 from clawback.enforcement.sandbox.files import start_ticks
 from clawback.enforcement.sandbox.output import Output
 from clawback.enforcement.sandbox.record import Sandbox
@@ -77,24 +78,52 @@ def _launch(host: Host, cage: Cage, message: dict[str, Any], stdio: list[int], c
     given = job["restrictions"]
     cage.folder.restrictions(wire.encode(given | {"read": [*given["read"], *tree.bait(job["canaries"])]}))
     shim_ticks = start_ticks(os.getpid())
-    report, _ = receive(cage.init)
+    report, listeners = receive(cage.init)
+    # From here on whatever waits for the first process serves its held calls too, or both would wait for each other.
+    cage.escalation = Escalation(listeners[0]) if listeners else None
     seen = layers.observe_restricted(
         cage.pid, uid=cage.uid, limits=limits, report=report, host_uid=os.getuid(), cage=cage.layers
     )
+    if cage.escalation:
+        seen["escalation"] = Enforcement.FULL
     record = _record(cage, message, report["canaries"], seen, shim_ticks)
     # On disk before the command starts: an agent that nobody could find again must never run.
     text = wire.encode(record)
     cage.folder.publish(text, Path(record.folder))
     wire.send(core, {"prepared": text})
     if message["prepared"]:
-        _await_word(core)
+        _await_word(cage, core)
     wire.send(cage.init, {})
+    _attend(cage, cage.init)
     receive(cage.init)
     return output
 
 
-def _await_word(core: socket.socket) -> None:
+def _attend(cage: Cage, awaited: socket.socket) -> None:
+    """Until `awaited` has something to read, serve who knocks and what is held."""
+    while cage.escalation:
+        poll = select.poll()
+        for source in (awaited.fileno(), cage.door.fileno(), *cage.escalation.fds):
+            poll.register(source, select.POLLIN)
+        ready = {fd for fd, _event in poll.poll()}
+        if awaited.fileno() in ready:
+            return
+        for fd in ready:
+            _serve(cage, fd)
+
+
+def _serve(cage: Cage, fd: int) -> None:
+    """The door or the escalation is ready."""
+    if fd == cage.door.fileno():
+        door.answer(cage.door, cage.listener, cage.escalation)
+    elif cage.escalation and not cage.escalation.ready(fd):
+        cage.escalation.close()
+        cage.escalation = None
+
+
+def _await_word(cage: Cage, core: socket.socket) -> None:
     """The core watches the sandbox before the agent's first instruction; without its word nothing starts."""
+    _attend(cage, core)
     try:
         wire.receive(core)
     except (wire.Closed, ConnectionResetError):
@@ -117,19 +146,21 @@ def _exit_of(cage: Cage) -> tuple[int, int]:
 
 def _watch(cage: Cage, output: Output | None) -> None:
     """Serve the listener and keep the output until the init ends, which it does after all others inside."""
-    poll = select.poll()
-    poll.register(cage.pidfd, select.POLLIN)
-    poll.register(cage.door, select.POLLIN)
-    if output:
-        poll.register(output.reader, select.POLLIN)
+    reading = output is not None
     while True:
+        poll = select.poll()
+        escalated = cage.escalation.fds if cage.escalation else ()
+        for source in (cage.pidfd, cage.door.fileno(), *escalated):
+            poll.register(source, select.POLLIN)
+        if output and reading:
+            poll.register(output.reader, select.POLLIN)
         for fd, _event in poll.poll():
             if fd == cage.pidfd:
                 return
-            if fd == cage.door.fileno():
-                door.answer(cage.door, cage.listener)
-            elif output and not output.copy():
-                poll.unregister(fd)
+            if fd == cage.door.fileno() or fd in escalated:
+                _serve(cage, fd)
+            elif output:
+                reading = output.copy()
 
 
 def _supervise(cage: Cage, output: Output | None, core: socket.socket) -> None:
@@ -142,6 +173,8 @@ def _supervise(cage: Cage, output: Output | None, core: socket.socket) -> None:
     with contextlib.suppress(OSError):
         wire.send(core, {"exit": ending})  # the core may be long gone
     cage.door.close()
+    if cage.escalation:
+        cage.escalation.close()
     with contextlib.suppress(FileNotFoundError):
         (cage.folder.path / "shim.sock").unlink()
     for fd in cage.namespaces:

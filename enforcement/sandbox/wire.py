@@ -40,13 +40,12 @@ def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
     """Send a JSON value (with dataclasses in it) and descriptors; the receiver gets copies."""
     body = encode(message).encode()
     data = _HEAD.pack(len(body)) + body
-    if not fds:
-        sock.sendall(data)
-        return
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    # By sendmsg alone: a sandbox's first process reports while it is itself under a filter that may escalate sendto.
     sent = sock.sendmsg([data], rights)
-    if sent < len(data):
-        sock.sendall(data[sent:])
+    while sent < len(data):
+        data = data[sent:]
+        sent = sock.sendmsg([data])
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:
