@@ -33,6 +33,7 @@ PLAIN = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 WILD = st.text(st.characters(), max_size=60)
 PIDS = st.integers(0, 2**31)
 BYTES = st.integers(0, 2**63 - 1)
+WORDS = st.integers(0, 2**64 - 1)
 STREAM = {
     FileActivity: Source.SANDBOX,
     KernelActivity: Source.SANDBOX,
@@ -47,6 +48,8 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "pid": PIDS,
     "parent_pid": PIDS,
     "number": st.integers(-(2**31), 2**31),
+    "arguments": st.just(()) | st.tuples(*[WORDS] * 6),
+    "address": WORDS,
     "exit_code": st.none() | st.integers(-255, 255),
     "port": st.integers(0, 65_535),
     "status": st.integers(0, 999),
@@ -311,3 +314,41 @@ def test_no_damage_to_a_line_crashes_the_reader_or_changes_its_agent(data: st.Da
     assert isinstance(event, FileActivity)
     if where != ("unmapped", "agent"):
         assert event.agent == "support"
+
+
+def denial(**extra: Any) -> bytes:
+    event = KernelActivity(
+        time_ns=1_700_000_000_123_456_789,
+        writer="w1",
+        sequence=1,
+        source=Source.SANDBOX,
+        agent="support",
+        instance="support-1",
+        activity_id=KernelActivity.INVOKE,
+        syscall="ptrace",
+        arguments=(2**64 - 1, -1, 2**64, 0, 1, 2, 3),
+    )
+    body = to_ocsf(event)
+    body["unmapped"].update(extra)
+    return json.dumps(body).encode()
+
+
+def test_registers_are_64_bits_and_six() -> None:
+    read = parse_line(denial(), Source.SANDBOX)
+    assert isinstance(read, KernelActivity)
+    assert read.arguments == (2**64 - 1, 2**64 - 1, 0, 0, 1, 2)
+
+
+@pytest.mark.parametrize("bad", [["0x1"] * 7, [1], ["1"], ["0x" + "f" * 17], ["0xG"], "0x1", {"a": 1}])
+def test_other_registers_are_refused(bad: Any) -> None:
+    with pytest.raises(Rejected):
+        parse_line(denial(arguments=bad), Source.SANDBOX)
+
+
+def test_a_line_from_before_registers_were_written_is_read() -> None:
+    body = json.loads(denial())
+    for key in ("arguments", "address", "architecture", "comm"):
+        del body["unmapped"][key]
+    read = parse_line(json.dumps(body).encode(), Source.SANDBOX)
+    assert isinstance(read, KernelActivity)
+    assert (read.arguments, read.address) == ((), 0)

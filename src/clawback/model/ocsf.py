@@ -40,6 +40,7 @@ LIST_LIMIT = 32  # entries of `data_types`
 ARGUMENTS = 6  # registers that a system call takes
 
 _INT_MAX = 2**63 - 1
+_WORD = 2**64 - 1
 _REGISTER = re.compile(r"0x[0-9a-f]{1,16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PRODUCT = {"name": "Clawback", "vendor_name": "Clawback"}
@@ -93,8 +94,8 @@ def _put_kernel(event: Any, body: Json) -> None:
     extra = body["unmapped"]
     extra["number"] = event.number
     # JSON's numbers are exact to 53 bits in many readers; registers have 64.
-    extra["arguments"] = [f"{value:#x}" for value in event.arguments[:ARGUMENTS]]
-    extra["address"] = f"{event.address:#x}"
+    extra["arguments"] = [f"{value & _WORD:#x}" for value in event.arguments[:ARGUMENTS]]
+    extra["address"] = f"{event.address & _WORD:#x}"
     extra["architecture"], extra["comm"] = _cut(event.architecture), _cut(event.comm, 64)
 
 
