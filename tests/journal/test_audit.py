@@ -15,6 +15,7 @@ from clawback.journal import Journal
 from clawback.journal.audit import Fault
 from clawback.model import Enforcement, Finding, Level, Orchestration, Phase, Severity
 from clawback.reports.audit_ocsf import to_ocsf
+from clawback.services.postgres import Postgres
 
 FINDING = Finding(
     detector="secrets.outside-allow-list", agent="agent-1", instance="agent-1-a", severity=Severity.HIGH,
@@ -171,6 +172,24 @@ def test_a_journal_of_before_the_record_is_entered_as_it_stands(journal: Journal
     assert again.audit_verify()[:2] == (rows, [])
     change(path, "UPDATE receipts SET proof = 'all is well' WHERE action = 'agent.freeze'")
     assert [fault.why for fault in faults(again)] == ["is not as its newest entry saw it"]
+
+
+@pytest.mark.parts
+@pytest.mark.slow
+def test_a_change_is_found_on_postgresql(postgres: Postgres) -> None:
+    journal = Journal(postgres.create("audited"))
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    receipt = journal.intend(incident, "a:1", "agent.freeze", Phase.CONTAIN, {"b": 1, "a": 2}, "watch", captured={})
+    journal.failed(receipt.id, "not seen")
+    assert journal.audit_verify()[1] == []
+    for statement in (
+        "UPDATE receipts SET params = ('{ ' || substr(params::text, 2))::json",
+        "UPDATE receipts SET error = ''",
+    ):
+        with journal.writing() as connection:
+            connection.exec_driver_sql(statement)
+        assert [fault.why for fault in faults(journal)] == ["is not as its newest entry saw it"]
+    journal.dispose()
 
 
 def test_the_record_goes_out_as_ocsf(journal: Journal) -> None:

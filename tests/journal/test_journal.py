@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
 from clawback.journal import SETTLED, Journal
@@ -34,16 +35,6 @@ FINDING = Finding(
     attack=("T1552",),
     attempts=(("open", "/secret"),),
 )
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'journal.db'}"
-
-
-@pytest.fixture
-def journal(url: str) -> Journal:
-    return Journal(url)
 
 
 def test_a_finding_comes_back_as_it_went_in(journal: Journal) -> None:
@@ -304,9 +295,17 @@ def test_a_dead_owners_lock_is_taken_over(journal: Journal, url: str) -> None:
         assert journal.lock_owner("agent-1") == os.getpid()
 
 
-def test_a_journal_that_does_not_answer_is_unreachable(journal: Journal) -> None:
+def test_a_journal_that_does_not_answer_is_unreachable(journal: Journal, url: str) -> None:
     incident, _ = journal.open_or_join(FINDING, playbook="book")
-    with journal.writing() as connection:
-        connection.exec_driver_sql("DROP TABLE timeline")
+    if url.startswith("sqlite"):
+        with journal.writing() as connection:
+            connection.exec_driver_sql("DROP TABLE timeline")
+    else:
+        database = make_url(url).database
+        with create_engine(make_url(url).set(database="postgres")).connect() as connection:
+            connection.exec_driver_sql(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+            connection.commit()
+            ended = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :database")
+            connection.execute(ended, {"database": database})
     with pytest.raises(Unreachable, match="the journal does not answer"):
         journal.note(incident, Phase.CONTAIN, "x")

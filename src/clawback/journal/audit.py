@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, Text, bindparam, cast, insert, select, text
+from sqlalchemy import Connection, Table, Text, bindparam, cast, insert, select
 from sqlalchemy.types import JSON
 
 from clawback.errors import InvalidInput
@@ -90,12 +90,12 @@ def _hash(before: bytes, entry: dict[str, Any]) -> bytes:
 
 
 def append(connection: Connection, touched: list[Touched]) -> None:
-    """Write the entries of a transaction that is about to be committed; the last thing it does."""
+    """Write the entries of a transaction that is about to be committed; the last thing it does.
+
+    Writers stand in line (`database`), so that nobody else's entry comes between the head that is read and these.
+    """
     if not touched:
         return
-    if connection.dialect.name == "postgresql":
-        # SQLite's writers are in line already. Readers are not held up by this.
-        connection.execute(text("LOCK TABLE audit IN SHARE ROW EXCLUSIVE MODE"))
     last = connection.execute(_HEAD).one_or_none()
     seq, before = (last.seq, last.hash) if last is not None else (0, _FIRST)
     now = time.time_ns()

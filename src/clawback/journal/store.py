@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from clawback.errors import NotFound, Unreachable
 from clawback.journal import audit, records
@@ -36,7 +36,7 @@ def _answering() -> Iterator[None]:
     """A full disk, a lock held for too long, a file that went away: `Unreachable`, as of any other part."""
     try:
         yield
-    except OperationalError as error:
+    except (OperationalError, InterfaceError) as error:
         raise Unreachable(
             f"the journal does not answer: {error.orig}", hint="see the disk it is on; then `clawback resume`"
         ) from None

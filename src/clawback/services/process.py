@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import select
 import signal
 import socket
@@ -55,6 +56,7 @@ class Service:
     environment  all that the child sees beside PATH, locale and TMPDIR; values never reach argv or our log
     piped        give the child a pipe as standard input and as standard output (`stdin`, `stdout` here) instead of
                  nothing and the log
+    user         the name of a user to run as, with that user's group and no others; ours where None
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Service:
         deadline: float = 30.0,
         piped: bool = False,
         pass_fds: Sequence[int] = (),
+        user: str | None = None,
     ) -> None:
         self.name = name
         self.command = [str(part) for part in command]
@@ -83,6 +86,7 @@ class Service:
         self._deadline = deadline
         self._piped = piped
         self._pass_fds = tuple(pass_fds)
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -178,6 +182,9 @@ class Service:
                 cwd=self._workdir,
                 pass_fds=self._pass_fds,
                 start_new_session=True,
+                user=self._user,
+                group=None if self._user is None else pwd.getpwnam(self._user).pw_gid,
+                extra_groups=None if self._user is None else [],
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, nothing that takes a lock
             )
 
