@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEBIAN := postgresql bubblewrap crun gcc libc6-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint test kill demo bench wheel system-packages clean
@@ -44,8 +45,8 @@ wheel: setup  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist . > build.log 2>&1 || { cat build.log; exit 1; }
 	@rm -f build.log; ls dist
 
-system-packages:  ## what Debian gives for the benches' peers (bubblewrap), as root
-	apt-get install --yes --no-install-recommends bubblewrap
+system-packages:  ## what Debian gives: PostgreSQL for tests, bubblewrap and crun for the benches; as root
+	apt-get install --yes --no-install-recommends $(DEBIAN)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/clawback.egg-info
