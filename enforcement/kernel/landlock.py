@@ -8,10 +8,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from clawback.enforcement.kernel import libc
 
-__all__ = ["Ruleset", "abi"]
+__all__ = ["Rights", "Ruleset", "abi", "rights"]
 
 # linux/landlock.h
 _CREATE_VERSION = 1
@@ -45,6 +46,46 @@ def _files(version: int) -> int:
     return handled
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rights:
+    """The words of Landlock's structures for one ABI: what is handled, and what a rule of each kind grants.
+
+    attributes, size   struct landlock_ruleset_attr: file, network and scope rights, and how much of it the ABI knows
+    read, write        rights of a rule on a folder; on a file those of them in `file_only`
+    connect            rights of a rule on a TCP port to connect to, 0 where the ABI has none
+    flags              of landlock_restrict_self: denials after the next exec are reported to audit
+    """
+
+    version: int
+    attributes: tuple[int, int, int]
+    size: int
+    read: int
+    write: int
+    file_only: int
+    connect: int
+    flags: int
+
+
+def rights(version: int | None = None) -> Rights:
+    """What this kernel's ABI can handle, or another's. Version 0 handles nothing."""
+    version = abi() if version is None else version
+    files = _files(version)
+    return Rights(
+        version=version,
+        attributes=(
+            files,
+            _BIND_TCP | _CONNECT_TCP if version >= 4 else 0,
+            _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if version >= 6 else 0,
+        ),
+        size=24 if version >= 6 else 16 if version >= 4 else 8,
+        read=_READ & files,
+        write=files,
+        file_only=_FILE_ONLY,
+        connect=_CONNECT_TCP if version >= 4 else 0,
+        flags=_LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if version >= 7 else 0,
+    )
+
+
 def _allow_paths(ruleset: int, paths: Iterable[str], access: int) -> None:
     for path in paths:
         # A path that is not in the tree needs no rule: nothing can be opened there.
@@ -68,16 +109,13 @@ class Ruleset:
     """
 
     def __init__(self, *, version: int | None = None) -> None:
-        self.version = abi() if version is None else version
-        self._files = _files(self.version)
+        self._rights = rights(version)
+        self.version = self._rights.version
         self._fd = -1
         if self.version < 1:
             return
-        net = _BIND_TCP | _CONNECT_TCP if self.version >= 4 else 0
-        scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if self.version >= 6 else 0
-        attributes = (ctypes.c_uint64 * 3)(self._files, net, scoped)
-        size = 24 if self.version >= 6 else 16 if self.version >= 4 else 8
-        self._fd = libc.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
+        attributes = (ctypes.c_uint64 * 3)(*self._rights.attributes)
+        self._fd = libc.syscall("landlock_create_ruleset", ctypes.byref(attributes), self._rights.size, 0)
 
     def allow(self, *, read: Iterable[str] = (), write: Iterable[str] = (), ports: Iterable[int] = ()) -> None:
         """Add paths, and TCP ports to connect to. `read` includes executing; `write` includes reading.
@@ -86,11 +124,11 @@ class Ruleset:
         """
         if self._fd < 0:
             return
-        _allow_paths(self._fd, read, _READ & self._files)
-        _allow_paths(self._fd, write, self._files)
-        if self.version >= 4:
+        _allow_paths(self._fd, read, self._rights.read)
+        _allow_paths(self._fd, write, self._rights.write)
+        if self._rights.connect:
             for port in ports:
-                block = (ctypes.c_uint64 * 2)(_CONNECT_TCP, port)
+                block = (ctypes.c_uint64 * 2)(self._rights.connect, port)
                 libc.syscall("landlock_add_rule", self._fd, _RULE_NET_PORT, ctypes.byref(block), 0)
 
     def enforce(self, *, log: bool = True) -> None:
@@ -100,8 +138,7 @@ class Ruleset:
         """
         if self._fd < 0:
             return
-        flags = _LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if self.version >= 7 and log else 0
-        libc.syscall("landlock_restrict_self", self._fd, flags)
+        libc.syscall("landlock_restrict_self", self._fd, self._rights.flags if log else 0)
         self.discard()
 
     def discard(self) -> None:
