@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http
-import json
 import socket
+import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import h11
 
+from clawback.enforcement.gateway.channel import Channel, Plain
 from clawback.enforcement.gateway.destinations import ForbiddenAddressError, UnreachableHostError
 from clawback.enforcement.gateway.exchange import AgentGoneError, Exchange, UpstreamError
+from clawback.enforcement.gateway.intercept import TlsRefusedError, outgoing, terminate
 from clawback.enforcement.gateway.records import Flow
-from clawback.enforcement.gateway.sockets import CHUNK, close, reset, sever, tune_agent
+from clawback.enforcement.gateway.replies import drain, refuse, reusable, skip_empty_body
+from clawback.enforcement.gateway.sockets import close, reset, sever, tune_agent
 from clawback.enforcement.gateway.target import BadRequestError, Target, target_of
 from clawback.enforcement.gateway.tunnel import tunnel
 from clawback.enforcement.gateway.wire import Wire
 from clawback.enforcement.policy.names import Address
-from clawback.model import Decision
+from clawback.model import Decision, Severity
 
 if TYPE_CHECKING:
     from clawback.enforcement.gateway.agents import Agent
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Limits"]
 
 _MAX_REASON = 200
-_MAX_DRAIN = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class Limits:
     keep_alive: float = 75.0
     idle: float = 300.0
     linger: float = 2.0  # after an answer that ends the connection, for what the agent is still sending
+    handshake: float = 10.0  # of TLS, either side
 
 
 class Connection:
@@ -52,9 +53,11 @@ class Connection:
         self._gateway = gateway
         self._agent = agent
         self._sock = sock
-        self._wire = Wire(sock, h11.SERVER)
+        self._wire = Wire(Plain(sock), h11.SERVER)
+        self._inside: Target | None = None  # the CONNECT whose TLS ended here
         self._number = number
         self._requests = 0
+        self._opened = 0  # which of them opened the tunnel
         self._why = ""
         self._task: asyncio.Task[None] | None = None
         self.flow: Flow | None = None  # what is being carried now
@@ -83,10 +86,14 @@ class Connection:
         clean = False
         try:
             while await self._serve_one():
-                self._wire.http.start_next_cycle()
+                if self._wire.http.our_state is h11.DONE:  # not where TLS has only just been taken off
+                    self._wire.http.start_next_cycle()
             clean = True
         except (OSError, AgentGoneError, UpstreamError, TimeoutError, h11.ProtocolError) as error:
             self._why = self._why or (str(error) or type(error).__name__)[:200]
+            if self._inside is not None and isinstance(error, ssl.SSLError) and self._requests == self._opened:
+                # By TLS 1.3 a client says what it thinks of a certificate when our side is done already.
+                await self._refused_tls(self._inside, f"the agent does not take the gateway's TLS: {error.reason}")
         finally:
             self._gateway.aborts.remove(self._sock)
             (close if clean else reset)(self._sock)
@@ -111,7 +118,7 @@ class Connection:
             return False
         self._requests += 1
         try:
-            target = target_of(event)
+            target = target_of(event, self._inside)
         except BadRequestError as error:
             return await self._bad(error.status, error.reason, event)
         return await self._answer(event, target)
@@ -120,28 +127,51 @@ class Connection:
         gateway, agent = self._gateway, self._agent
         decision = gateway.decide(agent, target)
         addresses: tuple[Address, ...] = ()
-        if decision.allowed:
+        if decision.allowed and not decision.inspect:  # inspected, each request inside finds its own way
             try:
                 async with agent.lookups:
                     addresses = await gateway.destinations.addresses(target.host, target.port)
             except ForbiddenAddressError as error:
-                decision = _denied(decision, str(error))
+                decision = replace(decision, allowed=False, reason=str(error), level="destination")
             except UnreachableHostError as error:
                 if not await self._record(target, decision):
                     return await self._refuse(503, "unavailable", "the decision could not be recorded")
                 return await self._refuse(502, "upstream", str(error))
             # The agent may have been cut, or the policy changed, while the name was looked up.
-            if decision.allowed and not (again := gateway.decide(agent, target)).allowed:
-                decision = again
+            if decision.allowed:
+                again = gateway.decide(agent, target)
+                decision = again if not again.allowed or again.inspect else decision
         if not await self._record(target, decision):
             return await self._refuse(503, "unavailable", "the decision could not be recorded")
         if not decision.allowed:
             return await self._refuse(403, "denied", decision.reason, decision)
+        if decision.inspect:
+            return await self._look_inside(target)
         try:
             self._upstream = await gateway.destinations.connect(addresses, target.port)
         except UnreachableHostError as error:
             return await self._refuse(502, "upstream", str(error))
         return await self._carry(request, target, decision, self._upstream)
+
+    async def _look_inside(self, target: Target) -> bool:
+        """Take the agent's TLS off; what is inside is served as requests from here on."""
+        early = await self._established()
+        limits, authority = self._gateway.limits, self._gateway.authority
+        try:
+            channel = await terminate(self._sock, early, target.host, authority, limits.handshake)
+        except TlsRefusedError as error:
+            await self._refused_tls(target, str(error))
+            raise AgentGoneError(str(error)) from None
+        self._wire = Wire(channel, h11.SERVER)
+        self._inside = target
+        self._opened = self._requests
+        return True
+
+    async def _established(self) -> bytes:
+        """Open the tunnel towards the agent; what it has sent into it already."""
+        skip_empty_body(self._wire)
+        await self._wire.send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
+        return self._wire.http.trailing_data[0]
 
     async def _carry(self, request: h11.Request, target: Target, decision: Decision, upstream: socket.socket) -> bool:
         self.flow = Flow(
@@ -157,17 +187,20 @@ class Connection:
         clean = False
         try:
             if target.method == "CONNECT":
-                self._skip_empty_body()
-                await self._wire.send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
-                await tunnel(self._sock, upstream, self._wire.http.trailing_data[0], self.flow, idle)
+                await tunnel(self._sock, upstream, await self._established(), self.flow, idle)
             else:
-                await Exchange(self._wire, upstream, self.flow).run(request, idle)
+                channel = await self._outgoing(target, upstream)
+                await Exchange(self._wire, channel, self.flow).run(request, idle)
             clean = target.method == "CONNECT" or self._wire.http.their_state is not h11.SEND_BODY
         except UpstreamError as error:
             if error.answered:
                 raise
             failed = error
             self._why = self._why or str(error)
+        except TlsRefusedError as error:
+            self._why = self._why or str(error)
+            await self._refused_tls(target, str(error))
+            raise AgentGoneError(str(error)) from None
         except (OSError, AgentGoneError, TimeoutError) as error:
             self._why = self._why or (str(error) or type(error).__name__)[:200]
             raise
@@ -179,27 +212,46 @@ class Connection:
         if failed is not None:
             self._why = ""
             return await self._refuse(502, "upstream", str(failed))
-        if self._reusable():
+        if reusable(self._wire):
             return True
         if target.method != "CONNECT":
-            await self._drain()
+            await drain(self._wire, self._gateway.limits.linger)
         return False
+
+    async def _outgoing(self, target: Target, upstream: socket.socket) -> Channel:
+        if not target.secure:
+            return Plain(upstream)
+        gateway = self._gateway
+        try:
+            return await outgoing(upstream, gateway.destinations.tls, target.host, gateway.limits.handshake)
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamError(f"TLS: {error.verify_message}", answered=False) from None
+        except ssl.SSLError as error:
+            raise UpstreamError(f"TLS: {error.reason}", answered=False) from None
+        except OSError as error:
+            raise UpstreamError(error.strerror or "connection lost", answered=False) from None
+        except TimeoutError:
+            raise UpstreamError("TLS took too long to begin", answered=False) from None
 
     @property
     def _id(self) -> str:
         return f"{self._number}.{self._requests}"
 
-    def _reusable(self) -> bool:
-        return self._wire.http.our_state is h11.DONE and self._wire.http.their_state is h11.DONE
-
-    async def _record(self, target: Target, decision: Decision) -> bool:
+    async def _record(self, target: Target, decision: Decision, *, severity: Severity = Severity.MEDIUM) -> bool:
         """Nothing leaves, and nothing is answered at full speed, without a record: an agent that floods is slowed."""
         self._gateway.count(decision)
+        records, agent = self._gateway.records, self._agent
         for _ in range(20):
-            if self._gateway.records.decision(self._agent.agent, self._agent.instance, target, decision, self._id):
+            if records.decision(agent.agent, agent.instance, target, decision, self._id, severity=severity):
                 return True
             await asyncio.sleep(0.1)
         return False
+
+    async def _refused_tls(self, target: Target, reason: str) -> None:
+        """An allowed tunnel came to nothing: to whoever watches, a denial."""
+        decision = self._gateway.decide(self._agent, target)
+        denied = replace(decision, allowed=False, reason=reason[:_MAX_REASON], level="content", inspect=False)
+        await self._record(target, denied, severity=Severity.HIGH)
 
     async def _bad(self, status: int, reason: str, request: h11.Request | None = None) -> bool:
         """Refuse what is no proper request, and record that somebody tried."""
@@ -209,54 +261,10 @@ class Connection:
         policy = self._agent.policy
         version = self._gateway.policies.versions().get(policy, 0)
         decision = Decision(allowed=False, rule="", reason=reason, policy=policy, policy_version=version)
-        await self._record(Target(method=method, host="", port=0, path=line), decision)
+        host, port = (self._inside.host, self._inside.port) if self._inside else ("", 0)
+        await self._record(Target(method=method, host=host, port=port, path=line), decision)
         return await self._refuse(status, "bad_request", reason)
 
     async def _refuse(self, status: int, kind: str, reason: str, decision: Decision | None = None) -> bool:
-        body: dict[str, str | int] = {"error": kind, "reason": reason}
-        if decision is not None:
-            body |= {"rule": decision.rule, "policy_version": decision.policy_version}
-        data = json.dumps(body).encode()
-        headers = [("content-type", "application/json"), ("content-length", str(len(data)))]
-        if self._wire.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return False
-        self._skip_empty_body()
-        if self._wire.http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
-            headers.append(("connection", "close"))
-        await self._wire.send(
-            h11.Response(status_code=status, headers=headers, reason=http.HTTPStatus(status).phrase.encode())
-        )
-        await self._wire.send(h11.Data(data=data))
-        await self._wire.send(h11.EndOfMessage())
-        if not self._reusable():
-            await self._drain()
-            return False
-        return True
-
-    def _skip_empty_body(self) -> None:
-        """A request without a body still has its end to be read, before the next one can be."""
-        state = self._wire.http
-        if state.their_state is h11.SEND_BODY and not state.they_are_waiting_for_100_continue:
-            with contextlib.suppress(h11.RemoteProtocolError):
-                state.next_event()
-
-    async def _drain(self) -> None:
-        """Read on for a moment: closing on unread data would reset the connection before the answer is read."""
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError, TimeoutError):
-            self._sock.shutdown(socket.SHUT_WR)
-            async with asyncio.timeout(self._gateway.limits.linger):
-                left = _MAX_DRAIN
-                while left > 0 and (data := await loop.sock_recv(self._sock, CHUNK)):
-                    left -= len(data)
-                    await asyncio.sleep(0)
-
-
-def _denied(decision: Decision, reason: str) -> Decision:
-    return Decision(
-        allowed=False,
-        rule=decision.rule,
-        reason=reason,
-        policy=decision.policy,
-        policy_version=decision.policy_version,
-    )
+        linger = self._gateway.limits.linger
+        return await refuse(self._wire, status, kind, reason, decision=decision, linger=linger)

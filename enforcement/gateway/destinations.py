@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from clawback.enforcement.gateway.sockets import close, tune_upstream
 from clawback.enforcement.policy.names import Address, AmbiguousError, address_of, normal_host
@@ -33,9 +35,18 @@ class UnreachableHostError(Exception):
 
 
 class Destinations:
-    """`resolve` goes before DNS; `allow_private` are networks (CIDR) reachable although they are not global."""
+    """`resolve` goes before DNS; `allow_private` are networks (CIDR) reachable although they are not global.
 
-    def __init__(self, resolve: Mapping[str, str], allow_private: Sequence[str]) -> None:
+    `upstream_ca` is a PEM file of roots that destinations' certificates may end in, beside the system's.
+    """
+
+    def __init__(
+        self, resolve: Mapping[str, str], allow_private: Sequence[str], upstream_ca: Path | None = None
+    ) -> None:
+        self.tls = ssl.create_default_context()
+        self.tls.set_alpn_protocols(["http/1.1"])
+        if upstream_ca is not None:
+            self.tls.load_verify_locations(upstream_ca)
         self._private = tuple(_network(text) for text in allow_private)
         self._names: dict[str, Address] = {}
         # Threads of its own: lookups that hang must not stand in the way of the policy store's writes.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-
 import h11
 
+from clawback.enforcement.gateway.channel import Channel
 from clawback.enforcement.gateway.records import Flow
 from clawback.enforcement.gateway.target import forwarded_headers
 from clawback.enforcement.gateway.tunnel import silence
@@ -29,7 +28,7 @@ class UpstreamError(Exception):
 class Exchange:
     """One request on an upstream connection of its own: nothing can be left on it for the next request."""
 
-    def __init__(self, agent: Wire, upstream: socket.socket, flow: Flow) -> None:
+    def __init__(self, agent: Wire, upstream: Channel, flow: Flow) -> None:
         self._agent = agent
         self._upstream = Wire(upstream, h11.CLIENT)
         self._flow = flow

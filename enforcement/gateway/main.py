@@ -15,6 +15,7 @@ import uvicorn
 
 from clawback.enforcement.gateway.api import application
 from clawback.enforcement.gateway.attach import AttachServer
+from clawback.enforcement.gateway.authority import prepare
 from clawback.enforcement.gateway.peers import guarded
 from clawback.enforcement.gateway.privileges import drop, load_late_modules
 from clawback.enforcement.gateway.server import Gateway
@@ -34,12 +35,15 @@ def serve(
     resolve: Mapping[str, str],
     allow_private: tuple[str, ...],
     peers: tuple[int, ...] = (),
+    upstream_ca: Path | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, as `uid` where it may become that. `peers` may use the API beside root and itself.
 
+    `upstream_ca`: a PEM file of roots for destinations, beside the system's.
     `Refused` where another gateway serves the same state folder.
     """
     state = state.absolute()
+    upstream_ca = upstream_ca.absolute() if upstream_ca is not None else None
     started_by = os.geteuid()
     dropping = uid is not None and namespaces.gives_ids(uid)
     for name in ("run", "telemetry", "policies"):
@@ -47,6 +51,7 @@ def serve(
     # Everyone may connect; who is answered is decided by the peer's uid. The other socket is the core's alone.
     api = _bind(state / "run" / "gateway.sock", 0o666)
     attach = _bind(state / "run" / "gateway-attach.sock", 0o600)
+    prepare(state, uid=uid if dropping else None, extra=upstream_ca)
     if dropping and uid is not None:
         _give(state, uid)
         # Relative from here on: the folders above may be closed to the user that this process becomes.
@@ -56,7 +61,7 @@ def serve(
     own = frozenset((0, started_by, started_by if become is None else become))
     uids = (own | set(peers), own)
     try:
-        asyncio.run(_run(state, api, attach, resolve, allow_private, uids=uids, become=become))
+        asyncio.run(_run(state, api, attach, resolve, allow_private, upstream_ca, uids=uids, become=become))
     finally:
         api.close()
         attach.close()
@@ -68,6 +73,7 @@ async def _run(
     attach: socket.socket,
     resolve: Mapping[str, str],
     allow_private: tuple[str, ...],
+    upstream_ca: Path | None,
     *,
     uids: tuple[frozenset[int], frozenset[int]],
     become: int | None,
@@ -76,7 +82,7 @@ async def _run(
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    gateway = Gateway(state, resolve=resolve, allow_private=allow_private)
+    gateway = Gateway(state, resolve=resolve, allow_private=allow_private, upstream_ca=upstream_ca)
     config = uvicorn.Config(
         application(gateway), http=guarded(uids[0]), ws="none", lifespan="off", log_config=None, access_log=False
     )

@@ -61,9 +61,9 @@ class ActivePolicies:
         if active is None:
             return Decision(allowed=False, rule="", reason="no policy in force", policy=policy, policy_version=0)
         begun = time.perf_counter()
-        allowed, rule, reason = decide(active.network, host=host, port=port, method=method, path=path)
+        verdict = decide(active.network, host=host, port=port, method=method, path=path)
         self._metrics.decision_seconds.observe(time.perf_counter() - begun)
-        return Decision(allowed=allowed, rule=rule, reason=reason, policy=policy, policy_version=active.version.version)
+        return Decision(**verdict._asdict(), policy=policy, policy_version=active.version.version)
 
     async def refresh(self, policy: str, *, announce: bool = True) -> PolicyVersion:
         """Bring the newest recorded version into force, if it is not yet. A change that is none is not announced."""

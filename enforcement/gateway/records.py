@@ -39,13 +39,22 @@ class Records:
         self.writer = TelemetryWriter(folder, Source.POLICY, rate=2000.0, burst=5000.0)
         self.metrics = metrics
 
-    def decision(self, agent: str, instance: str, target: Target, decision: Decision, connection: str) -> bool:
-        """One request's decision. False where it could not be recorded."""
+    def decision(
+        self,
+        agent: str,
+        instance: str,
+        target: Target,
+        decision: Decision,
+        connection: str,
+        *,
+        severity: Severity = Severity.MEDIUM,
+    ) -> bool:
+        """One request's decision; `severity` is a denial's. False where it could not be recorded."""
         blocked = not decision.allowed
         common: dict[str, Any] = {
             "agent": agent,
             "instance": instance,
-            "severity": Severity.MEDIUM if blocked else Severity.INFORMATIONAL,
+            "severity": severity if blocked else Severity.INFORMATIONAL,
             "disposition": Disposition.BLOCKED if blocked else Disposition.ALLOWED,
             "policy": decision.policy,
             "policy_version": decision.policy_version,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clawback.enforcement.gateway.agents import Agent
+from clawback.enforcement.gateway.authority import Authority
 from clawback.enforcement.gateway.connection import Limits
 from clawback.enforcement.gateway.destinations import Destinations
 from clawback.enforcement.gateway.metrics import Metrics
@@ -27,12 +28,19 @@ class Gateway:
     """Made inside a running loop; `start`, then `attach` agents, then `stop`."""
 
     def __init__(
-        self, state: Path, *, resolve: Mapping[str, str], allow_private: Sequence[str], limits: Limits | None = None
+        self,
+        state: Path,
+        *,
+        resolve: Mapping[str, str],
+        allow_private: Sequence[str],
+        upstream_ca: Path | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.records = Records(state / "telemetry", self.metrics)
-        self.destinations = Destinations(resolve, allow_private)
+        self.destinations = Destinations(resolve, allow_private, upstream_ca)
+        self.authority = Authority(state)
         self.policies = ActivePolicies(
             PolicyStore(state / "policies"), self.records, self.metrics, self._enforce_on_open
         )
@@ -113,7 +121,10 @@ class Gateway:
             if agent.policy != policy:
                 continue
             for connection in list(agent.connections):
-                if connection.flow is not None and not self.decide(agent, connection.flow.target).allowed:
+                if connection.flow is None:
+                    continue
+                decision = self.decide(agent, connection.flow.target)
+                if not decision.allowed or decision.inspect:  # a tunnel that was blind, and may no longer be
                     connection.abort("denied by the new policy version")
 
     async def _heartbeat(self) -> None:

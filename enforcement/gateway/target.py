@@ -34,22 +34,29 @@ class BadRequestError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """`host` is normal (see `policy.names`); `path` is as sent, with its query, and empty for CONNECT."""
+    """`host` is normal (see `policy.names`); `path` is as sent, with its query, and empty for CONNECT.
+
+    `secure`: it came in TLS that ended here, and goes out in TLS.
+    """
 
     method: str
     host: str
     port: int
     path: str
+    secure: bool = False
 
     @property
     def authority(self) -> str:
         """For a Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == 80 else f"{host}:{self.port}"
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
 
-def target_of(request: h11.Request) -> Target:
-    """Where the request goes. Host and target must name the same place."""
+def target_of(request: h11.Request, inside: Target | None = None) -> Target:
+    """Where the request goes. Host and target must name the same place.
+
+    `inside` is the CONNECT that it came through, where TLS ended in the gateway: it can lead nowhere else.
+    """
     method = request.method.decode("ascii")
     line = request.target.decode("latin-1")
     names = [name for name, _ in request.headers]
@@ -63,18 +70,24 @@ def target_of(request: h11.Request) -> Target:
     if framed and request.http_version < b"1.1":
         raise BadRequestError("Transfer-Encoding in HTTP/1.0")
     if method == "CONNECT":
+        if inside is not None:
+            raise BadRequestError("CONNECT inside a tunnel")
         if framed or any(name == b"content-length" and value != b"0" for name, value in request.headers):
             raise BadRequestError("CONNECT with a body")
         host, port = authority_of(line, default=None)
         path = ""
+        default = port
+    elif inside is not None:
+        if not line.startswith("/") or "#" in line:
+            raise BadRequestError("inside TLS a request names a path alone")
+        host, port, path, default = inside.host, inside.port, line, 443
     else:
         host, port, path = split_url(line)
+        default = 80
     for name, value in request.headers:
-        if name == b"host":
-            named = authority_of(value.decode("latin-1"), default=port if method == "CONNECT" else 80)
-            if named != (host, port):
-                raise BadRequestError("Host header and request target differ")
-    return Target(method=method, host=host, port=port, path=path)
+        if name == b"host" and authority_of(value.decode("latin-1"), default=default) != (host, port):
+            raise BadRequestError("Host header and request target differ")
+    return Target(method=method, host=host, port=port, path=path, secure=inside is not None)
 
 
 def split_url(url: str) -> tuple[str, int, str]:

@@ -1,15 +1,14 @@
-"""One side of a proxied conversation: a socket and its HTTP state, read and written in bounded pieces."""
+"""One side of a proxied conversation: a channel and its HTTP state, read and written in bounded pieces."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import h11
 
-from clawback.enforcement.gateway.sockets import CHUNK, send
+from clawback.enforcement.gateway.channel import Channel
 
 __all__ = ["Wire", "until"]
 
@@ -20,10 +19,9 @@ Event = h11.Request | h11.InformationalResponse | h11.Response | h11.Data | h11.
 class Wire:
     """`role` is h11's: SERVER towards the agent, CLIENT towards the destination."""
 
-    def __init__(self, sock: socket.socket, role: type[h11.SERVER | h11.CLIENT]) -> None:
-        self.sock = sock
+    def __init__(self, channel: Channel, role: type[h11.SERVER | h11.CLIENT]) -> None:
+        self.channel = channel
         self.http = h11.Connection(role, max_incomplete_event_size=_MAX_HEAD)
-        self._loop = asyncio.get_running_loop()
 
     async def first_byte(self) -> bool:
         """Wait for something to parse; False at the end of the stream."""
@@ -46,10 +44,10 @@ class Wire:
         """Write an event; returns when the kernel took it all, which is the backpressure."""
         data = self.http.send(event)
         if data:
-            await send(self.sock, data, count)
+            await self.channel.send(data, count)
 
     async def _fill(self, count: Callable[[int], None] | None = None) -> bool:
-        data = await self._loop.sock_recv(self.sock, CHUNK)
+        data = await self.channel.recv()
         self.http.receive_data(data)
         if count:
             count(len(data))

@@ -1,8 +1,8 @@
 """Decides one network attempt by a policy: pure, default deny, deny before allow.
 
-Inside a CONNECT tunnel neither method nor path can be seen. So a tunnel is allowed only by a rule that restricts
-neither (or that lists the method CONNECT alone), and is denied by any deny rule for its host and port, whatever that
-restricts.
+Inside a CONNECT tunnel neither method nor path can be seen. So a tunnel is let through blindly only where no rule for
+its host and port restricts either. Where one does, the tunnel is allowed if it is looked into (`inspect`): TLS ends in
+the gateway, and each request inside is decided anew.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ __all__ = ["Verdict", "decide"]
 
 
 class Verdict(NamedTuple):
-    """`rule` is empty where none matched."""
+    """`rule` is empty where none matched. `level`, `inspect`: see `clawback.model.Decision`."""
 
     allowed: bool
     rule: str
     reason: str
+    level: str = "destination"
+    inspect: bool = False
 
 
 _TUNNEL = ("CONNECT",)
@@ -38,53 +40,75 @@ def decide(network: NetworkPolicy, *, host: str, port: int, method: str, path: s
     if not 1 <= port <= 65_535:
         return Verdict(False, "", "port out of range")
     method = method.upper()  # some servers take `delete` for DELETE; a deny rule must not miss it
-    tunnel = method == "CONNECT"
-    default: EgressRule | None = None
-    decoded: str | None = None
-    for rule in network.deny:
-        if rule.domain == "*" and not (rule.ports or rule.methods or rule.paths):
-            default = default or rule
-            continue
-        if not _reaches(rule, name, port):
-            continue
-        if not (rule.methods or rule.paths):
-            return Verdict(False, rule.name, "denied by rule")
-        if tunnel:
-            return Verdict(False, rule.name, "denied by rule: what it denies cannot be told apart inside a tunnel")
-        if rule.methods and method not in rule.methods:
-            continue
-        if rule.paths:
-            try:
-                decoded = normal_path(path) if decoded is None else decoded
-            except AmbiguousError as error:
-                return Verdict(False, rule.name, str(error))
-            if not any(path_glob(pattern).fullmatch(decoded) for pattern in rule.paths):
-                continue
-        return Verdict(False, rule.name, "denied by rule")
+    if method == "CONNECT":
+        return _tunnel(network, name, port)
+    plain, strange = "", ""
+    try:
+        plain = normal_path(path)
+    except AmbiguousError as error:
+        strange = str(error)
+    return _denied(network, name, port, method, plain, strange) or _request(network, name, port, method, plain, strange)
 
-    near = ""  # the best reason why an allow rule for this host did not match
+
+def _denied(network: NetworkPolicy, name: str, port: int, method: str, path: str, strange: str) -> Verdict | None:
+    for rule in network.deny:
+        if _is_default(rule) or not _reaches(rule, name, port) or (rule.methods and method not in rule.methods):
+            continue
+        if not rule.paths:
+            return Verdict(False, rule.name, "denied by rule", "method" if rule.methods else "destination")
+        if strange:
+            return Verdict(False, rule.name, strange, "path")
+        if any(path_glob(pattern).fullmatch(path) for pattern in rule.paths):
+            return Verdict(False, rule.name, "denied by rule", "path")
+    return None
+
+
+def _request(network: NetworkPolicy, name: str, port: int, method: str, path: str, strange: str) -> Verdict:
+    near, level = "", "destination"  # the best reason why an allow rule for this host did not match
     for rule in network.allow:
         if not _reaches(rule, name, port):
             continue
-        if tunnel:
-            if rule.paths or rule.methods not in ((), _TUNNEL):
-                near = f"rule {rule.name} restricts methods or paths, which cannot be seen inside a tunnel"
-                continue
-            return Verdict(True, rule.name, "allowed by rule")
         if rule.methods and method not in rule.methods:
-            near = near or f"method not in rule {rule.name}"
+            if not near:
+                near, level = f"method not in rule {rule.name}", "method"
             continue
-        if rule.paths:
-            try:
-                decoded = normal_path(path) if decoded is None else decoded
-            except AmbiguousError as error:
-                near = str(error)
-                continue
-            if not any(path_glob(pattern).fullmatch(decoded) for pattern in rule.paths):
-                near = f"path not in rule {rule.name}"
-                continue
-        return Verdict(True, rule.name, "allowed by rule")
-    return Verdict(False, default.name if default else "", near or "no rule allows it")
+        if not rule.paths:
+            return Verdict(True, rule.name, "allowed by rule", "method" if rule.methods else "destination")
+        if not strange and any(path_glob(pattern).fullmatch(path) for pattern in rule.paths):
+            return Verdict(True, rule.name, "allowed by rule", "path")
+        near, level = strange or f"path not in rule {rule.name}", "path"
+    return Verdict(False, _default(network), near or "no rule allows it", level)
+
+
+def _tunnel(network: NetworkPolicy, name: str, port: int) -> Verdict:
+    seen = ""  # a rule that denies some of what may be inside
+    for rule in network.deny:
+        if _is_default(rule) or not _reaches(rule, name, port):
+            continue
+        if "CONNECT" in rule.methods or not (rule.methods or rule.paths):
+            return Verdict(False, rule.name, "denied by rule")
+        seen = seen or rule.name
+    near, some = "", ""  # the first rule that allows some of what may be inside
+    for rule in network.allow:
+        if not _reaches(rule, name, port):
+            continue
+        if rule.methods == _TUNNEL and seen:
+            near = f"rule {rule.name} allows a blind tunnel, and rule {seen} denies what may be inside"
+        elif rule.paths or rule.methods not in {(), _TUNNEL}:
+            some = some or rule.name
+        else:
+            return Verdict(True, rule.name, "allowed by rule", inspect=bool(seen))
+    if some:
+        return Verdict(True, some, "allowed by rule, to be looked into", inspect=True)
+    return Verdict(False, _default(network), near or "no rule allows it")
+
+
+def _is_default(rule: EgressRule) -> bool:
+    return rule.domain == "*" and not (rule.ports or rule.methods or rule.paths)
+
+
+def _default(network: NetworkPolicy) -> str:
+    return next((rule.name for rule in network.deny if _is_default(rule)), "")
 
 
 def _reaches(rule: EgressRule, name: str, port: int) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import http.server
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from clawback.enforcement.gateway.client import GatewayClient
 from clawback.errors import Unreachable
@@ -27,7 +34,8 @@ from pathlib import Path
 from clawback.enforcement.gateway.main import serve
 options = json.loads(sys.argv[1])
 serve(Path(options["state"]), uid=options["uid"], resolve=options["resolve"],
-      allow_private=tuple(options["allow_private"]), peers=tuple(options["peers"]))
+      allow_private=tuple(options["allow_private"]), peers=tuple(options["peers"]),
+      upstream_ca=Path(options["upstream_ca"]) if options["upstream_ca"] else None)
 """
 
 
@@ -161,6 +169,109 @@ class Sink:
                 self.ended.append("reset")
 
 
+class Roots:
+    """An authority of the outside world, and servers' certificates from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the world's roots")])
+        self.file = folder / "roots.pem"
+        self.file.write_bytes(self._sign(self.name, self.key, x509.BasicConstraints(ca=True, path_length=0)))
+
+    def context(self, *hosts: str) -> ssl.SSLContext:
+        """For a server that proves to be these."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+        file = self.folder / f"{hosts[0]}.pem"
+        private = serialization.PrivateFormat.PKCS8
+        pem = key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
+        file.write_bytes(pem + self._sign(x509.Name([]), key, names))
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        return context
+
+    def _sign(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *extensions: x509.ExtensionType) -> bytes:
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateBuilder().subject_name(name).issuer_name(self.name).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
+        )  # fmt: skip
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=True)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@dataclass
+class Server:
+    """An HTTPS destination that keeps what it was asked; `reply(request)` gives its answers."""
+
+    http: http.server.ThreadingHTTPServer
+    requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    reply: Callable[[str], tuple[int, dict[str, str], bytes]] = lambda _path: (200, {}, b"hi")
+
+    @property
+    def port(self) -> int:
+        return int(self.http.server_address[1])
+
+
+@pytest.fixture
+def roots(state: Path) -> Roots:
+    return Roots(state)
+
+
+@pytest.fixture
+def serve(roots: Roots) -> Iterator[Callable[..., Server]]:
+    """HTTPS servers on loopback with a certificate for the given hosts; plain ones without a host."""
+    running: list[tuple[Server, threading.Thread]] = []
+
+    def go(*hosts: str) -> Server:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                one.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                status, headers, data = one.reply(self.path)
+                self.send_response(status)
+                for name, value in ({"Content-Length": str(len(data))} | headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_DELETE = do_PUT = _any  # noqa: N815  # the standard library's names
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = Quiet(("127.0.0.1", 0), Handler)
+        one = Server(server)
+        if hosts:
+            # The handshake in the connection's own thread: a client that breaks it off must not stop the server.
+            server.socket = roots.context(*hosts).wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        running.append((one, thread))
+        return one
+
+    yield go
+    for one, thread in running:
+        one.http.shutdown()
+        thread.join(10)
+        one.http.server_close()
+
+
+class Quiet(http.server.ThreadingHTTPServer):
+    """A client that refuses the certificate is no news."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 
@@ -186,6 +297,7 @@ def start(state: Path) -> Iterator[Callable[..., Running]]:
             "resolve": {"good.test": "127.0.0.1", "other.test": "127.0.0.1", "rebound.test": "10.11.12.13"},
             "allow_private": ["127.0.0.1/32"],
             "peers": [],
+            "upstream_ca": "",
             **options,
         }
         process = subprocess.Popen([sys.executable, "-c", SERVE, json.dumps(values)], stderr=subprocess.PIPE)

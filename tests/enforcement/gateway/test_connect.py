@@ -52,7 +52,7 @@ def test_a_tunnel_carries_both_ways_and_both_ends(gateway, sink):
 
 @pytest.mark.parametrize(
     ("host", "why"),
-    [("good.test", "tunnel"), ("evil.test", "no rule"), ("127.0.0.1", "no rule"), ("2130706433", "no rule"),
+    [("evil.test", "no rule"), ("127.0.0.1", "no rule"), ("2130706433", "no rule"),
      ("0x7f.1", "no rule"), ("[::1]", "no rule"), ("[::ffff:127.0.0.1]", "no rule"), ("rebound.test", "private")],
 )  # fmt: skip
 def test_no_tunnel_where_the_policy_or_the_address_forbids(gateway, sink, host, why):

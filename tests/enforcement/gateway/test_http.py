@@ -52,7 +52,8 @@ def test_a_request_that_asks_to_close_ends_cleanly_on_both_sides(gateway, sink):
 def test_a_denied_request_is_answered_recorded_and_never_sent(gateway, sink):
     answer = gateway.send(get("/", "evil.test", sink.port))
     assert status(answer) == 403
-    assert body(answer) == {"error": "denied", "rule": "", "reason": "no rule allows it", "policy_version": 1}
+    assert body(answer) == {"error": "denied", "rule": "", "reason": "no rule allows it", "level": "destination",
+                            "policy_version": 1}  # fmt: skip
     assert sink.received == 0
     (event,) = gateway.until(lambda: gateway.events(4002))
     assert event["disposition_id"] == 2

@@ -44,7 +44,8 @@ def ask(host: str, port: int = 80, method: str = "GET", path: str = "/") -> tupl
         (("api.example.com", 80, "GET", "/v2/users/1/2"), (True, "api")),
         (("api.example.com", 81, "GET", "/v1/users"), (False, "rest")),
         (("api.example.com", 80, "POST", "/v1/users"), (False, "rest")),
-        (("api.example.com", 443, "CONNECT", ""), (False, "rest")),
+        (("api.example.com", 443, "CONNECT", ""), (True, "api")),
+        (("api.example.com", 81, "CONNECT", ""), (False, "rest")),
         (("mail.example.com", 587, "CONNECT", ""), (True, "mail")),
         (("mail.example.com", 587, "GET", "/"), (False, "rest")),
         (("a.example.org", 1, "PUT", "/x"), (True, "wild")),
@@ -56,7 +57,8 @@ def ask(host: str, port: int = 80, method: str = "GET", path: str = "/") -> tupl
         (("a.example.org", 80, "GET", "/admin/x"), (False, "no-admin")),
         (("a.example.org", 80, "GET", "/%61dmin/x"), (False, "no-admin")),
         (("a.example.org", 80, "GET", "/x/..%2fadmin/x"), (False, "no-admin")),
-        (("a.example.org", 443, "CONNECT", ""), (False, "no-admin")),
+        (("a.example.org", 443, "CONNECT", ""), (True, "wild")),
+        (("evil.example.org", 443, "CONNECT", ""), (False, "no-evil")),
         (("files.example.org", 80, "delete", "/x"), (False, "no-delete")),
         (("bücher.example.net", 80, "GET", "/"), (True, "idn")),
         (("BÜCHER.example.net", 80, "GET", "/"), (True, "idn")),
@@ -65,6 +67,42 @@ def ask(host: str, port: int = 80, method: str = "GET", path: str = "/") -> tupl
 )
 def test_decisions(question, expected):
     assert ask(*question) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "inspect"),
+    [("api.example.com", 443, True), ("a.example.org", 443, True), ("mail.example.com", 587, False),
+     ("127.0.0.1", 8080, False)],
+)  # fmt: skip
+def test_a_tunnel_is_blind_only_where_no_rule_looks_at_requests(host, port, inspect):
+    verdict = decide(POLICY, host=host, port=port, method="CONNECT", path="")
+    assert (verdict.allowed, verdict.inspect) == (True, inspect)
+
+
+def test_a_tunnel_that_must_be_blind_and_must_be_seen_is_none():
+    policy = NetworkPolicy(
+        name="p",
+        allow=(EgressRule(name="blind", domain="a.test", methods=("CONNECT",)),),
+        deny=(EgressRule(name="no", domain="a.test", paths=("/no/**",)),),
+    )
+    verdict = decide(policy, host="a.test", port=443, method="CONNECT", path="")
+    assert not verdict.allowed
+    assert "rule no denies" in verdict.reason
+
+
+def test_a_decision_names_its_level():
+    levels = [
+        decide(POLICY, host=host, port=port, method=method, path=path).level
+        for host, port, method, path in (
+            ("api.example.com", 80, "GET", "/v1/x"),
+            ("api.example.com", 80, "POST", "/v1/x"),
+            ("api.example.com", 80, "GET", "/v3"),
+            ("a.example.org", 80, "GET", "/"),
+            ("other.net", 80, "GET", "/"),
+            ("files.example.org", 80, "DELETE", "/x"),
+        )
+    ]
+    assert levels == ["path", "method", "path", "destination", "destination", "method"]
 
 
 @pytest.mark.parametrize(
