@@ -20,6 +20,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clawback.enforcement.kernel.audit_filter import AuditFilter
+
 __all__ = ["AuditReader", "AuditRecord", "enable", "parse", "status"]
 
 NETLINK_AUDIT = 9
@@ -41,6 +43,7 @@ _STATUS = struct.Struct("=9I")  # mask enabled failure pid rate_limit backlog_li
 _PREFIX = re.compile(r"audit\((\d+)\.(\d+):(\d+)\): ?")
 _FIELD = re.compile(r'([a-z_][a-z0-9_-]*)=("[^"]*"|\S+)')
 _HEX = re.compile(r"(?:[0-9A-F]{2})+\Z")
+_ADDRESS = re.compile(r"0x[0-9a-f]{1,16}\Z")
 _UNTRUSTED = frozenset({"comm", "exe", "path", "ocomm", "name"})
 
 
@@ -57,6 +60,12 @@ class AuditRecord:
         """A decimal field, or `default` where it is absent or no number."""
         text = self.fields.get(name, "")
         return int(text) if text.isascii() and text.lstrip("-").isdigit() and len(text) < 20 else default
+
+    @property
+    def address(self) -> int:
+        """The caller's instruction (`ip`), 0 where the record has none."""
+        text = self.fields.get("ip", "")
+        return int(text, 16) if _ADDRESS.match(text) else 0
 
 
 def parse(kind: int, payload: bytes) -> AuditRecord | None:
@@ -83,15 +92,18 @@ def _plain(name: str, value: str) -> str:
 class AuditReader:
     """The multicast group, opened. `PermissionError` without the capability, `OSError` without audit in the kernel.
 
-    `overflows` counts how often the kernel found the receive buffer full (some records were lost each time).
+    `gate` decides in the kernel which records reach this socket. `overflows` counts how often the kernel found the
+    receive buffer full (some records were lost each time).
     """
 
-    def __init__(self, *, types: frozenset[int], buffer: int = 16 << 20) -> None:
+    def __init__(self, *, types: frozenset[int], gate: AuditFilter | None = None, buffer: int = 16 << 20) -> None:
         self._types = types
         self.overflows = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_AUDIT)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
+            if gate is not None:
+                gate.attach(self._socket)  # before the first record can come
             self._socket.bind((0, 1 << (READLOG_GROUP - 1)))
             self._socket.setblocking(False)
         except OSError:

@@ -27,6 +27,7 @@ FAN_ALLOW = 0x1
 FAN_DENY = 0x2
 
 _EVENT = struct.Struct("=IBBHQii")  # event_len vers reserved metadata_len mask fd pid
+_TURN = 64  # events taken at once: who floods decoys must not keep the reader from the others
 _RESPONSE = struct.Struct("=iI")  # fd response
 
 
@@ -61,7 +62,7 @@ class CanaryWatch:
     def read(self) -> Iterator[Opened]:
         """What is there now; never blocks."""
         try:
-            data = os.read(self._fd, 16384)
+            data = os.read(self._fd, _TURN * _EVENT.size)
         except BlockingIOError:
             return
         at = 0
@@ -85,8 +86,10 @@ class CanaryWatch:
             os.close(opened.descriptor)
 
     def close(self) -> None:
-        """Remove every mark."""
-        os.close(self._fd)
+        """Remove every mark; who waits goes on. Closing twice is closing once."""
+        descriptor, self._fd = self._fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _mark(self, operation: int, descriptor: int) -> None:
         # The path is the descriptor's own: a name could have been exchanged for another file since it was opened.

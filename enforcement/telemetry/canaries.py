@@ -78,6 +78,7 @@ class Canaries:
         path, tracked = uids[uid]
         self._writer.emit(
             FileActivity,
+            bucket=ACCESS,  # a flood of other refused files must not hide the one report that needs no second
             activity_id=FileActivity.OPEN,
             severity=Severity.HIGH,
             disposition=Disposition.BLOCKED,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from clawback.enforcement.kernel.audit import LANDLOCK_ACCESS, LANDLOCK_DOMAIN, SECCOMP, SYSCALL, AuditRecord
+from clawback.enforcement.kernel.call_trace import TracedCall
 from clawback.enforcement.kernel.syscalls import TABLES
 from clawback.enforcement.telemetry.roster import Roster, Tracked, uid_of
 from clawback.enforcement.telemetry.writer import TelemetryWriter
@@ -26,9 +29,21 @@ class Denials:
     the same event, or to the record that once introduced its domain.
     """
 
-    def __init__(self, roster: Roster, writer: TelemetryWriter) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        writer: TelemetryWriter,
+        *,
+        registers: Callable[[int, int], TracedCall | None] = lambda _pid, _number: None,
+        gated: bool = False,
+    ) -> None:
+        """`registers` finds the traced call of a process and number; `gated`: the kernel keeps each agent to a rate."""
         self._roster = roster
         self._writer = writer
+        self._registers = registers
+        self._bucket = None if gated else ""
+        self.last = float("-inf")
+        """When an agent's call was last denied, on the monotonic clock."""
         self._names = {name: {number: call for call, number in table.items()} for name, table in TABLES.items()}
         self._domains: OrderedDict[str, AuditRecord] = OrderedDict()
         self._pending: OrderedDict[int, AuditRecord] = OrderedDict()
@@ -53,11 +68,13 @@ class Denials:
         except ValueError:
             logged = False
         pid, exe = record.number("pid", 0), record.fields.get("exe", "")
+        traced = self._registers(pid, number)
 
         def report(tracked: Tracked) -> None:
             self._writer.emit(
                 KernelActivity,
-                time_ns=record.time_ns,
+                bucket=self._bucket,
+                time_ns=traced.time_ns if traced else record.time_ns,
                 activity_id=KernelActivity.INVOKE,
                 severity=Severity.LOW if logged else Severity.MEDIUM,
                 disposition=Disposition.LOGGED if logged else Disposition.BLOCKED,
@@ -65,11 +82,17 @@ class Denials:
                 number=number,
                 pid=pid,
                 exe=exe,
+                architecture=architecture,
+                arguments=traced.arguments if traced else (),
+                address=record.address,
+                comm=record.fields.get("comm", ""),
                 message=f"system call {name} {'logged' if logged else 'denied'} by the sandbox's filter",
                 **tracked.fields,
             )
 
-        self._roster.report(record.number("uid"), report, at_ns=record.time_ns)
+        # Audit's time is exact to a millisecond, and the tracer's to a nanosecond.
+        if self._roster.report(record.number("uid"), report, at_ns=traced.time_ns if traced else record.time_ns):
+            self.last = time.monotonic()
 
     def _landlock_access(self, record: AuditRecord) -> None:
         self._pending[record.serial] = record

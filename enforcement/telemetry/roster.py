@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Roster", "Tracked", "uid_of"]
+__all__ = ["UIDS", "Roster", "Tracked", "uid_of"]
 
-_UIDS = 65_536
+UIDS = 65_536
+"""How many ids from the base on may be agents'."""
+
 _WAITING = 4096
 
 
@@ -50,7 +52,7 @@ class Roster:
     """
 
     def __init__(self, uid_base: int) -> None:
-        self._range = range(uid_base, uid_base + _UIDS)
+        self._range = range(uid_base, uid_base + UIDS)
         self._lock = threading.Lock()
         self._tracked: dict[int, Tracked] = {}
         self._before: dict[int, Tracked] = {}

@@ -1,4 +1,8 @@
-"""All that is reported about sandboxes: one thread reads the kernel's sources and writes `sandbox.jsonl`."""
+"""All that is reported about sandboxes: one thread reads the kernel's sources and writes `sandbox.jsonl`.
+
+A thread suffices because the kernel bounds what reaches it: an agent that denies without end is cut to its rate before
+the socket's buffer, and the thread stands behind all others of the core. `benches/telemetry.py` measures that.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +11,60 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
 from clawback.enforcement.kernel import audit
-from clawback.enforcement.kernel.audit import AuditReader
-from clawback.enforcement.kernel.canary_watch import CanaryWatch
-from clawback.enforcement.kernel.process_events import ProcessEvents
 from clawback.enforcement.telemetry.canaries import Canaries
-from clawback.enforcement.telemetry.denials import TYPES, Denials
+from clawback.enforcement.telemetry.denials import Denials
+from clawback.enforcement.telemetry.losses import Losses
 from clawback.enforcement.telemetry.processes import Processes
-from clawback.enforcement.telemetry.roster import Roster, Tracked
+from clawback.enforcement.telemetry.refusals import HOLD_SECONDS, Refusals
+from clawback.enforcement.telemetry.roster import UIDS, Roster, Tracked
+from clawback.enforcement.telemetry.sources import Sources
 from clawback.enforcement.telemetry.writer import TelemetryWriter
 from clawback.model import Source
 
 __all__ = ["SandboxTelemetry"]
 
-T = TypeVar("T")
-
 _TURN = 64
 """Audit records read at once."""
+
+_TRACE_SECONDS = 10.0
+_COUNT_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
 
 class SandboxTelemetry:
-    """Sources that cannot be opened (rootless, or a kernel without them) are missing, and `sources` says why."""
+    """Sources that cannot be opened (rootless, or a kernel without them) are missing, and `sources` says why.
 
-    def __init__(self, folder: Path, *, uid_base: int, landlock_audit: bool = False) -> None:
+    `trace` is one of `sources.TRACES`.
+    """
+
+    def __init__(self, folder: Path, *, uid_base: int, landlock_audit: bool = False, trace: str = "denials") -> None:
         self.writer = TelemetryWriter(folder, Source.SANDBOX)
         self.roster = Roster(uid_base)
-        self.sources: dict[str, str] = {}
-        self._denials = Denials(self.roster, self.writer)
+        self._from = Sources(range(uid_base, uid_base + UIDS), landlock_audit=landlock_audit, trace=trace)
+        self._always = trace == "on"
+        self._refusals = Refusals(self.roster, self.writer)
+        self._denials = Denials(
+            self.roster, self.writer, registers=self._refusals.claim, gated=self._from.gate is not None
+        )
         self._processes = Processes(self.roster, self.writer)
         self._processes_lock = threading.Lock()
-        self._audit = self._open("system calls", lambda: AuditReader(types=TYPES))
-        self._events = self._open("processes", ProcessEvents)
-        self._watch = self._open("canaries", CanaryWatch)
-        self._canaries = Canaries(self.writer, self._watch) if self._watch else None
-        self._landlock(wanted=landlock_audit)
-        self._seen: dict[str, int] = {}
+        self._canaries = Canaries(self.writer, self._from.canaries) if self._from.canaries else None
+        self._losses = Losses(self.writer, self.roster)
+        self._losses_lock = threading.Lock()
+        self._lost_before = self._host_lost()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Name → `on`, or why not."""
+        return self._from.state
 
     def start(self) -> None:
         """Begin to read."""
@@ -66,9 +79,7 @@ class SandboxTelemetry:
         """Write what is there, then stop."""
         os.write(self._wake_write, b"x")
         self._thread.join(5.0)
-        for source in (self._audit, self._events, self._watch):
-            if source is not None:
-                source.close()
+        self._from.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
         self.writer.close()
@@ -82,81 +93,107 @@ class SandboxTelemetry:
         return missed
 
     def overflowed(self) -> int:
-        """Count what the kernel lost since this was last asked, as far as it says, as the writer's losses."""
-        lost = 0
-        for name, source in (("audit", self._audit), ("processes", self._events), ("canaries", self._watch)):
-            if source is not None:
-                lost += source.overflows - self._seen.get(name, 0)
-                self._seen[name] = source.overflows
-        if self._audit is not None:
-            try:
-                total = audit.status().lost
-                lost += total - self._seen.get("kernel", total)
-                self._seen["kernel"] = total
-            except OSError as error:
-                self.sources["audit losses"] = f"unknown: {error.strerror}"
-        if lost > 0:
-            self.writer.lose("", lost)
-        return lost
+        """Count what was lost since this was last asked, as far as the kernel says, as the writer's losses."""
+        sources, losses = self._from, self._losses
+        with self._losses_lock:
+            lost = 0
+            for name, source in (("audit", sources.audit), ("processes", sources.processes)):
+                if source is not None:
+                    lost += losses.total(name, source.overflows)
+            for name, ring in (("canaries", sources.canaries), ("registers", sources.trace)):
+                if ring is not None:
+                    lost += losses.total(name, ring.overflows)
+            if sources.audit is not None:
+                lost += losses.total("host audit", self._host_lost(), first=self._lost_before)
+            if sources.gate is not None:
+                # Denials that the kernel kept back were denials all the same.
+                lost += losses.by_agent("rate", sources.gate.counted(), refused=self.writer.violations.add)
+            return lost
 
-    def _open(self, name: str, make: Callable[[], T]) -> T | None:
+    def _host_lost(self) -> int:
+        if self._from.audit is None:
+            return 0
         try:
-            source = make()
+            return audit.status().lost
         except OSError as error:
-            self.sources[name] = f"off: {error.strerror}"
-            _log.warning("telemetry source missing", source=name, error=error.strerror)
-            return None
-        self.sources[name] = "on"
-        return source
-
-    def _landlock(self, *, wanted: bool) -> None:
-        try:
-            if wanted and self._audit is not None and not audit.status().enabled:
-                audit.enable()
-            enabled = self._audit is not None and audit.status().enabled
-        except OSError as error:
-            self.sources["landlock"] = f"off: {error.strerror}"
-            return
-        self.sources["landlock"] = "on" if enabled else "off: the host's audit is off (core.landlock_audit)"
+            self.sources["audit losses"] = f"unknown: {error.strerror}"
+            return 0
 
     def _run(self) -> None:
         with contextlib.suppress(PermissionError):
             # The core's other threads go first: a flood of denials must not stand before the order that ends it.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
+        try:
+            self._follow()
+        finally:
+            if self._from.canaries is not None:
+                # Whoever opens a decoy waits for an answer. With nobody left to give one, the kernel must.
+                self._from.canaries.close()
+
+    def _follow(self) -> None:
         poll = select.poll()
-        for source in (self._audit, self._events, self._watch):
+        sources = self._from
+        for source in (sources.audit, sources.processes, sources.canaries, sources.trace):
             if source is not None:
                 poll.register(source.fileno(), select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
+        due = 0.0
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            pause = HOLD_SECONDS if self._refusals.pending else _COUNT_SECONDS
+            ready = {descriptor for descriptor, _ in poll.poll(pause * 1e3)}
             try:
                 self._read(ready)
+                self._refusals.flush()
+                if time.monotonic() >= due:
+                    due = time.monotonic() + _COUNT_SECONDS
+                    self._tend()
             except Exception:
                 # A defect in reading one record must not end the reading of all; poll comes back at once.
                 _log.exception("telemetry failed on a record")
-                self.writer.lose("", 1)
+                self.writer.lose("", 1, "defect")
             if self._wake_read in ready:
+                self._refusals.flush(everything=True)
                 return
 
+    def _tend(self) -> None:
+        """Once a second: count what the kernel kept back, and trace only while there is reason to."""
+        self.overflowed()
+        trace = self._from.trace
+        if trace is None:
+            return
+        if self._always or time.monotonic() - self._denials.last < _TRACE_SECONDS:
+            trace.attach()
+        else:
+            trace.detach()
+
     def _read(self, ready: set[int]) -> None:
+        sources = self._from
         # Canaries first: a flood of denials or forks must not delay the one report that needs no second.
-        if self._watch is not None and self._canaries is not None and self._watch.fileno() in ready:
-            for opened in self._watch.read():
+        if sources.canaries is not None and self._canaries is not None and sources.canaries.fileno() in ready:
+            for opened in sources.canaries.read():
                 self._canaries.take(opened)
-        if self._events is not None and self._events.fileno() in ready:
+        if sources.processes is not None and sources.processes.fileno() in ready:
             with self._processes_lock:
-                for event in self._events.read():
+                for event in sources.processes.read():
                     self._processes.take(event)
-        if self._audit is not None and self._audit.fileno() in ready:
-            count = 0
-            began = time.monotonic()
-            for record in self._audit.read(_TURN):
-                self._denials.take(record)
-                count += 1
-            if count < _TURN:
-                self._denials.flush()
-            else:
-                # A flood. Reading on without a pause would keep the interpreter from the order that ends it; the
-                # kernel's buffer takes the records meanwhile, and what it cannot take is counted as lost.
-                time.sleep(2 * (time.monotonic() - began))
+        if sources.trace is not None:  # before the audit records that claim the calls, and whether poll saw it or not
+            for call in sources.trace.read(_TURN * 2):
+                self._refusals.take(call)
+        if sources.audit is not None and sources.audit.fileno() in ready:
+            self._read_audit(sources.audit)
+
+    def _read_audit(self, source: audit.AuditReader) -> None:
+        count = 0
+        began = time.monotonic()
+        before = self._denials.last
+        for record in source.read(_TURN):
+            self._denials.take(record)
+            count += 1
+        if self._from.trace is not None and self._denials.last != before:
+            self._from.trace.attach()  # from the next denial on, with registers
+        if count < _TURN:
+            self._denials.flush()
+        else:
+            # A flood. Reading on without a pause would keep the interpreter from the order that ends it; the
+            # kernel's buffer takes the records meanwhile, and what it cannot take is counted as lost.
+            time.sleep(2 * (time.monotonic() - began))

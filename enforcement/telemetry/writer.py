@@ -53,22 +53,25 @@ class TelemetryWriter:
         self._lock = threading.Lock()
         self._sequence = 0
         self._lost: Counter[str] = Counter()
-        self._lost_total = 0
+        self._reasons: Counter[str] = Counter()
         self._fd = -1
         self._torn = False
         self._complained = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         self._open()
 
-    def emit(self, kind: type[E], /, *, agent: str = "", time_ns: int = 0, **fields: Any) -> E | None:
+    def emit(
+        self, kind: type[E], /, *, agent: str = "", time_ns: int = 0, bucket: str | None = "", **fields: Any
+    ) -> E | None:
         """Write one event of this kind, now or at `time_ns`; returns it, or None where it was dropped.
 
-        `writer`, `sequence` and `source` are filled in; everything else is the kind's own fields.
+        `writer`, `sequence` and `source` are filled in; everything else is the kind's own fields. `bucket`
+        names a rate of its own beside that of the agent and class; None where the source keeps each agent to a rate.
         """
         with self._lock:
-            limited = kind is not Lifecycle
-            if limited and not self._limit.allow((agent, kind.class_uid)):
-                self._drop(agent)
+            limited = bucket is not None and kind is not Lifecycle
+            if limited and not self._limit.allow((agent, kind.class_uid, bucket)):
+                self._drop(agent, "rate")
                 if _is_blocked(fields):
                     self.violations.add(agent)
                 return None
@@ -86,15 +89,18 @@ class TelemetryWriter:
             self._sequence += 1
             line = encode(event)
             if len(line) > LINE_LIMIT or not self._append(line):
-                self._drop(agent)
+                self._drop(agent, "file")
                 return None
             return event
 
-    def lose(self, agent: str, count: int) -> None:
-        """Count events that were lost before they reached this writer (a kernel buffer that overflowed)."""
+    def lose(self, agent: str, count: int, reason: str) -> None:
+        """Count events that were lost before they reached this writer (a kernel buffer that overflowed).
+
+        `reason` is one of a few fixed words.
+        """
         with self._lock:
             self._lost[agent] += count
-            self._lost_total += count
+            self._reasons[reason] += count
 
     def take_lost(self, agent: str) -> int:
         """How many of the agent's events were lost since this was last asked."""
@@ -104,7 +110,12 @@ class TelemetryWriter:
     @property
     def lost_total(self) -> int:
         """All losses of this writer's life."""
-        return self._lost_total
+        return sum(self.losses.values())
+
+    @property
+    def losses(self) -> dict[str, int]:
+        """The same, by reason."""
+        return self._reasons.copy()
 
     @property
     def written(self) -> int:
@@ -118,9 +129,9 @@ class TelemetryWriter:
                 os.close(self._fd)
                 self._fd = -1
 
-    def _drop(self, agent: str) -> None:
+    def _drop(self, agent: str, reason: str) -> None:
         self._lost[agent] += 1
-        self._lost_total += 1
+        self._reasons[reason] += 1
 
     def _open(self) -> None:
         # O_NOFOLLOW: the gateway's user may share the folder, and must not be able to aim root's writes elsewhere.
@@ -157,7 +168,7 @@ class TelemetryWriter:
         if now - self._complained > 10.0:
             self._complained = now
             with contextlib.suppress(OSError):  # the log may be on the same full disk; the loss is counted anyway
-                _log.error("telemetry not written", path=str(self.path), error=error.strerror, lost=self._lost_total)
+                _log.error("telemetry not written", path=str(self.path), error=error.strerror, lost=self.lost_total)
 
 
 def _is_blocked(fields: dict[str, Any]) -> bool:
