@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,6 +46,13 @@ class ArgumentTest:
     value: int
     mask: int = 0xFFFF_FFFF_FFFF_FFFF
 
+    def holds(self, arguments: tuple[int, ...]) -> bool:
+        """Whether it does; an argument that is left out is 0."""
+        given = arguments[self.argument] if self.argument < len(arguments) else 0
+        if self.operator == "masked_eq":
+            return given & self.mask == self.value
+        return bool(getattr(operator, self.operator)(given, self.value))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRule:
@@ -76,6 +84,14 @@ class SyscallPolicy:
     def escalates(self) -> bool:
         """Whether any call is a supervisor's to decide."""
         return CallAction.ESCALATE in (self.otherwise, *(rule.action for rule in self.rules))
+
+    def verdict(self, name: str, arguments: tuple[int, ...] = ()) -> tuple[CallAction, int]:
+        """What the rules alone say to a call and with which errno; arguments that are left out are 0."""
+        holding = [rule for rule in self.rules if name in rule.names and all(t.holds(arguments) for t in rule.tests)]
+        if not holding:
+            return self.otherwise, self.errno
+        strictest = min(holding, key=lambda rule: rule.action.strictness)
+        return strictest.action, strictest.errno
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> SyscallPolicy:

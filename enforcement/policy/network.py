@@ -6,9 +6,9 @@ import re
 
 from clawback.enforcement.policy.names import AmbiguousError, address_of, normal_host, normal_path
 from clawback.enforcement.policy.nodes import Item
-from clawback.enforcement.policy.types import EgressRule, NetworkPolicy
+from clawback.enforcement.policy.types import Effect, EgressRule, Inspection, NetworkPolicy
 
-__all__ = ["NAME", "network_policy", "policy_name"]
+__all__ = ["NAME", "egress_rules", "network_policy", "policy_name", "wildcard_too_wide"]
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 """What a policy may be called: it becomes a folder's name."""
@@ -21,8 +21,8 @@ _MAX_RULES = 256
 _SECOND_LEVEL = frozenset(("ac", "co", "com", "edu", "gob", "gov", "mil", "ne", "net", "nom", "or", "org"))
 
 
-def network_policy(item: Item, unenforced: list[str]) -> NetworkPolicy:
-    """The policy; keys that are accepted and not acted on are added to `unenforced`."""
+def network_policy(item: Item, effects: list[Effect]) -> NetworkPolicy:
+    """The policy; what comes of its keys is added to `effects`."""
     top = item.mapping(("name", "egress", "ingress", "inspection"), required=("name",))
     name = policy_name(top["name"])
     allow: tuple[EgressRule, ...] = ()
@@ -30,15 +30,28 @@ def network_policy(item: Item, unenforced: list[str]) -> NetworkPolicy:
     if "egress" in top:
         egress = top["egress"].mapping(("allow", "deny"))
         taken: set[str] = set()
-        allow = _rules(egress.get("allow"), taken, allow=True)
-        deny = _rules(egress.get("deny"), taken, allow=False)
+        allow = egress_rules(egress.get("allow"), taken, allow=True)
+        deny = egress_rules(egress.get("deny"), taken, allow=False)
     if "ingress" in top:
         _ingress(top["ingress"])
-        unenforced.append("networkPolicy.ingress")
+        effects.append(
+            Effect("networkPolicy.ingress", "", "nothing from outside reaches a sandbox: there is no way in")
+        )
+    inspection = Inspection()
     if "inspection" in top:
         found = top["inspection"].mapping(("tlsDecrypt", "logPayloads", "scanForPII"))
-        unenforced.extend(f"networkPolicy.inspection.{key}" for key, value in found.items() if value.boolean())
-    return NetworkPolicy(name=name, allow=allow, deny=deny)
+        asked = {key: value.boolean() for key, value in found.items()}
+        effects.extend(
+            Effect(f"networkPolicy.inspection.{key}", "", "the gateway sees hosts, methods and paths, not payloads")
+            for key, wanted in asked.items()
+            if wanted
+        )
+        inspection = Inspection(
+            tls_decrypt=asked.get("tlsDecrypt", False),
+            log_payloads=asked.get("logPayloads", False),
+            scan_for_pii=asked.get("scanForPII", False),
+        )
+    return NetworkPolicy(name=name, allow=allow, deny=deny, inspection=inspection)
 
 
 def policy_name(item: Item) -> str:
@@ -49,7 +62,8 @@ def policy_name(item: Item) -> str:
     return name
 
 
-def _rules(item: Item | None, taken: set[str], *, allow: bool) -> tuple[EgressRule, ...]:
+def egress_rules(item: Item | None, taken: set[str], *, allow: bool) -> tuple[EgressRule, ...]:
+    """A list of egress rules; their names are added to `taken`."""
     if item is None:
         return ()
     rules = []
@@ -99,14 +113,15 @@ def _domain(item: Item, *, allow: bool) -> str:
         if wild or host != rest.removesuffix(".").lower():
             raise item.wrong("an address in an unusual spelling", hint=f"write {host}")
         return host
-    labels = host.split(".")
-    if (
-        wild
-        and allow
-        and (len(labels) < 2 or (len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _SECOND_LEVEL))
-    ):
+    if wild and allow and wildcard_too_wide(host):
         raise item.wrong(f"too wide: everything below {host}", hint="name the organisation's own domain")
     return f"*.{host}" if wild else host
+
+
+def wildcard_too_wide(host: str) -> bool:
+    """Whether everything below `host` is more than one organisation's: `com`, `co.uk`."""
+    labels = host.split(".")
+    return len(labels) < 2 or (len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _SECOND_LEVEL)
 
 
 def _ports(item: Item) -> tuple[int, ...]:

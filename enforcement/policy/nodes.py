@@ -44,6 +44,22 @@ class Item:
         mark = self.node.start_mark
         return int(mark.line) + 1 if mark else 1
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is text and not a number, a list …"""
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _TAG + "str"
+
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing is written there, or `null`."""
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _TAG + "null"
+
+    def scalar(self) -> str:
+        """A single value as written, empty for `null`; not a list, nor keys and values."""
+        if not isinstance(self.node, yaml.ScalarNode):
+            raise self.wrong(f"expected a value, found {_kind(self.node)}", hint="write one value")
+        return "" if self.is_null else str(self.node.value)
+
     def wrong(self, what: str, *, hint: str) -> InvalidInput:
         """The error about this node."""
         key = f" {self.key}:" if self.key else ""
@@ -72,6 +88,24 @@ class Item:
             if name not in found:
                 raise self.wrong(f"key {name!r} is missing", hint=f"add {name!r}")
         return found
+
+    def keys(self) -> frozenset[str]:
+        """The keys there, whatever they are; none where this has no keys."""
+        if not isinstance(self.node, yaml.MappingNode):
+            return frozenset()
+        return frozenset(str(key.value) for key, _ in self.node.value if isinstance(key, yaml.ScalarNode))
+
+    def entries(self, *, limit: int) -> dict[str, Item]:
+        """The values by key where the author chooses the keys: printable, at most 128 characters, none twice."""
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong(f"expected keys and values, found {_kind(self.node)}", hint="write `key: value` lines")
+        if len(self.node.value) > limit:
+            raise self.wrong(f"{len(self.node.value)} entries, at most {limit}", hint="join or drop some")
+        names = tuple(dict.fromkeys(str(key.value) for key, _ in self.node.value if isinstance(key, yaml.ScalarNode)))
+        for name in names:
+            if not name or len(name) > 128 or not name.isprintable():
+                raise self.wrong(f"{shown(name)} is not a name", hint="1 to 128 printable characters")
+        return self.mapping(names)
 
     def list(self, *, limit: int) -> tuple[Item, ...]:
         """The entries of a list."""
@@ -109,7 +143,7 @@ class Item:
     def integer(self, low: int, high: int) -> int:
         """A decimal number within bounds."""
         value = self._scalar("int", f"a number from {low} to {high}", hint="write a decimal number, unquoted")
-        if not re.fullmatch(r"[1-9][0-9]{0,17}|0", value) or not low <= int(value) <= high:
+        if not re.fullmatch(r"[1-9][0-9]{0,19}|0", value) or not low <= int(value) <= high:
             raise self.wrong(f"{shown(value)} is not a number from {low} to {high}", hint="write a decimal number")
         return int(value)
 

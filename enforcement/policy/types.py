@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from clawback.enforcement.policy.calls import SyscallPolicy
+from clawback.enforcement.policy.endpoints import EndpointRule
 from clawback.enforcement.policy.escalation import EscalationRule
 
-__all__ = ["EgressRule", "NetworkPolicy", "PolicyFile", "SandboxPolicy"]
+__all__ = ["Effect", "EgressRule", "Inspection", "NetworkPolicy", "PolicyFile", "SandboxPolicy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,9 @@ class SandboxPolicy:
     filesystem     `read-only` or `read-write` (of the working directory and `/tmp`; all else is read-only in both)
     network        `restricted` (the gateway alone) or `none`
     readable, writable   host paths shown inside beyond the base system
+    skip_missing   a path that is not there is passed over, not an error
+    workdir_writable   the working directory is writable whatever `filesystem` says
+    required       layers (as a sandbox's record names them) without which a launch is refused
     """
 
     name: str
@@ -32,6 +36,9 @@ class SandboxPolicy:
     gpu_access: str = "none"
     readable: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
+    skip_missing: bool = False
+    workdir_writable: bool = False
+    required: tuple[str, ...] = ()
     allowed_apis: tuple[str, ...] = ()
     denied_apis: tuple[str, ...] = ()
     audit_enabled: bool = True
@@ -54,19 +61,52 @@ class EgressRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a `networkPolicy` asks the gateway to do with payloads."""
+
+    tls_decrypt: bool = False
+    log_payloads: bool = False
+    scan_for_pii: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPolicy:
-    """The hot-reloadable part. Deny wins over allow; what matches nothing is denied."""
+    """The hot-reloadable part. Deny wins over allow; what matches nothing is denied.
+
+    `allow` and `deny` come from a `networkPolicy` document, `rules` from an OpenShell one; a file has one or the other.
+    """
 
     name: str
     allow: tuple[EgressRule, ...] = ()
     deny: tuple[EgressRule, ...] = ()
+    rules: tuple[EndpointRule, ...] = ()
+    inspection: Inspection = field(default_factory=Inspection)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What comes of one key of a policy file.
+
+    by    `kernel`, `launch` (what the sandbox is made of), `gateway`, `core`, or empty: nothing enforces it
+    how   the mechanism, or why there is none
+    """
+
+    key: str
+    by: str
+    how: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFile:
-    """A whole file. `sha256` is of its bytes; `unenforced` names the keys that are accepted and not acted on."""
+    """A whole file. `form` says whose; `sha256` is of its bytes; `effects` has what comes of each key in it."""
 
     sandbox: SandboxPolicy
     network: NetworkPolicy = field(default_factory=lambda: NetworkPolicy(name=""))
     sha256: str = ""
-    unenforced: tuple[str, ...] = ()
+    form: str = "SandboxPolicy"
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def unenforced(self) -> tuple[str, ...]:
+        """The keys that are accepted and not acted on."""
+        return tuple(effect.key for effect in self.effects if not effect.by)

@@ -13,7 +13,7 @@ from clawback.enforcement.kernel.seccomp import ALLOW, Action, Check, Compare, C
 from clawback.enforcement.kernel.syscalls import MACHINE
 from clawback.enforcement.policy.calls import CallAction, CallRule, SyscallPolicy
 
-__all__ = ["BASES", "BLOCKED", "Program", "denying", "programs"]
+__all__ = ["ALLOWED", "BASES", "BLOCKED", "Program", "denying", "programs"]
 
 BASES = ("default", "minimal")
 
@@ -63,7 +63,7 @@ def _names(text: str) -> list[str]:
 _BLOCKED = _names("""
 memfd_create memfd_secret ptrace bpf process_vm_readv process_vm_writev process_madvise process_mrelease pidfd_open
 pidfd_getfd pidfd_send_signal kcmp io_uring_setup io_uring_enter io_uring_register mount umount2 mount_setattr
-fsopen fsconfig fsmount fspick move_mount open_tree open_tree_attr pivot_root chroot setns statmount listmount
+fsopen fsconfig fsmount fspick move_mount open_tree open_tree_attr pivot_root chroot setns statmount listmount listns
 open_by_handle_at name_to_handle_at userfaultfd perf_event_open fanotify_init fanotify_mark add_key request_key
 keyctl init_module finit_module delete_module create_module kexec_load kexec_file_load reboot swapon swapoff acct
 quotactl quotactl_fd settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname syslog vhangup iopl
@@ -107,6 +107,9 @@ _QUIET: dict[str, Action] = {"clone3": deny(errno.ENOSYS)}
 BLOCKED = frozenset(_BLOCKED)
 """What no policy can open."""
 
+ALLOWED = frozenset((*_ALLOWED, *_CHECKED, "socket", "clone3"))
+"""What `minimal` allows, some of it by its arguments."""
+
 _RESULTS = {
     CallAction.KILL: seccomp.KILL_PROCESS,
     CallAction.KILL_THREAD: seccomp.KILL_THREAD,
@@ -137,7 +140,11 @@ def programs(policy: SyscallPolicy, *, machine: str = MACHINE) -> tuple[Program,
         actions |= _CHECKED | {"socket": Check((_INTERNET, _LOCAL, _ROUTE), deny())}
         base = assemble(actions, ALLOW, machine=machine)
     quiet = Program(assemble(_QUIET, ALLOW, machine=machine), log=False)
-    return (*_escalating(policy, machine), *_narrowing(policy, machine), Program(base), quiet)
+    compiled = (*_escalating(policy, machine), *_narrowing(policy, machine), Program(base), quiet)
+    longest = max(len(program.code) // 8 for program in compiled)
+    if longest > seccomp.MOST_INSTRUCTIONS:
+        raise ValueError(f"the filter has {longest} instructions, and the kernel takes {seccomp.MOST_INSTRUCTIONS}")
+    return compiled
 
 
 def _escalating(policy: SyscallPolicy, machine: str) -> tuple[Program, ...]:

@@ -74,7 +74,8 @@ def test_the_documented_files_are_read():
     assert [rule.domain for rule in file.network.allow] == ["*.salesforce.com", "api.hubspot.com", "smtp.company.com"]
     assert file.network.allow[2].ports == (587,)
     assert set(file.unenforced) == {
-        "spec.resources.gpuAccess", "spec.permissions.allowedAPIs", "spec.permissions.deniedAPIs",
+        "spec.permissions.allowedAPIs[0] crm.read", "spec.permissions.allowedAPIs[1] ticket.resolve",
+        "spec.permissions.deniedAPIs[0] admin.*", "spec.permissions.deniedAPIs[1] user.delete",
         "spec.auditLog.destination", "networkPolicy.ingress", "networkPolicy.inspection.tlsDecrypt",
         "networkPolicy.inspection.scanForPII",
     }  # fmt: skip
