@@ -10,7 +10,7 @@ import os
 import stat
 
 from clawback.enforcement.kernel import libc, mounts
-from clawback.enforcement.quarantine import tree
+from clawback.enforcement.quarantine import mounted, tree
 from clawback.enforcement.sandbox.record import Sandbox
 
 __all__ = ["SECRETS", "SOURCE", "covered", "run", "secrets"]
@@ -25,12 +25,7 @@ _MOST = 4096
 
 def covered(box: Sandbox) -> set[str]:
     """Paths inside that a cover of ours lies on, as the kernel lists the mounts. `ProcessLookupError` if ended."""
-    with tree.process_folder(box) as folder:
-        text = tree.read("mountinfo", dir_fd=folder)
-    top: dict[str, str] = {}
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        top[before.split(" ")[4].replace("\\040", " ")] = after.split(" ")[1]
+    top = {mount.path: mount.source for mount in mounted.mounts(box)}
     return {path for path, source in top.items() if source == SOURCE}
 
 

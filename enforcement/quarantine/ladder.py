@@ -38,7 +38,7 @@ def probe(box: Sandbox, level: Level, *, run: Run = run_alone) -> LevelResult:
         case Level.ISOLATE:
             return isolation("probe", box, run)
         case Level.RESTRICT:
-            return restrict.probe(box)
+            return restrict.probe(box, run)
         case Level.SEAL:
             return seal.probe(box)
         case Level.STOP:

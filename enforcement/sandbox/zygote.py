@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
 from clawback.enforcement.policy.calls import SyscallPolicy
-from clawback.enforcement.quarantine import cover, inject, joined, sealed, signals  # noqa: F401 - helpers find them loaded
+from clawback.enforcement.quarantine import cover, holder, inject, joined, openings, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import filters, shim, wire
 from clawback.enforcement.sandbox.cage import Host
 

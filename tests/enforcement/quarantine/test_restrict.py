@@ -1,34 +1,44 @@
-"""Restricted, an agent runs on with empty secrets and no new processes; released, all is as it was."""
+"""Restricted, an agent runs on and opens no file, starts nothing, reads no secret; released, all is as it was."""
 
 from __future__ import annotations
 
 import errno
+import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from clawback.enforcement.quarantine import cover, freeze, limits, restrict, tree
+from clawback.enforcement.kernel import capabilities
+from clawback.enforcement.kernel.libc import CLONE_NEWNS, setns, umount2
+from clawback.enforcement.quarantine import cover, freeze, holder, limits, openings, restrict, tree
 from clawback.enforcement.quarantine.helper import run_alone
 from clawback.model import Enforcement
 
 pytestmark = pytest.mark.kernel
 
 SECRETS = {"token": "hvs.planted-secret-number-one", "key": "planted-secret-number-two"}
+GATED = pytest.mark.skipif(
+    not capabilities.effective(capabilities.SYS_ADMIN), reason="refusing opens needs CAP_SYS_ADMIN"
+)
 
-# 0 rounds, 1 bytes of the last reading, 2 forks, 3 the last failed fork's errno, 4 writes, 5 by a descriptor
+# 0 rounds, 1 bytes of the last secret read, 2 forks, 3 the last failed fork's errno, then errnos: 4 a file, 5 a folder,
+# 6 a file to write, 7 exec, 8 a secret by a folder that was open, 9 the same file by /proc, 10 a secret
 READ = """
+folder = os.open("/run/secrets", os.O_RDONLY)
+passwd = open("/etc/passwd")
 os.chdir("/run/secrets")
-folder = os.open(".", os.O_RDONLY)
+def secret():
+    with open("/run/secrets/token") as file: board[1] = len(file.read())
 while True:
-    try:
-        board[1] = len(open("/run/secrets/token").read())
-        board[5] = len(open("key").read())
-        board[5] += len(os.read(fd := os.open("token", os.O_RDONLY, dir_fd=folder), 100))
-        os.close(fd)
-    except OSError:
-        continue  # it was opened just as the cover changed
-    if board[1] == 0:
-        board[4] += code(open, "/run/secrets/token", "r+") == 0
+    board[10] = code(secret)
+    board[4] = code(open, "/etc/passwd")
+    board[5] = code(os.listdir, "/usr/bin")
+    board[6] = code(open, os.path.dirname(sys.argv[1]) + "/made", "w")
+    board[7] = code(os.execv, "/usr/bin/python3", ["python3", "-c", "1"]) if board[31] else 0
+    board[8] = code(open, "key")
+    board[9] = code(open, f"/proc/self/fd/{passwd.fileno()}")
     try:
         pid = os.fork()
         if pid == 0: os._exit(0)
@@ -40,8 +50,18 @@ while True:
 """
 
 
+def rounds(made, number=2):
+    for _ in range(number):
+        made.moves()
+
+
+def only_what_was_open(result):
+    """The agent keeps its board open: that, and nothing else, may be what is missing."""
+    return all("board'" in line or "open as" in line for line in result.missing)
+
+
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
-def test_secrets_read_empty_and_nothing_forks_until_release(make, frozen):
+def test_nothing_opens_and_nothing_forks_until_release(make, frozen):
     made = make(READ, secrets=SECRETS)
     made.moves(2)
     assert made.board[1] == len(SECRETS["token"])
@@ -49,32 +69,34 @@ def test_secrets_read_empty_and_nothing_forks_until_release(make, frozen):
     if frozen:
         freeze.apply(made.box)
     result = restrict.apply(made.box, make.run)
-    # A running agent may have had one open at that very moment: then that is what is missing, and nothing else.
-    if before:
-        assert all("open as" in line for line in result.missing), result
-        assert frozen or result.enforcement in {Enforcement.FULL, Enforcement.PARTIAL}
+    assert result.enforcement is Enforcement.PARTIAL, result
+    assert only_what_was_open(result), result
     assert "2 of 2 secrets read empty" in result.observed
+    assert (result.counts["secrets"], result.counts["unreadable"], result.counts["covered"]) == (2, 2, 2)
     freeze.release(made.box)
-    made.moves()
-    made.moves()
-    assert made.board[1] == 0
-    assert made.board[5] == 0
-    assert made.board[4] == 0
+    made.board[31] = 1
+    rounds(made)
+    refused = errno.EPERM if openings.NO_RIGHT not in result.missing else 0
+    assert [made.board[n] for n in range(4, 11)] == [refused] * 7
+    assert result.counts["marks"] > 5
     if before:
         forks = made.board[2]
-        made.moves()
+        rounds(made)
         assert made.board[2] == forks
         assert made.board[3] == errno.EAGAIN
-    assert restrict.probe(made.box).enforcement is not Enforcement.NONE
+    assert restrict.probe(made.box, make.run).enforcement is Enforcement.PARTIAL
 
+    made.board[31] = 0
     released = restrict.release(made.box, make.run)
     assert released.enforcement is Enforcement.NONE, released
     assert {path: Path(path).read_text() for path in before} == before
     assert not Path(made.box.folder, limits.KEPT).exists()
+    assert not Path(made.box.folder, holder.RECORD).exists()
     made.moves(2)
-    made.moves()
+    rounds(made)
     assert made.board[1] == len(SECRETS["token"])
-    assert restrict.probe(made.box).enforcement is Enforcement.NONE
+    assert [made.board[n] for n in range(4, 11)] == [0] * 7
+    assert restrict.probe(made.box, make.run).enforcement is Enforcement.NONE
 
 
 def test_twice_is_once_and_release_needs_only_the_disk(make):
@@ -82,31 +104,161 @@ def test_twice_is_once_and_release_needs_only_the_disk(make):
     made.moves()
     before = {path: Path(path).read_text() for path in limits._wanted(made.box)[0]}
     restrict.apply(made.box, make.run)
-    mounts = len(Path(f"/proc/{made.box.pid}/mountinfo").read_text().splitlines())
+    mounted = len(Path(f"/proc/{made.box.pid}/mountinfo").read_text().splitlines())
+    record = Path(made.box.folder, holder.RECORD)
+    held = record.read_text()
     restrict.apply(made.box, make.run)
-    assert len(Path(f"/proc/{made.box.pid}/mountinfo").read_text().splitlines()) == mounts
+    assert len(Path(f"/proc/{made.box.pid}/mountinfo").read_text().splitlines()) == mounted
+    assert record.read_text() == held
     assert restrict.release(made.box, run_alone).enforcement is Enforcement.NONE
     assert {path: Path(path).read_text() for path in before} == before
     assert cover.covered(made.box) == set()
     assert restrict.release(made.box, run_alone).enforcement is Enforcement.NONE
 
 
+def pair(made):
+    """The holder's processes, by its record."""
+    return sorted(int(pid) for pid in json.loads(Path(made.box.folder, holder.RECORD).read_text())["pids"])
+
+
+@GATED
+@pytest.mark.parametrize("which", [0, 1], ids=["the guard", "the one that answers"])
+def test_one_of_the_two_that_refuse_is_killed_and_replaced(make, which):
+    made = make(READ, secrets=SECRETS)
+    made.moves()
+    restrict.apply(made.box, make.run)
+    rounds(made)
+    before = pair(made)
+    os.kill(before[which], signal.SIGKILL)
+    for _ in range(20):
+        made.moves()
+        assert made.board[4] == errno.EPERM
+    make.wait_until(lambda: pair(made) != before and len(pair(made)) == 2, "another takes its place")
+    assert before[1 - which] in pair(made)
+    assert only_what_was_open(restrict.probe(made.box, make.run))
+    assert restrict.release(made.box, make.run).enforcement is Enforcement.NONE
+    rounds(made)
+    assert made.board[4] == 0
+
+
+@GATED
+def test_both_killed_at_once_is_seen_and_mended(make):
+    made = make(READ, secrets=SECRETS)
+    made.moves()
+    restrict.apply(made.box, make.run)
+    os.killpg(os.getpgid(pair(made)[0]), signal.SIGKILL)
+    make.wait_until(lambda: made.board[4] == 0, "files open again")
+    seen = restrict.probe(made.box, make.run)
+    assert seen.enforcement is Enforcement.PARTIAL
+    assert any("the holder is gone" in line for line in seen.missing), seen.missing
+    assert seen.counts["marks"] == 0
+    assert only_what_was_open(restrict.apply(made.box, make.run))
+    rounds(made)
+    assert made.board[4] == errno.EPERM
+
+
+@GATED
+def test_an_answering_process_that_is_stopped_is_replaced(make):
+    made = make(READ, secrets=SECRETS)
+    made.moves()
+    restrict.apply(made.box, make.run)
+    guard, answering = pair(made)
+    os.kill(answering, signal.SIGSTOP)
+    make.wait_until(lambda: pair(made)[1] != answering, "another takes its place")
+    rounds(made)
+    assert made.board[4] == errno.EPERM
+    os.kill(guard, signal.SIGSTOP)  # it answers nobody, and is no hindrance
+    make.wait_until(lambda: tree.status(guard).state in "Tt", "it is stopped")
+    seen = restrict.probe(made.box, make.run)
+    assert any(f"process {guard} is stopped" in line for line in seen.missing), seen.missing
+    assert only_what_was_open(restrict.apply(made.box, make.run))
+    assert guard not in pair(made)
+    rounds(made)
+    assert made.board[4] == errno.EPERM
+
+
+@GATED
+def test_what_is_on_the_allow_list_still_opens_and_only_that(make):
+    made = make(READ, secrets=SECRETS)
+    made.moves()
+    result = restrict.apply(made.box, make.run, readable=("/etc/passwd", str(Path(made.box.folder).parent)))
+    rounds(made)
+    assert made.board[4] == 0
+    assert made.board[9] == 0
+    assert [made.board[n] for n in (5, 6, 8, 10)] == [errno.EPERM] * 4, "a writable folder is never on it"
+    assert result.counts["marks"] > 5
+    restrict.apply(made.box, make.run)  # as a keeper does: the order is kept
+    rounds(made)
+    assert made.board[4] == 0
+    restrict.apply(made.box, make.run, readable=())
+    rounds(made)
+    assert made.board[4] == errno.EPERM
+
+
+@GATED
+def test_the_holder_ends_with_the_sandbox(make):
+    made = make("time.sleep(1)", secrets=SECRETS)
+    restrict.apply(made.box, make.run)
+    pids = pair(made)
+    make.wait_until(lambda: tree.gone(made.box), "it ends")
+    make.wait_until(lambda: not any(alive(pid) for pid in pids), "they end")
+
+
+def alive(pid):
+    try:
+        return tree.status(pid).state not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@GATED
+def test_others_open_files_by_the_agents_mounts_as_before(make):
+    made = make(READ, secrets=SECRETS)
+    made.moves()
+    restrict.apply(made.box, make.run)
+    assert "agent:x:1000" in Path(f"/proc/{made.box.pid}/root/etc/passwd").read_text()
+
+
+def test_sabotage_is_seen_and_named(make):
+    made = make(READ, secrets=SECRETS)
+    made.moves()
+    restrict.apply(made.box, make.run)
+    child = os.fork()
+    if child == 0:
+        setns(os.open(f"/proc/{made.box.pid}/ns/mnt", os.O_RDONLY), CLONE_NEWNS)
+        umount2("/run/secrets/key", 8 | 2)
+        os._exit(0)
+    os.waitpid(child, 0)
+    for path in limits._wanted(made.box)[0]:
+        Path(path).write_text("max" if path.endswith("pids.max") else "50000")
+    seen = restrict.probe(made.box, make.run)
+    assert "/run/secrets/key is not covered" in seen.missing
+    for path in limits._wanted(made.box)[0]:
+        assert any(line.startswith(Path(path).name) for line in seen.missing), seen.missing
+    assert only_what_was_open(restrict.apply(made.box, make.run))
+
+
 HOLD = """
 import mmap
 kept = open("/run/secrets/token")
 mapped = mmap.mmap(os.open("/run/secrets/key", os.O_RDONLY), 0, prot=mmap.PROT_READ)
+log = open(os.path.dirname(sys.argv[1]) + "/log", "w")
+private = open("/tmp/private", "w")
 board[0] = 1
 while True: time.sleep(100)
 """
 
 
-def test_secrets_opened_before_are_named(make):
+def test_what_was_opened_before_is_named(make):
     made = make(HOLD, secrets=SECRETS)
     make.wait_until(lambda: made.board[0] == 1, "they are open")
     result = restrict.apply(made.box, make.run)
     assert result.enforcement is Enforcement.PARTIAL
-    assert any("/run/secrets/token" in line and "open as" in line for line in result.missing), result.missing
-    assert any("mapped" in line for line in result.missing)
+    assert any("'/run/secrets/token' open as" in line for line in result.missing), result.missing
+    assert any("'/run/secrets/key' mapped" in line for line in result.missing)
+    assert any(line.endswith("writable") and "/log' open as" in line for line in result.missing)
+    assert not any("private" in line for line in result.missing), "what is written there leaves the sandbox nowhere"
+    assert result.counts["open"] == len([line for line in result.missing if "open as" in line or "mapped" in line])
     assert "planted" not in str(result)
 
 
@@ -121,7 +273,7 @@ def test_without_controllers_it_says_what_is_missing(make):
     assert any("no cpu controller" in line for line in result.missing)
     unified_only = replace(made.box, controllers={})
     if not Path(made.box.cgroup, "pids.max").exists():
-        assert any("no pids controller" in line for line in restrict.probe(unified_only).missing)
+        assert any("no pids controller" in line for line in restrict.probe(unified_only, make.run).missing)
     restrict.release(made.without_cgroup(), make.run)
 
 

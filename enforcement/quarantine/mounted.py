@@ -1,0 +1,47 @@
+"""The mounts that an agent sees, as the kernel lists them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from clawback.enforcement.quarantine import tree
+from clawback.enforcement.sandbox.record import Sandbox
+
+__all__ = ["Mount", "mounts", "private"]
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of mountinfo: `device` is `major:minor`, `kind` the file system's type, `source` what was mounted."""
+
+    number: int
+    path: str
+    device: str
+    kind: str
+    source: str
+
+
+def mounts(box: Sandbox) -> tuple[Mount, ...]:
+    """Lowest first; a later one of the same path lies on top. `ProcessLookupError` if the sandbox has ended."""
+    with tree.process_folder(box) as folder:
+        return _parsed(tree.read("mountinfo", dir_fd=folder))
+
+
+def private(box: Sandbox) -> frozenset[str]:
+    """Devices of file systems that are mounted in the sandbox and not where we are: what is written there stays."""
+    outside = {mount.device for mount in _parsed(Path("/proc/thread-self/mountinfo").read_text())}
+    return frozenset(mount.device for mount in mounts(box)) - outside
+
+
+def _parsed(text: str) -> tuple[Mount, ...]:
+    found = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kinds = before.split(" "), after.split(" ")
+        path = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
+        found.append(Mount(int(fields[0]), path, fields[2], kinds[0], kinds[1] if len(kinds) > 1 else ""))
+    return tuple(found)

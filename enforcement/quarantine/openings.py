@@ -1,0 +1,188 @@
+"""An agent's openings of files: refused by a holder from now on, tried from inside, let through again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clawback.enforcement.kernel import capabilities, libc
+from clawback.enforcement.kernel.open_gate import marked
+from clawback.enforcement.quarantine import cover, holder, mounted, tree
+from clawback.enforcement.quarantine.helper import Run
+from clawback.enforcement.sandbox.record import Sandbox
+from clawback.errors import NotEnforced
+
+__all__ = ["NO_RIGHT", "Seen", "inside", "look", "permit", "refuse"]
+
+NO_RIGHT = "file opens: without root nobody may be made to wait for an answer"
+_NOT_HELD = "file opens: nobody refuses them, the holder is gone"
+_HALF = "file opens: one of the two processes that refuse them is gone"
+_NAMED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`marks`: mounts that are asked about; `tried` and `refused`: places inside that a process with the agent's user
+    id tried to open; `readable`: secrets whose first byte it could read, of all `secrets`; `missing` in words.
+    """
+
+    marks: int
+    tried: int
+    refused: int
+    secrets: tuple[str, ...]
+    readable: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def refuse(box: Sandbox, run: Run, readable: tuple[str, ...] | None) -> list[str]:
+    """Have a holder refuse openings; what could not be, in words. `readable` None: as ordered before.
+
+    A holder that is whole, asks about every mount and has the same order is left as it is.
+    """
+    if not capabilities.effective(capabilities.SYS_ADMIN):
+        return [NO_RIGHT]
+    before = _record(box)
+    wanted = tuple(before.get("readable", ())) if readable is None else readable
+    if before and wanted == tuple(before["readable"]) and not _lacking(box, before)[1]:
+        return []
+    try:
+        answer = run("clawback.enforcement.quarantine.holder:run", {"box": asdict(box), "readable": list(wanted)})
+    except ProcessLookupError:
+        return []  # ended, and the reading after this says so
+    except PermissionError:
+        return [NO_RIGHT]
+    except (OSError, NotEnforced) as error:
+        return [f"file opens: {error}"]
+    _end(before)  # only now: at no moment does nobody hold
+    return [f"file opens below {path}: {reason}" for path, reason in sorted(answer["failed"].items())]
+
+
+def permit(box: Sandbox) -> list[str]:
+    """End the holder; what is left of it, in words."""
+    for _ in tree.until(2.0):  # one that is replacing the other just now writes itself down a moment later
+        record = _record(box)
+        _end(record)
+        if not _alive(record):
+            Path(box.folder, holder.RECORD).unlink(missing_ok=True)
+            if not _record(box):
+                return []
+    return ["file opens are still refused: the holder did not end"]
+
+
+def look(box: Sandbox, run: Run) -> Seen:
+    """From the kernel: who holds, and which mounts. From inside: what opens."""
+    record = _record(box)
+    marks, missing = _lacking(box, record)
+    try:
+        tried = run("clawback.enforcement.quarantine.openings:inside", {"box": asdict(box)})
+    except ProcessLookupError:
+        raise
+    except (OSError, NotEnforced) as error:
+        return Seen(marks, 0, 0, (), (), (*missing, f"the files could not be tried from inside: {error}"))
+    opened = [path for path, outcome in tried["places"].items() if outcome not in _REFUSALS]
+    if record and marks:
+        missing += [f"{path} opens from inside" for path in opened[:_NAMED]]
+    return Seen(
+        marks=marks,
+        tried=len(tried["places"]),
+        refused=len(tried["places"]) - len(opened),
+        secrets=tuple(tried["secrets"]),
+        readable=tuple(tried["readable"]),
+        missing=tuple(missing),
+    )
+
+
+_REFUSALS = frozenset({"EPERM", "EACCES", "ENOENT"})
+
+
+def inside(*, box: dict[str, Any]) -> dict[str, Any]:
+    """In a child of one thread: join the agent's mount namespace under its user id and try. `places`: path → errno's
+    name or `opened`, a folder or file for each mount; `secrets`, and `readable`, those of them with a first byte.
+    """
+    sandbox = Sandbox(**box)
+    places = [one.path for one in mounted.mounts(sandbox) if one.kind != "proc" and one.source != cover.SOURCE]
+    with tree.process_folder(sandbox) as folder:
+        spaces = {kind: os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder) for kind in ("user", "mnt")}
+    secrets = cover.secrets(sandbox)
+    root = capabilities.effective(capabilities.SYS_ADMIN)
+    if not root:
+        libc.setns(spaces["user"], libc.CLONE_NEWUSER)
+    libc.setns(spaces["mnt"], libc.CLONE_NEWNS)
+    if root:  # without, it is the agent's user already
+        os.setgroups([])
+        os.setresgid(sandbox.uid, sandbox.uid, sandbox.uid)
+        os.setresuid(sandbox.uid, sandbox.uid, sandbox.uid)
+    readable = [path for path in secrets if _first_byte(path)]
+    return {"places": {path: _try(path) for path in places}, "secrets": secrets, "readable": readable}
+
+
+def _try(path: str) -> str:
+    try:
+        if not stat.S_IFMT(os.lstat(path).st_mode) & (stat.S_IFREG | stat.S_IFDIR):
+            return "EPERM"  # a device: opening it reaches no file
+        os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error.errno))
+    return "opened"
+
+
+def _first_byte(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(descriptor, 1) != b""
+    finally:
+        os.close(descriptor)
+
+
+def _lacking(box: Sandbox, record: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many mounts are asked about, and what is not as it should be."""
+    alive = _alive(record)
+    if not alive:
+        right = capabilities.effective(capabilities.SYS_ADMIN)
+        return 0, [_NOT_HELD if right else NO_RIGHT]
+    missing = [] if len(alive) == len(record["pids"]) else [_HALF]
+    missing += [f"file opens wait: process {pid} is stopped" for pid in alive if tree.status(pid).state in "Tt"]
+    try:
+        asked = marked(alive[0], record["descriptor"])
+    except OSError:
+        return 0, [_NOT_HELD]
+    there = [one for one in mounted.mounts(box) if one.kind != "proc" and one.source != cover.SOURCE]
+    missing += [f"file opens below {one.path}: not refused" for one in there if one.number not in asked][:_NAMED]
+    return len(asked), missing
+
+
+def _record(box: Sandbox) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(Path(box.folder, holder.RECORD).read_text())
+    except FileNotFoundError:
+        return {}
+    return record
+
+
+def _alive(record: dict[str, Any]) -> list[int]:
+    """Of the recorded pair, those that live, and are not others with their numbers."""
+    found = []
+    for text, ticks in record.get("pids", {}).items():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if tree.start_ticks(text) == ticks and tree.status(int(text)).state not in "ZX":
+                found.append(int(text))
+    return found
+
+
+def _end(record: dict[str, Any]) -> None:
+    """Both at once, by their group: one alone would be replaced by the other."""
+    for pid in _alive(record):
+        with contextlib.suppress(ProcessLookupError):
+            group = os.getpgid(pid)
+            if group != os.getpgid(0):
+                os.killpg(group, signal.SIGKILL)
