@@ -90,6 +90,7 @@ ACTION: Action[CredentialParams] = Action(
     summary="Delete the access key that this incident replaced.",
     phase=Phase.ERADICATE,
     reversibility=Reversibility.IRREVERSIBLE,
+    consent=True,
     needs=frozenset({"iam:DeleteAccessKey", "iam:GetAccessKeyLastUsed", "iam:ListAccessKeys", "sts:GetCallerIdentity"}),
     scope="one Inactive access key of one IAM user",
     openc2="delete",

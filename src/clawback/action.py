@@ -93,6 +93,8 @@ class Action(Generic[P]):
     openc2        OpenC2 verb (`contain`, `deny`, `restore`, `update` …)
     key           idempotency key of these parameters within one incident
     reflex        may run before any flow starts (reversible and idempotent only)
+    consent       a person must say yes first, unless a rule says otherwise: it touches more than one agent, or destroys
+                  what somebody may want back, and nothing is lost by waiting. Never true of containment
     """
 
     id: str
@@ -104,6 +106,7 @@ class Action(Generic[P]):
     openc2: str
     d3fend: str = ""
     reflex: bool = False
+    consent: bool = False
     params: type[P]
     key: Callable[[P], str]
     plan: Callable[[Context, P], Plan]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,8 +20,20 @@ from pydantic_settings import (
 )
 
 from clawback.errors import InvalidInput
+from clawback.model import Phase
 
-__all__ = ["AwsSettings", "CoreSettings", "GatewaySettings", "PrefectSettings", "Settings", "VaultSettings", "load"]
+__all__ = [
+    "ApprovalRule",
+    "ApprovalSettings",
+    "AwsSettings",
+    "CoreSettings",
+    "GatewaySettings",
+    "PrefectSettings",
+    "ReleaseSettings",
+    "Settings",
+    "VaultSettings",
+    "load",
+]
 
 
 def _default_state() -> Path:
@@ -33,6 +45,13 @@ def _default_state() -> Path:
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReleaseSettings(_Section):
+    """`core.release:`: who may lift a hold, beside `core.allow`."""
+
+    separation: bool = Field(False, description="the user id that ordered a hold may not lift it, root included")
+    approvers: tuple[int, ...] = Field((), description="user ids that may lift holds; empty: all that may call release")
 
 
 class CoreSettings(_Section):
@@ -51,6 +70,10 @@ class CoreSettings(_Section):
         False, description="switch the host's audit on, so that Landlock denials are reported (80 ns a system call)"
     )
     heartbeat_seconds: float = Field(5.0, gt=0)
+    verify_seconds: float = Field(
+        5.0, ge=0.1, description="each hold is verified anew at least this often; sooner after an order or a drift"
+    )
+    release: ReleaseSettings = ReleaseSettings()
 
 
 class GatewaySettings(_Section):
@@ -85,6 +108,30 @@ class PrefectSettings(_Section):
     port: int = Field(0, ge=0, le=65_535)
 
 
+class ApprovalRule(_Section):
+    """One line of `approvals.rules`. The first rule that matches a step decides; containment never waits."""
+
+    actions: tuple[str, ...] = Field(("*",), description="action ids; `*` and `?` match as in file names")
+    phases: tuple[Phase, ...] = Field((), description="phases of the incident; none: any")
+    drills: bool | None = Field(None, description="only drills, or only real incidents; none: both")
+    quorum: int = Field(1, ge=0, le=16, description="grants needed; 0: the step does not wait")
+    approvers: tuple[str, ...] = Field((), description="user names that may answer; none: anybody")
+    separate: bool = Field(True, description="whoever asked, or contained the agent, may not grant it")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.approvers and len(set(self.approvers)) < self.quorum:
+            raise ValueError(f"quorum {self.quorum} of {len(set(self.approvers))} approvers can never be reached")
+        return self
+
+
+class ApprovalSettings(_Section):
+    """`approvals:`: which steps wait for a person. Where no rule matches, those whose action asks for consent."""
+
+    minutes: float = Field(15, gt=0, le=24 * 60, description="how long a question stands, and then a grant")
+    rules: tuple[ApprovalRule, ...] = ()
+
+
 class Settings(BaseSettings):
     """All of it."""
 
@@ -99,6 +146,7 @@ class Settings(BaseSettings):
     vault: VaultSettings | None = None
     aws: AwsSettings | None = None
     prefect: PrefectSettings = PrefectSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
 
     @property
     def run(self) -> Path:

@@ -166,7 +166,8 @@ def test_a_journal_of_before_the_record_is_entered_as_it_stands(journal: Journal
         for table in ("incidents", "findings", "receipts", "timeline")
     )
     journal.dispose()
-    change(path, "DROP TABLE audit")
+    for table in ("audit", "votes", "approvals"):
+        change(path, f"DROP TABLE {table}")
     change(path, "UPDATE alembic_version SET version_num = '0001'")
     again = Journal(f"sqlite:///{path}")
     assert again.audit_verify()[:2] == (rows, [])

@@ -16,7 +16,18 @@ from sqlalchemy import create_engine, make_url, text
 from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
 from clawback.journal import SETTLED, Journal
 from clawback.journal.states import FROM
-from clawback.model import Enforcement, Finding, IncidentStatus, Level, Orchestration, Phase, ReceiptState, Severity
+from clawback.model import (
+    Enforcement,
+    Finding,
+    Incident,
+    IncidentStatus,
+    Level,
+    Orchestration,
+    Phase,
+    Receipt,
+    ReceiptState,
+    Severity,
+)
 
 FINDING = Finding(
     detector="secrets.outside-allow-list",
@@ -149,6 +160,7 @@ _TO = {
     ReceiptState.ORPHANED: lambda journal, receipt: journal.orphaned(receipt, "gone"),
 }
 _WAY = {
+    ReceiptState.AWAITING: (),
     ReceiptState.INTENDED: (),
     ReceiptState.APPLIED: (ReceiptState.APPLIED,),
     ReceiptState.VERIFIED: (ReceiptState.APPLIED, ReceiptState.VERIFIED),
@@ -162,13 +174,19 @@ _WAY = {
 }
 
 
+def _began(journal: Journal, incident: Incident, state: ReceiptState) -> Receipt:
+    if state is ReceiptState.AWAITING:
+        return journal.awaiting(incident, "k", "a.b", Phase.CONTAIN, {}, "me", "awaits APR-1")
+    return journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me")
+
+
 @pytest.mark.parametrize("start", ReceiptState)
 def test_states_follow_the_table(journal: Journal, start: ReceiptState) -> None:
     for number, (target, move) in enumerate(_TO.items()):
         incident, _ = journal.open_or_join(
             dataclasses.replace(FINDING, instance=f"i-{number}", events=(str(number),)), playbook="book"
         )
-        receipt = journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me")
+        receipt = _began(journal, incident, start)
         for state in _WAY[start]:
             receipt = _TO[state](journal, receipt.id)
         assert receipt.state is start
@@ -183,7 +201,7 @@ def test_states_follow_the_table(journal: Journal, start: ReceiptState) -> None:
 @pytest.mark.parametrize("state", ReceiptState)
 def test_closes_only_when_all_is_settled(journal: Journal, state: ReceiptState) -> None:
     incident, _ = journal.open_or_join(FINDING, playbook="book")
-    receipt = journal.intend(incident, "k", "a.b", Phase.CONTAIN, {}, "me")
+    receipt = _began(journal, incident, state)
     for step in _WAY[state]:
         _TO[step](journal, receipt.id)
     assert (journal.close(incident).status is IncidentStatus.CLOSED) == (state in SETTLED)

@@ -88,7 +88,13 @@ async def _resume(incident: str | None) -> tuple[End, ...]:
 
     chosen = settings()
     units = catalog.load()
-    engine = Engine(Journal(chosen.journal), lambda: assemble(chosen), units.playbooks, actions=units.actions)
+    engine = Engine(
+        Journal(chosen.journal),
+        lambda: assemble(chosen),
+        units.playbooks,
+        actions=units.actions,
+        approvals=chosen.approvals,
+    )
     if incident is not None:
         engine.journal.incident(incident)  # NotFound is for the command line to say
     link = Link(chosen, engine)

@@ -19,11 +19,18 @@ from sqlalchemy import Connection, Table, Text, bindparam, cast, insert, select
 from sqlalchemy.types import JSON
 
 from clawback.errors import InvalidInput
-from clawback.journal.schema import audit, findings, incidents, receipts, timeline
+from clawback.journal.schema import approvals, audit, findings, incidents, receipts, timeline, votes
 
 __all__ = ["TABLES", "AuditEntry", "Fault", "Touched", "append", "entries", "head", "verify"]
 
-TABLES: dict[str, Table] = {"incident": incidents, "finding": findings, "receipt": receipts, "line": timeline}
+TABLES: dict[str, Table] = {
+    "incident": incidents,
+    "finding": findings,
+    "receipt": receipts,
+    "line": timeline,
+    "approval": approvals,
+    "vote": votes,
+}
 """Kind of an entry → the table whose row it is about."""
 
 _FIRST = b"\0" * 32  # what stands before the first entry

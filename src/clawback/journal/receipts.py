@@ -50,8 +50,6 @@ class Receipts(Store):
             else {}
         )
         with self.writing() as connection:
-            incident = self._row(connection, id_of(incident)).id
-            known = connection.execute(_BY_KEY, {"incident": incident, "key": key}).one_or_none()
             again = {
                 "state": ReceiptState.INTENDED,
                 "params": records.plain(params, f"{action}: params"),
@@ -59,27 +57,63 @@ class Receipts(Store):
                 "error": "",
                 "intended_ns": now,
             }
-            if known is None:
-                first: dict[str, Any] = {
-                    "incident": incident,
-                    "key": key,
-                    "action": action,
-                    "phase": phase,
-                    "proof": "",
-                    "attempts": 1,
-                    "captured": {},
-                    "captured_ns": 0,
-                    "applied_ns": 0,
-                    "verified_ns": 0,
-                    "reverted_ns": 0,
-                    "outcome": {},
-                }
-                row = connection.execute(_NEW, first | fresh | again).one()
-                self._touch(connection, "receipt", row.id, row.incident, f"{action} intended", row.actor)
-                return records.to_receipt(row)
-            self._allowed(known, ReceiptState.INTENDED)
+            return self._begin(connection, id_of(incident), key, action, phase, again, fresh)
+
+    def awaiting(
+        self,
+        incident: str | Incident,
+        key: str,
+        action: str,
+        phase: Phase,
+        params: Mapping[str, Any],
+        actor: str,
+        why: str,
+    ) -> Receipt:
+        """Write down that a step waits for a person; nothing was done."""
+        with self.writing() as connection:
+            waiting = {
+                "state": ReceiptState.AWAITING,
+                "params": records.plain(params, f"{action}: params"),
+                "actor": records.bounded(actor, 256),
+                "error": records.bounded(why),
+                "intended_ns": 0,
+            }
+            return self._begin(connection, id_of(incident), key, action, phase, waiting, {})
+
+    def _begin(
+        self,
+        connection: Connection,
+        incident: str,
+        key: str,
+        action: str,
+        phase: Phase,
+        values: dict[str, Any],
+        fresh: dict[str, Any],
+    ) -> Receipt:
+        """A new receipt, or the known one's next attempt."""
+        incident = self._row(connection, incident).id
+        known = connection.execute(_BY_KEY, {"incident": incident, "key": key}).one_or_none()
+        if known is not None:
+            self._allowed(known, values["state"])
             kept = {} if known.captured_ns else fresh
-            return self._change(connection, known.id, attempts=known.attempts + 1, **again, **kept)
+            return self._change(connection, known.id, attempts=known.attempts + 1, **values, **kept)
+        first: dict[str, Any] = {
+            "incident": incident,
+            "key": key,
+            "action": action,
+            "phase": phase,
+            "proof": "",
+            "attempts": 1,
+            "captured": {},
+            "captured_ns": 0,
+            "applied_ns": 0,
+            "verified_ns": 0,
+            "reverted_ns": 0,
+            "outcome": {},
+        }
+        row = connection.execute(_NEW, first | fresh | values).one()
+        self._touch(connection, "receipt", row.id, row.incident, f"{action} {row.state}", row.actor)
+        return records.to_receipt(row)
 
     def captured(self, receipt: int, captured: Mapping[str, Any]) -> Receipt:
         """What undoing needs; the first record stays."""

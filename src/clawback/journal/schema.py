@@ -19,9 +19,20 @@ from sqlalchemy import (
     text,
 )
 
-__all__ = ["VERSION", "audit", "findings", "incidents", "locks", "metadata", "receipts", "timeline"]
+__all__ = [
+    "VERSION",
+    "approvals",
+    "audit",
+    "findings",
+    "incidents",
+    "locks",
+    "metadata",
+    "receipts",
+    "timeline",
+    "votes",
+]
 
-VERSION = "0002"  # the newest migration; a journal that says so is opened without asking Alembic
+VERSION = "0003"  # the newest migration; a journal that says so is opened without asking Alembic
 
 metadata = MetaData()
 
@@ -125,4 +136,41 @@ audit = Table(
     Column("actor", String(256), nullable=False),
     Column("digest", LargeBinary(32), nullable=False),  # of the row as it then stood
     Column("hash", LargeBinary(32), nullable=False),  # of this entry and the one before
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("incident", String(32), ForeignKey("incidents.id"), nullable=False),
+    Column("key", String(512), nullable=False),
+    Column("action", String(256), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("nonce", String(32), nullable=False),
+    Column("shown", JSON, nullable=False),
+    Column("asked_by", String(256), nullable=False),
+    Column("quorum", Integer, nullable=False),
+    Column("approvers", JSON, nullable=False),
+    Column("separate", Boolean, nullable=False),
+    Column("seconds", Integer, nullable=False),
+    Column("asked_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Index("approvals_by_step", "incident", "key", "asked_ns"),
+    Index("approvals_by_state", "state"),
+)
+
+votes = Table(
+    "votes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("approval", String(32), ForeignKey("approvals.id"), nullable=False),
+    Column("incident", String(32), ForeignKey("incidents.id"), nullable=False),
+    Column("who", String(256), nullable=False),
+    Column("grant", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("channel", String(32), nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    UniqueConstraint("approval", "who", name="votes_once"),
 )

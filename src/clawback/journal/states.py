@@ -10,13 +10,15 @@ _S = ReceiptState
 
 # A new attempt may begin from anything but a step that somebody undid: a resumed playbook must not do it again.
 FROM: dict[ReceiptState, frozenset[ReceiptState]] = {
-    _S.INTENDED: frozenset({_S.INTENDED, _S.APPLIED, _S.VERIFIED, _S.UNVERIFIED, _S.FAILED}),
+    _S.AWAITING: frozenset({_S.AWAITING, _S.FAILED}),
+    _S.INTENDED: frozenset({_S.AWAITING, _S.INTENDED, _S.APPLIED, _S.VERIFIED, _S.UNVERIFIED, _S.FAILED}),
     _S.APPLIED: frozenset({_S.INTENDED}),
     _S.VERIFIED: frozenset({_S.APPLIED, _S.UNVERIFIED, _S.VERIFIED}),
     _S.UNVERIFIED: frozenset({_S.APPLIED, _S.UNVERIFIED, _S.VERIFIED}),
-    _S.FAILED: frozenset({_S.INTENDED, _S.APPLIED, _S.UNVERIFIED, _S.FAILED}),
+    _S.FAILED: frozenset({_S.AWAITING, _S.INTENDED, _S.APPLIED, _S.UNVERIFIED, _S.FAILED}),
     _S.REVERT_PENDING: frozenset(
         {
+            _S.AWAITING,
             _S.INTENDED,
             _S.APPLIED,
             _S.VERIFIED,

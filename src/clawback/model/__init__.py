@@ -9,6 +9,7 @@ from clawback.model.agent import (
     EvidenceBundle,
     LaunchSpec,
 )
+from clawback.model.approval import Approval, ApprovalState, Vote
 from clawback.model.events import (
     Disposition,
     Event,
@@ -41,6 +42,8 @@ from clawback.model.policy import Decision, PolicyVersion
 __all__ = [
     "AgentInfo",
     "AgentState",
+    "Approval",
+    "ApprovalState",
     "Attempt",
     "AttemptResult",
     "CredentialRef",
@@ -79,4 +82,5 @@ __all__ = [
     "Severity",
     "Source",
     "TimelineEntry",
+    "Vote",
 ]

@@ -60,6 +60,7 @@ class Orchestration(StrEnum):
 class ReceiptState(StrEnum):
     """How far an action has come. Only `verified`, `reverted` and `already_absent` claim anything about the world."""
 
+    AWAITING = "awaiting"  # a person's approval; nothing was done
     INTENDED = "intended"
     APPLIED = "applied"
     VERIFIED = "verified"

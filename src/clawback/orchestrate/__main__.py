@@ -36,7 +36,13 @@ def main() -> int:
     try:
         settings = config.load(arguments.config, **({"state": arguments.state} if arguments.state else {}))
         units = catalog.load()
-        engine = Engine(Journal(settings.journal), lambda: _world(settings), units.playbooks, actions=units.actions)
+        engine = Engine(
+            Journal(settings.journal),
+            lambda: _world(settings),
+            units.playbooks,
+            actions=units.actions,
+            approvals=settings.approvals,
+        )
         if not arguments.resume:
             engine.prepare()
         asyncio.run((resume if arguments.resume else serve)(settings, engine))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from clawback.action import Action
+from clawback.config import ApprovalSettings
 from clawback.errors import ClawbackError, NotFound
 from clawback.journal import Journal
 from clawback.model import Incident, IncidentStatus, Orchestration, ReceiptState
@@ -64,6 +65,7 @@ class Engine:
         *,
         actions: Mapping[str, Action[Any]] | None = None,
         actor: str = "responder",
+        approvals: ApprovalSettings | None = None,
     ) -> None:
         self.journal = journal
         self.prefect: Prefect | None = None
@@ -72,6 +74,7 @@ class Engine:
         self._playbooks = playbooks
         self._actions = actions
         self._actor = actor
+        self._approvals = approvals
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="playbook")
         self._running: set[str] = set()
         self._again: set[str] = set()
@@ -166,7 +169,14 @@ class Engine:
             incident = self.journal.incident(incident_id)
             if incident.status is IncidentStatus.CLOSED:
                 return Run(incident=incident)
-            response = Response(self.journal, self._the_world(), self._actor, incident_id, actions=self._actions)
+            response = Response(
+                self.journal,
+                self._the_world(),
+                self._actor,
+                incident_id,
+                actions=self._actions,
+                approvals=self._approvals,
+            )
             prefect = self.prefect
             shown = None
             if prefect is not None:

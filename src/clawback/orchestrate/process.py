@@ -18,6 +18,8 @@ from typing import Any
 import structlog
 
 from clawback.config import Settings
+from clawback.errors import ClawbackError
+from clawback.journal import Journal
 from clawback.model import IncidentStatus
 from clawback.orchestrate.engine import End, Engine
 from clawback.orchestrate.link import Link
@@ -28,6 +30,7 @@ __all__ = ["resume", "serve"]
 _log = structlog.get_logger()
 _LINE_BYTES = 4_096
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before an incident is gone on with by itself
+_HEED_SECONDS = 0.25  # one query, 0.3 ms
 _MOST_TRIES = 15  # a quarter of an hour in all
 
 
@@ -37,6 +40,7 @@ async def serve(settings: Settings, engine: Engine) -> None:
     reader = await _standard_input()
     usable = await link.look()
     keeping = asyncio.create_task(link.keep())
+    heeding = asyncio.create_task(_heed(engine.journal, lambda incident: start(incident)))  # noqa: PLW0108 - as below
     tasks: set[asyncio.Task[End]] = set()
 
     again = _Again(asyncio.get_running_loop(), lambda incident: start(incident))  # noqa: PLW0108 - defined below
@@ -69,8 +73,25 @@ async def serve(settings: Settings, engine: Engine) -> None:
     finally:
         again.stop()
         keeping.cancel()
+        heeding.cancel()
         await link.close()
         engine.close()
+
+
+async def _heed(journal: Journal, start: Callable[[str], None]) -> None:
+    """Go on with an incident as soon as somebody granted or denied what it waits for."""
+    known: set[str] = set()
+    while True:
+        try:
+            found = await asyncio.to_thread(journal.decided)
+        except ClawbackError as error:
+            _log.warning("approvals could not be looked at", reason=error.message)
+            found = ()
+        for approval, incident in found:
+            if approval not in known:
+                start(incident)
+        known = {approval for approval, _ in found}  # what is left of it by then waits for something else
+        await asyncio.sleep(_HEED_SECONDS)
 
 
 class _Again:

@@ -6,6 +6,7 @@
 | intended                | the effect may have happened: apply again, it converges; what was captured first is kept |
 | applied                 | verify; apply again only if the effect is not seen |
 | verified                | adopted: nothing is done |
+| awaiting                | a person has not said yes: asked once, made when granted, failed when denied |
 | failed, unverified      | the next attempt, from what was captured first |
 | reverted, being reverted | somebody undoes it: left alone |
 """
@@ -16,15 +17,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from clawback.action import Action, Context, Params, Plan, Reversibility, Verification
+from clawback.config import ApprovalSettings
 from clawback.errors import NotFound, Refused
 from clawback.journal import REVERTED, Journal
-from clawback.model import Enforcement, Phase, Receipt, ReceiptState
+from clawback.model import ApprovalState, Enforcement, Phase, Receipt, ReceiptState
+from clawback.response.consent import needed
 from clawback.response.guard import Outcome, guarded
 from clawback.response.rules import destroys_evidence, evidence_is_held
 from clawback.world import World
 
 __all__ = ["Response", "step_key"]
 
+_BEGUN = frozenset({ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.UNVERIFIED})
 _BEING_UNDONE = REVERTED | {ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED, ReceiptState.ORPHANED}
 
 
@@ -38,6 +42,7 @@ class Response:
 
     `actions` finds an action by id, for reverting (the catalogue's where none is given). `without_evidence` is the
     logged reason of somebody who lets credentials be rotated and processes be killed before evidence was collected.
+    `approvals` are the rules by which steps wait for a person; none: no step does.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Response:
         *,
         actions: Mapping[str, Action[Any]] | None = None,
         without_evidence: str = "",
+        approvals: ApprovalSettings | None = None,
     ) -> None:
         self.journal = journal
         self.world = world
@@ -56,6 +62,7 @@ class Response:
         self.incident_id = incident_id
         self._actions = actions
         self._without_evidence = without_evidence
+        self._approvals = approvals
 
     def plan(self, action: Action[Any], params: Params) -> Plan:
         """A dry run: reads the world, touches neither it nor the journal. Raises what the action raises."""
@@ -79,6 +86,8 @@ class Response:
             if receipt.state is not ReceiptState.UNVERIFIED:
                 return receipt
             known = receipt
+        if (waiting := self._consent(action, params, context, known, key, phase, wanted)) is not None:
+            return waiting
         captured: Outcome[Mapping[str, Any]] | None = None
         if known is None or not known.captured_ns:
             # Reading changes nothing, so it comes before the intent: one durable write holds both.
@@ -172,6 +181,44 @@ class Response:
             )
         return ""
 
+    def _consent(
+        self,
+        action: Action[Any],
+        params: Params,
+        context: Context,
+        known: Receipt | None,
+        key: str,
+        phase: Phase,
+        wanted: Mapping[str, Any],
+    ) -> Receipt | None:
+        """None where the step may be made now; else its receipt, which says what it waits for or who denied it.
+
+        What was begun under an approval that is spent is gone on with: it is the same making of the same step.
+        """
+        need = None if self._approvals is None else needed(self._approvals, action, phase, context.incident)
+        if need is None or (known is not None and known.state in _BEGUN):
+            return None
+        asked = self.journal.ask(
+            self.incident_id, key, action.id, phase, wanted, need, shown=self._shown(action, params), actor=self.actor
+        )
+        if asked.state is ApprovalState.GRANTED:
+            self.journal.use(asked.id, self.actor)
+            return None
+        if asked.state is ApprovalState.PENDING:
+            why = f"awaits {asked.id}"
+            if known is not None and known.state is ReceiptState.AWAITING and known.error == why:
+                return known
+            return self.journal.awaiting(self.incident_id, key, action.id, phase, wanted, self.actor, why)
+        votes = [f"{vote.who}: {vote.reason}" for vote in asked.votes if not vote.grant]
+        reason = f"not started: {asked.id} {asked.state.value}{' by ' + votes[0] if votes else ''}"
+        return self._not_started(known, key, action, phase, wanted, reason)
+
+    def _shown(self, action: Action[Any], params: Params) -> tuple[str, ...]:
+        planned = guarded(f"{action.id} plan", lambda: self.plan(action, params))
+        if planned.value is None:
+            return (f"what it would change could not be read: {planned.error}",)
+        return (*planned.value.changes, *(f"  {check}" for check in planned.value.checks))
+
     def _not_started(
         self, known: Receipt | None, key: str, action: Action[Any], phase: Phase, params: Mapping[str, Any], reason: str
     ) -> Receipt:
@@ -179,6 +226,8 @@ class Response:
             return self.journal.pending(known.id, reason)  # an earlier attempt may have had its effect: not "failed"
         if known is not None and known.state is ReceiptState.FAILED and known.error == reason:
             return known
+        if known is not None and known.state is ReceiptState.AWAITING:
+            return self.journal.failed(known.id, reason)
         receipt = self.journal.intend(self.incident_id, key, action.id, phase, params, self.actor)
         return self.journal.failed(receipt.id, reason)
 
