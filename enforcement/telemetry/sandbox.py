@@ -31,6 +31,7 @@ __all__ = ["SandboxTelemetry"]
 _TURN = 64
 """Audit records read at once."""
 
+_NICE = -10
 _TRACE_SECONDS = 10.0
 _COUNT_SECONDS = 1.0
 
@@ -121,8 +122,9 @@ class SandboxTelemetry:
 
     def _run(self) -> None:
         with contextlib.suppress(PermissionError):
-            # The core's other threads go first: a flood of denials must not stand before the order that ends it.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
+            # The core's other threads go first: a flood of denials must not stand before the order that ends it. Where
+            # the kernel cuts floods, before the agents: a rogue one must not starve the report about it.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE if self._from.gate is not None else 0)
         try:
             self._follow()
         finally:
