@@ -149,14 +149,14 @@ class Listener:
         """
         self._send(_ANSWER.pack(id_, 0, 0, _CONTINUE))
 
-    def give_file(self, id_: int, fd: int, *, flags: int) -> int:
-        """The call returns a copy of our descriptor, with `flags` (O_CLOEXEC or 0); its number over there.
+    def give_file(self, id_: int, fd: int, *, flags: int) -> None:
+        """The call returns a copy of our descriptor, with `flags` (O_CLOEXEC or 0).
 
         One step (5.14): there is no moment in which the other side has the descriptor and not the answer. `Vanished`
         where the call is not held, `OSError` EMFILE where it may open no more.
         """
         try:
-            return int(fcntl.ioctl(self.fd, _ADDFD, _NEW_FD.pack(id_, _ADDFD_SEND, fd, 0, flags)) or 0)
+            fcntl.ioctl(self.fd, _ADDFD, _NEW_FD.pack(id_, _ADDFD_SEND, fd, 0, flags))
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.EINPROGRESS}:
                 raise Vanished from None
