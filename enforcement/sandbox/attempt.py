@@ -8,27 +8,20 @@ import json
 import os
 import signal
 import socket
-import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
-from urllib.parse import urlsplit
 
 from clawback.enforcement.kernel import capabilities, cgroups, libc, namespaces
-from clawback.enforcement.kernel.syscalls import NUMBER
-from clawback.enforcement.sandbox import init, inventory, wire
+from clawback.enforcement.sandbox import init, inventory, trying, wire
 from clawback.enforcement.sandbox.job import INSIDE_ID, Restrictions
-from clawback.enforcement.sandbox.record import GATEWAY_PORT, Sandbox
+from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import InvalidInput, NotFound
 from clawback.model import Attempt, AttemptResult
 
-__all__ = ["KINDS", "Runner", "attempt"]
+__all__ = ["Runner", "attempt"]
 
-KINDS = ("open", "http", "connect", "syscall", "spawn")
-_NETWORK_TIMEOUT = 2.0
-_DENIED = {errno.EPERM, errno.ENOSYS, errno.EACCES}
-_MAX_ANSWER = 8192
 _EACH = 3.0
 
 
@@ -52,8 +45,8 @@ def attempt(
     `timeout` seconds, `OSError` where an attempt itself broke and so proves nothing.
     """
     for item in attempts:
-        if item.kind not in KINDS:
-            raise InvalidInput(f"attempt {item.kind!r}: not one of {', '.join(KINDS)}")
+        if item.kind not in trying.TRY:
+            raise InvalidInput(f"attempt {item.kind!r}: not one of {', '.join(trying.TRY)}")
     if not inventory.is_process(record.pid, record.start_ticks):
         raise NotFound(f"agent {record.agent}: instance {record.instance} is not running")
     answers = runner.run(
@@ -91,23 +84,39 @@ def inside(
     pidfd = os.pidfd_open(pid)
     if not inventory.is_process(pid, ticks):
         raise ProcessLookupError(errno.ESRCH, f"process {pid} is no longer the sandbox's")
-    group = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if cgroup and not frozen else None
-    leaves = [] if frozen else [f"{path}/tasks" for path in controllers.values()]
-    ours, theirs = socket.socketpair()
+    groups = [] if frozen else [*([f"{cgroup}/cgroup.procs"] if cgroup else []), *_tasks(controllers)]
+    end = time.monotonic() + timeout
     try:
+        group = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if cgroup and not frozen else None
+        now = [] if frozen else _tasks(controllers)
+        found = _in_child(group, lambda: _joined(pidfd, attempts, given, end, now=now))
+    except BlockingIOError:
+        # The agent has all the processes that it may have, which its own do not need: those made outside are moved in.
+        found = _in_child(None, lambda: _joined(pidfd, attempts, given, end, later=groups))
+    note = "outside the frozen cgroup: " if frozen else ""
+    return [[denied, note + detail] for denied, detail in found]
+
+
+def _tasks(controllers: dict[str, str]) -> list[str]:
+    return [f"{path}/tasks" for path in controllers.values()]
+
+
+def _in_child(group: int | None, work: Callable[[], Any]) -> Any:
+    """The result of some work in a child, born into a cgroup where one is given. `OSError` where it failed."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
         child = libc.clone3(0, cgroup_fd=group)
-    except OSError as error:
-        return [[True, f"no process can be started: {_name(error)}"] for _ in attempts]
-    if child == 0:
-        ours.close()
-        _guarded(theirs, lambda: _joined(pidfd, leaves, attempts, given, time.monotonic() + timeout))
-    theirs.close()
-    answer, _ = wire.receive(ours)
-    os.waitpid(child, 0)
+        if child == 0:
+            ours.close()
+            _guarded(theirs, work)
+        theirs.close()
+        try:
+            answer, _ = wire.receive(ours)
+        finally:
+            os.waitpid(child, 0)
     if "error" in answer:
         raise OSError(answer["errno"], answer["error"])
-    note = "outside the frozen cgroup: " if frozen else ""
-    return [[denied, note + detail] for denied, detail in answer["result"]]
+    return answer["result"]
 
 
 def _guarded(to: socket.socket, work: Callable[[], Any]) -> NoReturn:
@@ -123,47 +132,52 @@ def _guarded(to: socket.socket, work: Callable[[], Any]) -> NoReturn:
     os._exit(0)
 
 
-def _name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, str(error.errno))
-
-
 def _joined(
-    pidfd: int, leaves: list[str], attempts: list[list[str]], given: Restrictions, deadline: float
+    pidfd: int,
+    attempts: list[list[str]],
+    given: Restrictions,
+    deadline: float,
+    *,
+    now: Sequence[str] = (),
+    later: Sequence[str] = (),
 ) -> list[tuple[bool, str]]:
-    for leaf in leaves:
+    """Join groups `now`, or have each attempt join them `later`; they are opened while they can be seen and written."""
+    for leaf in now:
         Path(leaf).write_text("0")  # 0 is the writer itself; moving oneself waits for no grace period
+    groups = [os.open(leaf, os.O_WRONLY | os.O_CLOEXEC) for leaf in later]
     namespaces.enter(pidfd)
-    os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
+    # The saved group stays the one outside. With all six ids its own, the agent could lower the limits of whoever looks
+    # (prlimit(2)), and have an attempt fail that does not fail for the agent.
+    os.setresgid(INSIDE_ID, INSIDE_ID, -1)
     os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
     capabilities.drop_bounding()
     os.chdir("/")
-    return [_bounded(kind, target, given, deadline) for kind, target in attempts]
+    return [_bounded(kind, target, given, deadline, groups) for kind, target in attempts]
 
 
-def _bounded(kind: str, target: str, given: Restrictions, deadline: float) -> tuple[bool, str]:
+def _bounded(kind: str, target: str, given: Restrictions, deadline: float, groups: list[int]) -> tuple[bool, str]:
     """One attempt in a child that is killed when it takes too long."""
     ours, theirs = socket.socketpair()
-    with ours:
-        try:
-            child = os.fork()
-        except OSError as error:
-            theirs.close()
-            return True, f"no process can be started: {_name(error)}"
+    with ours, theirs:
+        child = os.fork()
         if child == 0:
             ours.close()
-            _guarded(theirs, lambda: _restricted(kind, target, given))
+            _guarded(theirs, lambda: _restricted(kind, target, given, groups))
         theirs.close()
         ours.settimeout(max(0.05, min(_EACH, deadline - time.monotonic())))
+        ended = False
         try:
             answer, _ = wire.receive(ours)
         except TimeoutError:
             answer = {"result": (False, "no outcome in time")}  # not seen to be refused
         except (wire.Closed, ConnectionResetError):
-            answer = {"result": (True, "killed")}  # by a filter or a limit that the agent is under too
+            ended = True
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            _, status = os.waitpid(child, 0)
+    if ended:
+        answer = _ending(os.waitstatus_to_exitcode(status))
     if "error" in answer:
         # The attempt itself broke: that proves nothing, and must not pass for a denial.
         raise OSError(answer["errno"], f"{kind} {target}: {answer['error']}")
@@ -171,101 +185,20 @@ def _bounded(kind: str, target: str, given: Restrictions, deadline: float) -> tu
     return bool(denied), str(detail)[:500]
 
 
-def _restricted(kind: str, target: str, given: Restrictions) -> tuple[bool, str]:
+def _ending(status: int) -> dict[str, Any]:
+    """Killed by a filter is refused; by anything else, which the agent may have a hand in, says nothing."""
+    if status == -signal.SIGSYS:
+        return {"result": (True, "killed by SIGSYS")}
+    return {"errno": errno.ECHILD, "error": f"the attempt ended without an outcome: {status}"}
+
+
+def _restricted(kind: str, target: str, given: Restrictions, groups: list[int]) -> tuple[bool, str]:
+    for group in groups:
+        os.write(group, b"0")
+        os.close(group)
     init.apply_restrictions(given)
-    return _TRY[kind](target)
-
-
-def _open(path: str) -> tuple[bool, str]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        return True, _name(error)
-    try:
-        status = os.fstat(fd)
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3) and path != "/dev/null":
-            return True, "masked by the null device"
-        if stat.S_ISDIR(status.st_mode):
-            return False, "opened, a folder"
-        try:
-            return False, "opened, readable" if os.read(fd, 1) else "opened, empty"
-        except OSError as error:
-            return True, f"opened, reading: {_name(error)}"
-    finally:
-        os.close(fd)
-
-
-def _ask_gateway(request: bytes) -> tuple[bool, str]:
-    """Send a request to the gateway; denied where it says 403 or cannot be reached. Silence is no denial."""
-    answer = b""
-    reached = False
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-            sock.settimeout(_NETWORK_TIMEOUT)
-            sock.connect(("127.0.0.1", GATEWAY_PORT))
-            reached = True
-            sock.sendall(request)
-            while b"\r\n" not in answer and len(answer) < _MAX_ANSWER:
-                part = sock.recv(1024)
-                if not part:
-                    break
-                answer += part
-    except TimeoutError:
-        return not reached, "no answer from the gateway" if reached else "ETIMEDOUT"
-    except OSError as error:
-        return True, _name(error)
-    words = answer.split(b"\r\n", 1)[0].decode("utf-8", "backslashreplace").split(" ", 2)
-    if len(words) < 2 or not words[1].isdigit():
-        return True, "connection closed without an answer"
-    return words[1] == "403", " ".join(["HTTP", *words[1:]])
-
-
-def _connect(target: str) -> tuple[bool, str]:
-    line = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"
-    return _ask_gateway(line.encode())
-
-
-def _http(target: str) -> tuple[bool, str]:
-    method, _, url = target.partition(" ")
-    parts = urlsplit(url)
-    if parts.scheme == "https":
-        denied, detail = _connect(f"{parts.hostname}:{parts.port or 443}")
-        return denied, f"CONNECT: {detail}"
-    head = f"{method} {url} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    return _ask_gateway(head.encode())
-
-
-def _syscall(name: str) -> tuple[bool, str]:
-    if name not in NUMBER:
-        return True, "ENOSYS: no such call on this machine"
-    # A null flag word asks these two for nothing; what is meant is a namespace.
-    flags = {"unshare": libc.CLONE_NEWUSER, "clone": libc.CLONE_NEWUSER | signal.SIGCHLD}.get(name, 0)
-    try:
-        result = libc.syscall(NUMBER[name], flags, 0, 0, 0, 0, 0)
-    except OSError as error:
-        return error.errno in _DENIED, _name(error)
-    if result == 0 and name in {"fork", "vfork", "clone", "clone3"}:
-        os._exit(0)
-    return False, f"returned {result}"
-
-
-def _spawn(path: str) -> tuple[bool, str]:
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        child = os.posix_spawn(
-            path, [path], {"PATH": "/usr/bin:/bin"}, file_actions=[(os.POSIX_SPAWN_DUP2, null, n) for n in range(3)]
-        )
-    except OSError as error:
-        return True, _name(error)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return False, "started"
-
-
-_TRY: dict[str, Callable[[str], tuple[bool, str]]] = {
-    "open": _open,
-    "http": _http,
-    "connect": _connect,
-    "syscall": _syscall,
-    "spawn": _spawn,
-}
+    before = trying.limits()
+    result = trying.TRY[kind](target)
+    if trying.limits() != before:
+        raise InterruptedError(errno.EINTR, "its limits were changed meanwhile")
+    return result
