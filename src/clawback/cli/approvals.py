@@ -16,7 +16,7 @@ from clawback.cli.output import console, print_json, safe, table
 from clawback.errors import InvalidInput
 from clawback.model import Approval, ApprovalState
 
-__all__: list[str] = []
+__all__ = ["who"]
 
 _NO_LOGIN = 0xFFFFFFFF
 
@@ -37,7 +37,7 @@ def _journal() -> Any:
     return Journal(settings().journal)
 
 
-def _who() -> str:
+def who() -> str:
     """The user that runs this, as the kernel knows it: nobody can say to be another.
 
     The login's user where there was a login: it stays what it is through `sudo` (loginuid, see proc(5)).
@@ -120,12 +120,10 @@ def _answer(approval: str, nonce: str, *, grants: bool, reason: str, as_json: bo
         _show(one)
         typer.confirm(f"{'Grant' if grants else 'Deny'} it?", abort=True)
         nonce = one.nonce
-    _show(
-        journal.answer(approval, nonce=nonce, who=_who(), grant=grants, reason=reason, channel="cli"), as_json=as_json
-    )
+    _show(journal.answer(approval, nonce=nonce, who=who(), grant=grants, reason=reason, channel="cli"), as_json=as_json)
 
 
 @approvals.command()
 def renew(approval: _ID, *, as_json: _JSON = False) -> None:
     """Ask the same anew, after a denial or too long a silence."""
-    _show(_journal().renew(approval, _who()), as_json=as_json)
+    _show(_journal().renew(approval, who()), as_json=as_json)

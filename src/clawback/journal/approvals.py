@@ -165,14 +165,11 @@ class Approvals(Store):
         """(approval, incident) of the steps that can be gone on with: granted, or waiting for what is denied by now."""
         step = (receipts.c.incident == approvals.c.incident) & (receipts.c.key == approvals.c.key)
         over = (approvals.c.state != _S.PENDING) | (approvals.c.expires_ns <= time.time_ns())
+        waits = exists().where(
+            step, receipts.c.state == ReceiptState.AWAITING, receipts.c.error.endswith(approvals.c.id)
+        )
         query = select(approvals.c.id, approvals.c.incident).where(
-            (approvals.c.state == _S.GRANTED)
-            | (
-                over
-                & exists().where(
-                    step, receipts.c.state == ReceiptState.AWAITING, receipts.c.error.endswith(approvals.c.id)
-                )
-            )
+            ((approvals.c.state == _S.GRANTED) & exists().where(step)) | (over & waits)
         )
         with self.reading() as connection:
             return tuple((row.id, row.incident) for row in connection.execute(query))

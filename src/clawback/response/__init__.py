@@ -8,5 +8,18 @@ from __future__ import annotations
 from clawback.response.respond import Responder
 from clawback.response.response import Response, step_key
 from clawback.response.run import Run, run_playbook, unfinished, unsettled
+from clawback.response.undo import Fate, Undone, plan_undo, undo
 
-__all__ = ["Responder", "Response", "Run", "run_playbook", "step_key", "unfinished", "unsettled"]
+__all__ = [
+    "Fate",
+    "Responder",
+    "Response",
+    "Run",
+    "Undone",
+    "plan_undo",
+    "run_playbook",
+    "step_key",
+    "undo",
+    "unfinished",
+    "unsettled",
+]

@@ -111,7 +111,7 @@ class Response:
 
     def revert(self, receipt: Receipt) -> Receipt:
         """Undo a step from its record alone, and observe that it is undone. `Refused` for what cannot be undone."""
-        action = self._action(receipt.action)
+        action = self.action(receipt.action)
         if action.revert is None or action.verify_reverted is None:
             raise Refused(f"{action.id} is {Reversibility.IRREVERSIBLE.value}", hint=action.summary)
         revert, verify_reverted = action.revert, action.verify_reverted
@@ -137,6 +137,17 @@ class Response:
         if not _seen(seen.value):
             return self.journal.revert_failed(current.id, f"not observed: {seen.value.proof}")
         return self.journal.reverted(current.id, seen.value.proof)
+
+    def action(self, name: str) -> Action[Any]:
+        """The action of this id. `NotFound` for one that is in no catalogue."""
+        actions = self._actions
+        if actions is None:
+            from clawback.catalog import load  # walks the folders; only reverting needs it
+
+            actions = self._actions = load().actions
+        if name not in actions:
+            raise NotFound(f"no action {name[:80]!a} in the catalogue", hint="`clawback catalog` lists them")
+        return actions[name]
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -239,16 +250,6 @@ class Response:
             if current.id == receipt.id:
                 return current
         raise NotFound(f"receipt {receipt.id} is not of {self.incident_id}")
-
-    def _action(self, name: str) -> Action[Any]:
-        actions = self._actions
-        if actions is None:
-            from clawback.catalog import load  # walks the folders; only reverting needs it
-
-            actions = self._actions = load().actions
-        if name not in actions:
-            raise NotFound(f"no action {name[:80]!a} in the catalogue", hint="`clawback catalog` lists them")
-        return actions[name]
 
 
 def _is_verified(receipt: Receipt) -> bool:

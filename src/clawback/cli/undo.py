@@ -1,0 +1,77 @@
+"""`undo`: take back an incident's response, as far as it can be, and say of each step what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clawback.cli.app import app, settings
+from clawback.cli.output import print_json, table
+from clawback.errors import NotEnforced, Refused
+from clawback.model import ApprovalState, Incident, Phase
+
+__all__: list[str] = []
+
+_NAME = "incident.undo"
+_LOCK_SECONDS = 5.0
+
+
+@app.command()
+def undo(
+    incident: Annotated[str, typer.Argument(help="the incident's id, INC-…")],
+    *,
+    reason: Annotated[str, typer.Option(help="why; it goes on record")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what would be undone, and what cannot be")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Undo everything that an incident's response did, the last step first: it lets the agent go, too."""
+    from clawback.cli.approvals import who
+    from clawback.connectors.assemble import assemble
+    from clawback.journal import Journal
+    from clawback.response import Response, plan_undo
+    from clawback.response import undo as take_back
+
+    chosen = settings()
+    journal = Journal(chosen.journal)
+    found = journal.incident(incident)
+    response = Response(journal, assemble(chosen), who(), found.id)
+    if dry_run:
+        steps = plan_undo(response)
+    else:
+        with journal.lock(found.agent, timeout=_LOCK_SECONDS):
+            _ask(found, reason)
+            steps = tuple(take_back(response, reason))
+    if as_json:
+        print_json(steps)
+    else:
+        rows = ((x.fate.value, x.receipt.action, x.receipt.state.value, x.note or x.receipt.error) for x in steps)
+        table(("fate", "action", "state", "note"), rows, empty="nothing was done")
+    if not dry_run and any(not step.honest for step in steps):
+        raise NotEnforced("not everything could be seen to be undone", hint=f"clawback show {found.id}")
+
+
+def _ask(found: Incident, reason: str) -> None:
+    """`Refused` until as many others as the rules want have said yes to this, for this reason."""
+    from clawback.cli.approvals import who
+    from clawback.journal import Journal
+    from clawback.response.consent import needed_for
+
+    chosen = settings()
+    need = needed_for(chosen.approvals, _NAME, Phase.RECOVER, found, consent=True)
+    if need is None:
+        return
+    journal = Journal(chosen.journal)
+    shown = [f"- {receipt.action} {receipt.state.value}" for receipt in reversed(found.receipts)]
+    params = {"reason": reason, "receipts": [[receipt.id, receipt.attempts] for receipt in found.receipts]}
+    asked = journal.ask(found, _NAME, _NAME, Phase.RECOVER, params, need, shown=shown, actor=who())
+    if asked.state is ApprovalState.GRANTED:
+        journal.use(asked.id, who())
+        return
+    hint = {ApprovalState.PENDING: f"have it granted (`clawback approvals grant {asked.id}`), then say this again"}
+    raise Refused(
+        f"undoing {found.id}: {asked.id} is {asked.state.value}",
+        hint=hint.get(asked.state, f"`clawback approvals renew {asked.id}` asks anew"),
+    )
