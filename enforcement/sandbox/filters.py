@@ -39,7 +39,15 @@ _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 _SOCK_TYPE = 0xF
 _STREAM, _DGRAM = 1, 2
 
-_INTERNET = ((Condition(0, values=(_INET, _INET6)), Condition(1, _SOCK_TYPE, (_STREAM, _DGRAM))), ALLOW)
+# By TCP and UDP alone: Landlock's rules for ports look at TCP, and MPTCP, SCTP and others would pass by them.
+_INTERNET = (
+    (
+        Condition(0, values=(_INET, _INET6)),
+        Condition(1, _SOCK_TYPE, (_STREAM, _DGRAM)),
+        Condition(2, values=(0, 6, 17)),
+    ),
+    ALLOW,
+)
 _LOCAL = ((Condition(0, values=(_UNIX,)),), ALLOW)
 _ROUTE = ((Condition(0, values=(_NETLINK,)), Condition(2, values=(0,))), ALLOW)
 
