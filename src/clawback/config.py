@@ -23,6 +23,7 @@ from clawback.errors import InvalidInput
 from clawback.model import Phase
 
 __all__ = [
+    "AnswerSettings",
     "ApprovalRule",
     "ApprovalSettings",
     "AwsSettings",
@@ -125,11 +126,21 @@ class ApprovalRule(_Section):
         return self
 
 
+class AnswerSettings(_Section):
+    """One of `approvals.channels`: who signs, and who is who there."""
+
+    secret_file: Path = Field(description="the channel's signing secret, mode 0600")
+    people: dict[str, str] = Field(description="the channel's user id → user name, as `approvers` names people")
+
+
 class ApprovalSettings(_Section):
     """`approvals:`: which steps wait for a person. Where no rule matches, those whose action asks for consent."""
 
     minutes: float = Field(15, gt=0, le=24 * 60, description="how long a question stands, and then a grant")
     rules: tuple[ApprovalRule, ...] = ()
+    channels: dict[str, AnswerSettings] = Field(
+        default_factory=dict, description="slack, teams or pagerduty → whose signed callbacks are taken for answers"
+    )
 
 
 class Settings(BaseSettings):
