@@ -62,9 +62,7 @@ def _every_process_stopped(result: LevelResult) -> bool:
 
 def _network_cut(result: LevelResult) -> bool:
     """Nothing passes by the network; what is missing are descriptors that lead out, each named."""
-    leads_out = result.counts.get("leads_out", 0)
-    cut = result.counts.get("addresses") == 0 and result.counts.get("connections") == 0
-    return cut and 0 < leads_out == len(result.missing)
+    return result.counts.get("uncut") == 0 and result.counts.get("leads_out", 0) > 0
 
 
 def seen(result: LevelResult, require: Enforcement) -> bool:
@@ -142,7 +140,12 @@ def ladder_action(
 
     def capture(ctx: Context, params: LadderParams) -> Record:
         info = ctx.world.core.agent(params.agent)
-        return {"instance": info.instance, "held": [item.word for item in hold_levels(info)]}
+        mine = info.hold.levels_of(ctx.incident.id) if info.hold else ()
+        return {
+            "instance": info.instance,
+            "held": [item.word for item in hold_levels(info)],
+            "ours": [item.word for item in mine],
+        }
 
     def apply(ctx: Context, params: LadderParams, _captured: Record) -> Record:
         return result_record(
@@ -170,12 +173,16 @@ def ladder_action(
         )
 
     def revert(ctx: Context, params: LadderParams, captured: Record) -> None:
-        if level.word in captured["held"]:
-            return  # somebody's hold from before this incident: not ours to lift
+        if level.word in captured.get("ours", captured["held"]):
+            return  # ordered before this step: not its to lift
         if level not in hold_levels(ctx.world.core.agent(params.agent)):
             return
         ctx.world.core.release(
-            params.agent, levels=(level,), reason=f"revert of {ctx.incident.id}: {params.reason}", by=ctx.actor
+            params.agent,
+            levels=(level,),
+            reason=f"revert of {ctx.incident.id}: {params.reason}",
+            by=ctx.actor,
+            incident=ctx.incident.id,
         )
 
     def verify_reverted(ctx: Context, params: LadderParams, captured: Record) -> Verification:

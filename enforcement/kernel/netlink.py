@@ -15,7 +15,19 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Address", "InetSocket", "Link", "addresses", "destroy", "links", "set_link", "sockets", "withdraw"]
+__all__ = [
+    "Address",
+    "InetSocket",
+    "Link",
+    "addresses",
+    "attributes",
+    "destroy",
+    "dump",
+    "links",
+    "set_link",
+    "sockets",
+    "withdraw",
+]
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
@@ -94,7 +106,7 @@ class InetSocket:
 def links(route: socket.socket) -> tuple[Link, ...]:
     """All interfaces of the namespace."""
     found = []
-    for payload in _dump(route, _GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+    for payload in dump(route, _GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         _family, _type, index, flags, _change = _LINK.unpack_from(payload)
         found.append(Link(index, bool(flags & _IFF_UP)))
     return tuple(found)
@@ -103,9 +115,9 @@ def links(route: socket.socket) -> tuple[Link, ...]:
 def addresses(route: socket.socket) -> tuple[Address, ...]:
     """All addresses, of both families, of all interfaces."""
     found = []
-    for payload in _dump(route, _GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+    for payload in dump(route, _GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
-        values = dict(_attributes(payload[_ADDRESS.size :]))
+        values = dict(attributes(payload[_ADDRESS.size :]))
         packed = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS) or b""
         if len(packed) in {4, 16}:
             found.append(Address(family, index, prefix, packed))
@@ -141,11 +153,11 @@ def sockets(diag: socket.socket) -> tuple[InetSocket, ...]:
     TCP by the older request, which takes both families in one walk of the host's connection table: that walk, a
     quarter of a millisecond over 262144 buckets, is most of what an isolation costs.
     """
-    walk = _dump(diag, _TCP_OLD, _DIAG_OLD.pack(socket.AF_UNSPEC, b"", _ALL_STATES))
+    walk = dump(diag, _TCP_OLD, _DIAG_OLD.pack(socket.AF_UNSPEC, b"", _ALL_STATES))
     found = [_socket(socket.IPPROTO_TCP, payload) for payload in walk]
     for family in (socket.AF_INET, socket.AF_INET6):
         request = _DIAG.pack(family, socket.IPPROTO_UDP, 0, _ALL_STATES, b"")
-        found.extend(_socket(socket.IPPROTO_UDP, payload) for payload in _dump(diag, _BY_FAMILY, request))
+        found.extend(_socket(socket.IPPROTO_UDP, payload) for payload in dump(diag, _BY_FAMILY, request))
     return tuple(found)
 
 
@@ -197,7 +209,8 @@ def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     return text + bytes(-len(text) % 4)
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of each attribute in a message's tail."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
@@ -220,7 +233,8 @@ def _received(link: socket.socket) -> Iterator[tuple[int, int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _dump(link: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
+def dump(link: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
+    """Payloads of the answers to a request for all of a kind; none where the kernel does not know the kind."""
     link.send(_message(kind, _REQUEST | _DUMP, 0, body))
     while True:
         for got, _sequence, payload in _received(link):

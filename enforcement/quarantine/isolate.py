@@ -3,7 +3,8 @@
 The sandbox's network namespace has one interface, loopback, and one way out, the gateway's listener on it. So: take the
 loopback addresses away (a connect then fails at once with ENETUNREACH; with the interface down alone it would time out,
 since local routes stay), take the interface down, and destroy every socket but that listener. In this order: destroyed
-first, an agent would have reconnected before its addresses were gone.
+first, an agent would have reconnected before its addresses were gone. Then look for what the network never was between:
+descriptors that lead out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 from dataclasses import dataclass
 
 from clawback.enforcement.kernel import netlink
-from clawback.enforcement.quarantine import inside, tree
+from clawback.enforcement.quarantine import inside, tree, ways_out
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import GATEWAY_PORT, Sandbox
 from clawback.model import Level, LevelResult
@@ -37,7 +38,8 @@ def apply(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
     try:
         with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
             left, refused = _cut(route, diag, patience)
-            return _judge(_look(route, tcp4, tcp6, left), clock, *refused)
+            ways = ways_out.shut(ways_out.found(box, diag), box)
+            return _judge(box, _look(route, tcp4, tcp6, left), clock, ways, *refused)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -49,7 +51,8 @@ def probe(box: Sandbox) -> LevelResult:
     clock = Clock(Level.ISOLATE)
     try:
         with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
-            return _judge(_look(route, tcp4, tcp6, netlink.sockets(diag)), clock)
+            ways = ways_out.found(box, diag)
+            return _judge(box, _look(route, tcp4, tcp6, netlink.sockets(diag)), clock, ways)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -138,7 +141,7 @@ def _connect(probe: socket.socket, address: str, *, reach: bool) -> str:
     return errno.errorcode.get(code, str(code)) if code else "connected"
 
 
-def _judge(seen: _Seen, clock: Clock, *refused: str) -> LevelResult:
+def _judge(box: Sandbox, seen: _Seen, clock: Clock, ways: tuple[ways_out.Way, ...], *refused: str) -> LevelResult:
     missing = list(refused)
     missing += [f"address {address.text} is still there" for address in seen.addresses]
     missing += [
@@ -148,10 +151,13 @@ def _judge(seen: _Seen, clock: Clock, *refused: str) -> LevelResult:
     ]
     if seen.flows:
         missing.append(f"{len(seen.flows)} sockets still have a peer")
+    clock.count(uncut=len(missing))
+    bound = ways_out.reachable(box)
+    missing += ways_out.named(ways) + bound
     observed = (
         f"connect from inside: {_tried(seen)}; {len(seen.addresses)} addresses, {len(seen.flows)} connections left"
     )
-    clock.count(addresses=len(seen.addresses), connections=len(seen.flows))
+    clock.count(addresses=len(seen.addresses), connections=len(seen.flows), leads_out=len(ways) + len(bound))
     nothing_holds = len(seen.addresses) > 0 and len(seen.reached) > 0
     return clock.judged(observed, tuple(missing), anything=not nothing_holds)
 

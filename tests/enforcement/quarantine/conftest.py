@@ -141,6 +141,7 @@ class Maker:
         command: tuple[str, ...] = (),
         secrets: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
+        stdio: tuple[int, int, int] | None = None,
     ) -> Made:
         """Run `agent`, a Python text (or `command`, with the board's path as its last argument)."""
         name = f"agent-{uuid.uuid4().hex[:8]}"
@@ -162,7 +163,7 @@ class Maker:
             writable=(str(folder),),
         )
         policy = SandboxPolicy(name="test", filesystem="read-write", max_processes=64, max_cpu=2.0)
-        launched = self._spawner.launch(spec, policy, secrets=secrets or {})
+        launched = self._spawner.launch(spec, policy, secrets=secrets or {}, stdio=stdio)
         descriptor = os.open(board, os.O_RDWR)
         mapped = mmap.mmap(descriptor, 8 * WORDS)
         os.close(descriptor)
