@@ -14,7 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from clawback.enforcement.core.entry import Entry, Integrity
+from clawback.enforcement.core.entry import Entry
+from clawback.enforcement.telemetry.heartbeats import Heartbeats
 from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
 from clawback.model import AgentState, Lifecycle, Severity
 
@@ -55,7 +56,7 @@ class Watchdog:
     ) -> None:
         self._telemetry = telemetry
         self._ended = ended
-        self._seconds = heartbeat_seconds
+        self._beats = Heartbeats(telemetry, seconds=heartbeat_seconds)
         self._lock = threading.Lock()
         self._poll = select.poll()
         self._watched: dict[int, tuple[Entry, str]] = {}
@@ -88,10 +89,9 @@ class Watchdog:
     def add(self, entry: Entry) -> None:
         """Watch this instance. One that has ended already is reported as ended."""
         box = entry.box
-        with contextlib.suppress(OSError):  # already gone: found out below, as nothing is watched
-            entry.integrity = Integrity.read(box.pid)
         with self._lock:
             self._entries[box.instance] = entry
+            self._beats.add(box, entry.tracked)
             for name, pid, ticks in (
                 ("sandbox", box.pid, box.start_ticks),
                 ("shim", box.shim_pid, box.shim_start_ticks),
@@ -111,9 +111,8 @@ class Watchdog:
             os.write(self._wake_write, b"x")
 
     def _run(self) -> None:
-        beat = time.monotonic() + self._seconds
         while not self._closing:
-            pause = 0.005 if self._dying else max(0.0, beat - time.monotonic())
+            pause = 0.005 if self._dying else max(0.0, self._beats.due - time.monotonic())
             for descriptor, _ in self._poll.poll(pause * 1000 + 1):
                 if descriptor == self._wake_read:
                     with contextlib.suppress(BlockingIOError):
@@ -121,12 +120,11 @@ class Watchdog:
                 else:
                     self._gone(descriptor)
             self._bury()
-            if time.monotonic() >= beat:
-                beat = time.monotonic() + self._seconds
-                try:
-                    self._heartbeat()
-                except Exception:
-                    _log.exception("heartbeat failed")  # the next one tries again; exits are still watched
+            try:
+                with self._lock:
+                    self._beats.beat()
+            except Exception:
+                _log.exception("heartbeat failed")  # the next one tries again; exits are still watched
 
     def _gone(self, descriptor: int) -> None:
         with self._lock:
@@ -164,6 +162,7 @@ class Watchdog:
             with self._lock:
                 self._dying.pop(instance, None)
                 self._entries.pop(instance, None)
+                self._beats.remove(instance)
             lost = ending.state is AgentState.LOST
             self._telemetry.writer.emit(
                 Lifecycle,
@@ -177,38 +176,6 @@ class Watchdog:
                 **entry.tracked.fields,
             )
             self._ended(entry, ending)
-
-    def _heartbeat(self) -> None:
-        writer = self._telemetry.writer
-        self._telemetry.overflowed()
-        with self._lock:
-            entries = list(self._entries.values())
-        for entry in entries:
-            changes = self._changes(entry)
-            if changes is None:
-                continue  # it has just ended; its pidfd says so
-            writer.emit(
-                Lifecycle,
-                activity_id=Lifecycle.OTHER,
-                severity=Severity.HIGH if changes else Severity.INFORMATIONAL,
-                component="sandbox",
-                status="tampered" if changes else "alive",
-                message=f"not as at launch: {', '.join(changes)}" if changes else "",
-                lost=writer.take_lost(entry.box.agent),
-                violations=writer.violations.last_hour(entry.box.agent),
-                **entry.tracked.fields,
-            )
-        writer.emit(Lifecycle, activity_id=Lifecycle.OTHER, component="core", status="alive", lost=writer.take_lost(""))
-
-    @staticmethod
-    def _changes(entry: Entry) -> tuple[str, ...] | None:
-        try:
-            now = Integrity.read(entry.box.pid)
-        except OSError:
-            return None
-        if entry.integrity is None:
-            entry.integrity = now
-        return entry.integrity.changes(now)
 
 
 def _open(pid: int, ticks: int) -> int | None:

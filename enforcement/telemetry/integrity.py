@@ -1,0 +1,166 @@
+"""Is a sandbox still what was launched? Namespaces, mounts, cgroup, filters and no_new_privs, of every thread in it.
+
+What the kernel does not show cannot be looked at: a thread's Landlock domain is in no file of /proc. That it holds is
+proved by attempts from inside (`clawback.enforcement.sandbox.attempt`), not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from clawback.enforcement.sandbox.record import Sandbox
+
+__all__ = ["Integrity", "owners", "strays"]
+
+_NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+_OURS = "clawback-restrict"  # a cover that the ladder lays over a secret and lifts again
+_THREADS = 512
+_TOLD = 8
+_FILE = "integrity.json"
+_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """What must not change while a sandbox lives, read from its first process; `filters` may only grow."""
+
+    namespaces: tuple[str, ...]
+    cgroup: str
+    seccomp: str
+    no_new_privs: str
+    filters: int
+    mounts: str
+
+    @classmethod
+    def read(cls, pid: int) -> Integrity:
+        """As the kernel shows the process now. `OSError` where it is gone."""
+        root = f"/proc/{pid}"
+        status = _status(f"{root}/status")
+        groups = _text(f"{root}/cgroup").splitlines()
+        return cls(
+            namespaces=_namespaces(root),
+            cgroup=next((line[3:] for line in groups if line.startswith("0::")), ""),
+            seccomp=status.get("Seccomp", "0"),
+            no_new_privs=status.get("NoNewPrivs", "0"),
+            filters=int(status.get("Seccomp_filters", "0")),
+            mounts=_mounts(_text(f"{root}/mountinfo")),
+        )
+
+    @classmethod
+    def of(cls, box: Sandbox) -> Integrity:
+        """As at the launch: written down at the first reading, for the cores that come after. `OSError`: it is gone."""
+        path = Path(box.folder, _FILE)
+        try:
+            found = json.loads(path.read_bytes())
+            return cls(**{**found, "namespaces": tuple(found["namespaces"])})
+        except FileNotFoundError:
+            pass
+        now = cls.read(box.pid)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(asdict(now)))
+        new.rename(path)
+        return now
+
+    def changes(self, now: Integrity) -> tuple[str, ...]:
+        """What differs."""
+        found = [
+            name for name, was, is_ in zip(_NAMESPACES, self.namespaces, now.namespaces, strict=True) if was != is_
+        ]
+        same = ("cgroup", "seccomp", "no_new_privs", "mounts")
+        found += [name for name in same if getattr(self, name) != getattr(now, name)]
+        if now.filters < self.filters:
+            found.append("filters")
+        return tuple(found)
+
+
+def strays(box: Sandbox, launched: Integrity, owned: Mapping[int, tuple[int, ...]]) -> tuple[str, ...]:
+    """What is wrong with single processes, in words: one of another user in the leaf, one of the agent's outside, one
+    in other namespaces, a thread without filter or no_new_privs. `owned`: user id → processes of the host.
+
+    A process that is on its way in (a probe of the core's) may look wrong for some milliseconds: look twice. At most
+    512 threads are looked at. Without a cgroup of its own, only what has the agent's user id, if that is its alone.
+    """
+    own = set(owned.get(box.uid, ())) if box.uid != os.geteuid() else set()
+    inside = {int(word) for word in _text(f"{box.cgroup}/cgroup.procs").split()} if box.cgroup else own
+    found = [f"process {pid} of its user is outside its cgroup" for pid in sorted(own - inside) if _lives(pid)]
+    left = _THREADS
+    for pid in sorted(inside):
+        if left <= 0:
+            break
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if pid not in own and Path(f"/proc/{pid}").stat().st_uid != box.uid and _lives(pid):
+                found.append(f"process {pid} of user {Path(f'/proc/{pid}').stat().st_uid} is in its cgroup")
+                continue
+            found.extend(_wrong(pid, launched, left))
+            left -= len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names are wanted
+    return tuple(found[:_TOLD])
+
+
+def owners() -> dict[int, tuple[int, ...]]:
+    """User id → its processes on the host, in one pass over /proc."""
+    found: dict[int, list[int]] = {}
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    found.setdefault(entry.stat().st_uid, []).append(int(entry.name))
+    return {uid: tuple(pids) for uid, pids in found.items()}
+
+
+def _wrong(pid: int, launched: Integrity, most: int) -> Iterator[str]:
+    here = _namespaces(f"/proc/{pid}")
+    for name, was, is_ in zip(_NAMESPACES, launched.namespaces, here, strict=True):
+        if was != is_:
+            yield f"process {pid} is in another {name} namespace"
+    for thread in os.listdir(f"/proc/{pid}/task")[:most]:  # noqa: PTH208
+        status = _status(f"/proc/{pid}/task/{thread}/status")
+        if status.get("State", "").startswith(("Z", "X")):
+            continue
+        if status.get("Seccomp") != launched.seccomp or int(status.get("Seccomp_filters", "0")) < launched.filters:
+            yield f"thread {thread} has {status.get('Seccomp_filters', 'no')} filters, not {launched.filters} or more"
+        if status.get("NoNewPrivs") != launched.no_new_privs:
+            yield f"thread {thread} may gain privileges"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return False
+
+
+def _namespaces(root: str) -> tuple[str, ...]:
+    return tuple(os.readlink(f"{root}/ns/{name}") for name in _NAMESPACES)  # noqa: PTH115 - a hot path
+
+
+def _status(path: str) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in _text(path).splitlines() if ":\t" in line)
+
+
+def _mounts(text: str) -> str:
+    """A digest of where what is mounted and how; the ladder's own covers, which come and go, are left out."""
+    kept = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split(" ")[1:2] != [_OURS]:
+            kept.append(" ".join(before.split(" ")[2:6]) + " " + after)
+    return hashlib.sha256("\n".join(sorted(kept)).encode()).hexdigest()[:32]
+
+
+def _text(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        size = 0
+        while size < _BYTES and (part := os.read(descriptor, 1 << 16)):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts).decode("utf-8", "backslashreplace")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,106 @@
+"""A sandbox that is not what was launched: the core says so, and what it was launched as outlives the core."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from clawback.enforcement.telemetry import integrity
+from clawback.enforcement.telemetry.integrity import Integrity
+from clawback.model import Level, Lifecycle, Severity
+
+pytestmark = pytest.mark.kernel
+
+IDLE = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\ntime.sleep(600)"
+
+
+def is_tampered(event) -> bool:
+    return isinstance(event, Lifecycle) and event.status == "tampered"
+
+
+def beats(core, agent: str, count: int) -> None:
+    def seen() -> bool:
+        return sum(isinstance(one, Lifecycle) and one.status == "alive" for one in core.events(agent=agent)) >= count
+
+    core.until(seen, why="no heartbeats")
+
+
+def stranger(uid: int = 0) -> int:
+    """A process that the core did not start."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setresuid(uid, uid, uid)
+            time.sleep(600)
+        finally:
+            os._exit(0)
+    return child
+
+
+def record(core, agent: str):
+    return next(one for one in core.records() if one.agent == agent)
+
+
+def test_a_process_of_the_agents_user_outside_its_cgroup(core):
+    info, _ = core.launch(IDLE)
+    other, _ = core.launch(IDLE)
+    child = stranger(record(core, info.agent).uid)
+    try:
+        event = core.wait_for(is_tampered, agent=info.agent)
+        assert event.severity is Severity.HIGH
+        assert f"process {child} of its user is outside its cgroup" in event.message
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    beats(core, other.agent, 3)
+    assert not any(is_tampered(one) for one in core.events(agent=other.agent))
+
+
+def test_a_foreign_process_in_the_cgroup(core):
+    info, _ = core.launch(IDLE)
+    child = stranger()
+    try:
+        Path(record(core, info.agent).cgroup, "cgroup.procs").write_text(str(child))
+        event = core.wait_for(is_tampered, agent=info.agent)
+        assert f"process {child} of user 0 is in its cgroup" in event.message
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_no_level_of_the_ladder_is_taken_for_tampering(core):
+    info, _ = core.launch(IDLE)
+    beats(core, info.agent, 1)
+    for level in (Level.FREEZE, Level.ISOLATE, Level.RESTRICT, Level.SEAL):
+        core.client.contain(info.agent, level, reason="test", by="test")
+    core.client.attempt(info.agent, ())
+    at = len(core.events(agent=info.agent))
+    core.until(lambda: sum(isinstance(one, Lifecycle) for one in core.events(agent=info.agent)[at:]) >= 4)
+    assert not any(is_tampered(one) for one in core.events(agent=info.agent))
+
+
+def test_what_it_was_launched_as_outlives_the_core(core):
+    info, _ = core.launch(IDLE)
+    beats(core, info.agent, 1)
+    core.end(signal.SIGKILL)
+    path = Path(record(core, info.agent).folder, "integrity.json")
+    launched = json.loads(path.read_text())
+    path.write_text(json.dumps({**launched, "mounts": "another"}))
+    core.start()
+    assert "not as at launch: mounts" in core.wait_for(is_tampered, agent=info.agent).message
+
+
+def test_threads_are_looked_at_one_by_one(core):
+    info, _ = core.launch(IDLE)
+    box = record(core, info.agent)
+    launched = Integrity.of(box)
+    core.until(lambda: len(Path(box.cgroup, "cgroup.threads").read_text().split()) >= 3)
+    owned = integrity.owners()
+    assert integrity.strays(box, launched, owned) == ()
+    more = Integrity(**{name: getattr(launched, name) for name in launched.__slots__} | {"filters": 9})
+    assert len(integrity.strays(box, more, owned)) >= 3
