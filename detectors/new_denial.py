@@ -34,14 +34,19 @@ class Baseline:
     memory=Baseline,
 )
 def new_denial(event: KernelActivity | ProcessActivity | Lifecycle, known: Baseline) -> Hit | None:
-    """Every event tells how long the agent has run; refusals within 72 hours of the first one are its baseline."""
+    """Refusals within 72 hours are the agent's baseline. The core keeps it for an agent and policy version through all
+    restarts, and says of an event whether it is news (`novel`). Where it says so of none (another gateway's telemetry),
+    every event tells how long the instance has run.
+    """
     if not known.since or event.time_ns < known.since:
         known.since = event.time_ns
-    if not isinstance(event, KernelActivity) or not event.blocked or event.syscall in known.syscalls:
+    if not isinstance(event, KernelActivity) or not event.blocked:
+        return None
+    if event.syscall in known.syscalls and not event.novel:
         return None
     if len(known.syscalls) < _MOST:
         known.syscalls.add(event.syscall)
-    if event.time_ns - known.since < BASELINE_NS:
+    if event.time_ns - known.since < BASELINE_NS and not event.novel:
         return None
     return Hit(
         resource=event.syscall,

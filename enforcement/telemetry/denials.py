@@ -20,6 +20,7 @@ TYPES = frozenset({SECCOMP, LANDLOCK_ACCESS, LANDLOCK_DOMAIN, SYSCALL})
 # AUDIT_ARCH_* of linux/audit.h.
 _ARCHITECTURES = {"c000003e": "x86_64", "c00000b7": "aarch64", "40000003": "i386"}
 _RET_LOG = 0x7FFC0000
+_UNKNOWN = "unknown"  # all numbers without a name are one call: an agent that makes them up must not fill its baseline
 _DOMAINS = 4096
 _PENDING = 1024
 
@@ -35,12 +36,16 @@ class Denials:
         writer: TelemetryWriter,
         *,
         registers: Callable[[int, int], TracedCall | None] = lambda _pid, _number: None,
+        novel: Callable[[Tracked, str, int], bool] = lambda _tracked, _call, _at_ns: False,
         gated: bool = False,
     ) -> None:
-        """`registers` finds the traced call of a process and number; `gated`: the kernel keeps each agent to a rate."""
+        """`registers` finds the traced call of a process and number; `novel` says whether an agent's denial is news;
+        `gated`: the kernel keeps each agent to a rate.
+        """
         self._roster = roster
         self._writer = writer
         self._registers = registers
+        self._novel = novel
         self._bucket = None if gated else ""
         self.last = float("-inf")
         """When an agent's call was last denied, on the monotonic clock."""
@@ -62,7 +67,8 @@ class Denials:
     def _seccomp(self, record: AuditRecord) -> None:
         number = record.number("syscall")
         architecture = _ARCHITECTURES.get(record.fields.get("arch", ""), "unknown")
-        name = self._names.get(architecture, {}).get(number, f"{architecture}:{number}")
+        known = self._names.get(architecture, {}).get(number)
+        name = known or f"{architecture}:{number}"
         try:
             logged = int(record.fields.get("code", "0"), 16) & 0x7FFF0000 == _RET_LOG
         except ValueError:
@@ -86,6 +92,7 @@ class Denials:
                 arguments=traced.arguments if traced else (),
                 address=record.address,
                 comm=record.fields.get("comm", ""),
+                novel=not logged and self._novel(tracked, known or _UNKNOWN, record.time_ns),
                 message=f"system call {name} {'logged' if logged else 'denied'} by the sandbox's filter",
                 **tracked.fields,
             )

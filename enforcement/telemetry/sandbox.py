@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from clawback.enforcement.kernel import audit
+from clawback.enforcement.telemetry.baseline import Baselines
 from clawback.enforcement.telemetry.canaries import Canaries
 from clawback.enforcement.telemetry.denials import Denials
 from clawback.enforcement.telemetry.losses import Losses
@@ -50,8 +51,14 @@ class SandboxTelemetry:
         self._from = Sources(range(uid_base, uid_base + UIDS), landlock_audit=landlock_audit, trace=trace)
         self._always = trace == "on"
         self._refusals = Refusals(self.roster, self.writer)
+        self._baselines = Baselines(folder.parent / "baselines")
+        self._baselines_lock = threading.Lock()
         self._denials = Denials(
-            self.roster, self.writer, registers=self._refusals.claim, gated=self._from.gate is not None
+            self.roster,
+            self.writer,
+            registers=self._refusals.claim,
+            novel=self._is_novel,
+            gated=self._from.gate is not None,
         )
         self._processes = Processes(self.roster, self.writer)
         self._processes_lock = threading.Lock()
@@ -80,6 +87,8 @@ class SandboxTelemetry:
         """Write what is there, then stop."""
         os.write(self._wake_write, b"x")
         self._thread.join(5.0)
+        with self._baselines_lock:
+            self._baselines.save()
         self._from.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -90,8 +99,14 @@ class SandboxTelemetry:
         with self._processes_lock:
             self._processes.adopt(tracked, pids)
         missed = self._canaries.place(tracked, canaries) if self._canaries else canaries
+        with self._baselines_lock:
+            self._baselines.started(tracked)
         self.roster.add(tracked)
         return missed
+
+    def _is_novel(self, tracked: Tracked, call: str, at_ns: int) -> bool:
+        with self._baselines_lock:
+            return self._baselines.denied(tracked, call, at_ns)
 
     def overflowed(self) -> int:
         """Count what was lost since this was last asked, as far as the kernel says, as the writer's losses."""
@@ -160,6 +175,8 @@ class SandboxTelemetry:
     def _tend(self) -> None:
         """Once a second: count what the kernel kept back, and trace only while there is reason to."""
         self.overflowed()
+        with self._baselines_lock:
+            self._baselines.save()
         trace = self._from.trace
         if trace is None:
             return

@@ -143,6 +143,15 @@ class TestNewDenial:
         ]
         assert [item.resource for item in run("new_denial", calls)] == ["bpf"]
 
+    def test_what_the_core_calls_news_is(self, event, run):
+        """It knows the agent's earlier instances; this one has only begun."""
+        calls = [
+            event(KernelActivity, syscall="ptrace", blocked=True),
+            event(KernelActivity, syscall="bpf", blocked=True, novel=True),
+            event(KernelActivity, syscall="mount", novel=True),
+        ]
+        assert [item.resource for item in run("new_denial", calls)] == ["bpf"]
+
     def test_within_the_72_hours_nothing_is_new(self, event, run):
         calls = [event(KernelActivity, syscall=f"call{n}", blocked=True, after=self.HOURS) for n in range(70)]
         assert run("new_denial", calls) == []

@@ -50,6 +50,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "number": st.integers(-(2**31), 2**31),
     "arguments": st.just(()) | st.tuples(*[WORDS] * 6),
     "address": WORDS,
+    "novel": st.booleans(),
     "exit_code": st.none() | st.integers(-255, 255),
     "port": st.integers(0, 65_535),
     "status": st.integers(0, 999),
@@ -347,7 +348,7 @@ def test_other_registers_are_refused(bad: Any) -> None:
 
 def test_a_line_from_before_registers_were_written_is_read() -> None:
     body = json.loads(denial())
-    for key in ("arguments", "address", "architecture", "comm"):
+    for key in ("arguments", "address", "architecture", "comm", "novel"):
         del body["unmapped"][key]
     read = parse_line(json.dumps(body).encode(), Source.SANDBOX)
     assert isinstance(read, KernelActivity)

@@ -97,6 +97,7 @@ def _put_kernel(event: Any, body: Json) -> None:
     extra["arguments"] = [f"{value & _WORD:#x}" for value in event.arguments[:ARGUMENTS]]
     extra["address"] = f"{event.address & _WORD:#x}"
     extra["architecture"], extra["comm"] = _cut(event.architecture), _cut(event.comm, 64)
+    extra["novel"] = event.novel
 
 
 def _put_process(event: Any, body: Json) -> None:
@@ -217,6 +218,13 @@ def _int(container: Json, key: str, high: int = _INT_MAX, low: int = 0) -> int:
     return value
 
 
+def _flag(container: Json, key: str) -> bool:
+    value = container.get(key, False)
+    if type(value) is not bool:
+        _reject_type(key)
+    return value
+
+
 def _register(value: object, key: str) -> int:
     if type(value) is not str or not _REGISTER.fullmatch(value):
         _reject_type(key)
@@ -251,6 +259,7 @@ def _get_kernel(body: Json, extra: Json) -> Json:
         "arguments": tuple(_register(item, "arguments") for item in arguments),
         "address": _register(extra.get("address", "0x0"), "address"),
         "comm": _text(extra, "comm", 64),
+        "novel": _flag(extra, "novel"),
         **_get_actor(body),
     }
 

@@ -37,8 +37,8 @@ class Heard:
         self.telemetry = SandboxTelemetry(folder, uid_base=self.base, trace=trace)
         self._path = folder / "sandbox.jsonl"
 
-    def track(self, number: int) -> str:
-        """Know a user id as an agent; returns its name."""
+    def track(self, number: int, *, since_ns: int = 0) -> str:
+        """Know a user id as an agent, launched at that time; returns its name."""
         agent = f"agent-{number}"
         tracked = Tracked(
             agent=agent,
@@ -47,7 +47,7 @@ class Heard:
             pid=os.getpid(),
             policy="p",
             policy_version=1,
-            since_ns=0,
+            since_ns=since_ns,
         )
         self.telemetry.add(tracked, canaries=(), pids=())
         return agent

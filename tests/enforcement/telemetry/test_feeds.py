@@ -60,6 +60,14 @@ def test_the_first_denial_switches_the_tracer_on_for_the_next(heard):
     assert heard.wait_for(agent, lambda event: is_denial(event) and event.arguments).arguments[0] == 7
 
 
+def test_a_denial_is_news_if_the_agent_has_run_for_72_hours_without_it(heard):
+    old, new = heard.track(1), heard.track(2, since_ns=time.time_ns() - 1_000_000_000)
+    for number in (1, 2):
+        heard.live(number, lambda call: call("acct", 1), "acct")
+    assert heard.wait_for(old, is_denial).novel
+    assert not heard.wait_for(new, is_denial).novel
+
+
 @never
 def test_without_the_tracer_denials_come_all_the_same(heard):
     agent = heard.track(1)
