@@ -26,7 +26,7 @@ _OWN = {
     "/tmp": "a private /tmp is there",
     "/var/log": "the host's logs are not the agent's: an empty /var is there",
 }
-_WHOLE = ("/dev", "/proc", "/sys", "/tmp")  # and with all below
+_WHOLE = ("/dev", "/proc", "/sys")  # and with all below
 _WRITABLE_OWN = ("/dev", "/tmp")
 _UID = re.compile(r"[1-9][0-9]{0,9}")
 _INSIDE = "1000"
@@ -97,8 +97,6 @@ def _shown(item: Item | None, effects: list[Effect], *, writable: bool) -> tuple
             raise entry.wrong(f"too wide to be writable: {path} is part of the system", hint="let it write elsewhere")
         if host and (too_wide(host) or (writable and host in NEVER_WRITABLE)):
             raise entry.wrong(f"too wide: {path}", hint="name the folders below it that the agent needs")
-        if own == "/tmp" and path != "/tmp":
-            raise entry.wrong("/tmp is the sandbox's own: nothing of the host's is in it", hint="name /tmp itself")
         if own == "/tmp" and writable:
             found.append(path)
         if own or system:

@@ -168,14 +168,18 @@ def known_call(name: str) -> bool:
 def argument_tests(item: Item, operators: dict[str, str]) -> tuple[ArgumentTest, ...]:
     """`args`: all of them must hold. Two of one argument are refused, as by libseccomp."""
     tests: list[ArgumentTest] = []
+    taken: set[int] = set()
     for entry in item.list(limit=12):
         found = entry.mapping(("index", "value", "valueTwo", "op"), required=("index", "value", "op"))
         index = found["index"].integer(0, 5)
         operator = operators[found["op"].one_of(tuple(operators))]
         value = found["value"].integer(0, _U64)
         second = found["valueTwo"].integer(0, _U64) if "valueTwo" in found and not found["valueTwo"].is_null else 0
-        if any(test.argument == index for test in tests):
+        if index in taken:
             raise entry.wrong(f"a second test of argument {index}", hint="write a rule for each")
+        taken.add(index)
+        if operator == "masked_eq" and not value:
+            continue  # no bit is looked at: it is no test, for libseccomp either
         if operator == "masked_eq":
             tests.append(ArgumentTest(argument=index, operator=operator, value=second & value, mask=value))
         else:

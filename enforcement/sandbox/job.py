@@ -48,7 +48,8 @@ class Restrictions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One launch. `binds` are (host path, writable); a path inside is the same as outside.
+    """One launch. `binds` are (host path, writable); a path inside is the same as outside. `required` are layers that
+    must hold at least in part, or nothing is started.
 
     Secrets are not in it: they travel beside it and are never written down.
     """
@@ -67,6 +68,7 @@ class Job:
     canaries: tuple[str, ...]
     restrictions: Restrictions
     network: bool = True
+    required: tuple[str, ...] = ()
     max_memory: int | None = None
     max_cpu: float | None = None
     max_processes: int | None = None

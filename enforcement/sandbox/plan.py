@@ -71,6 +71,8 @@ def _binds(spec: LaunchSpec, policy: SandboxPolicy) -> dict[str, bool]:
                 continue
             path = _checked(given, where)
             if not os.path.exists(path):
+                if policy.skip_missing and given in (*policy.readable, *policy.writable):
+                    continue
                 raise InvalidInput(f"{where}: {path} does not exist", hint="create it, or take it off the list")
             if writable and within(os.path.realpath(path), (*BASE, "/etc", "/boot")):
                 raise InvalidInput(f"{where}: {path} is part of the system", hint="let the agent write elsewhere")
@@ -84,7 +86,7 @@ def _binds(spec: LaunchSpec, policy: SandboxPolicy) -> dict[str, bool]:
         if not os.path.isdir(path):
             raise InvalidInput(f"{who}: workdir: {path} is not a folder")
         binds[path] = False
-    if policy.filesystem == "read-write" and workdir in binds:
+    if (policy.workdir_writable or policy.filesystem == "read-write") and workdir in binds:
         binds[workdir] = True
     return binds
 
@@ -134,6 +136,7 @@ def plan(
             escalations=policy.escalations,
         ),
         network=network,
+        required=policy.required,
         max_memory=policy.max_memory,
         max_cpu=policy.max_cpu,
         max_processes=processes,
