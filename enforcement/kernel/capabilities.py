@@ -7,7 +7,17 @@ import errno
 
 from clawback.enforcement.kernel import libc
 
-__all__ = ["SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "drop_all", "drop_bounding", "effective", "no_new_privileges"]
+__all__ = [
+    "SECUREBITS",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "drop_all",
+    "drop_bounding",
+    "effective",
+    "no_new_privileges",
+]
 
 SETGID, SETUID, SETPCAP, SYS_ADMIN = 6, 7, 8, 21
 """Numbers as in linux/capability.h."""
@@ -18,11 +28,11 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _PR_SET_SECUREBITS = 28
 # NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE with their locks, KEEP_CAPS locked off: linux/securebits.h
-_SECUREBITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+SECUREBITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80
 _VERSION_3 = 0x20080522
 
 
-def drop_bounding() -> None:
+def drop_bounding(securebits: int = SECUREBITS) -> None:
     """Empty the bounding set and lock the secure bits. Needs CAP_SETPCAP: must come before the user id is changed."""
     for capability in range(64):
         try:
@@ -31,7 +41,7 @@ def drop_bounding() -> None:
             if error.errno != errno.EINVAL:  # EINVAL: past the last one this kernel knows
                 raise
             break
-    libc.prctl(_PR_SET_SECUREBITS, _SECUREBITS)
+    libc.prctl(_PR_SET_SECUREBITS, securebits)
 
 
 def effective(*capabilities: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 __all__ = [
     "Hierarchies",
     "Leaf",
+    "aside",
     "discover",
     "is_frozen",
     "make_leaf",
@@ -20,6 +21,7 @@ __all__ = [
     "remove_leaf",
     "remove_parent",
     "set_limits",
+    "step_aside",
 ]
 
 _WANTED_V1 = ("pids", "memory", "cpu")
@@ -28,10 +30,13 @@ _CPU_PERIOD = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Hierarchies:
-    """Where cgroups are mounted. `unified` is the v2 root, empty where there is none; `v1` is controller → root."""
+    """Where cgroups are mounted. `unified` is the v2 root, empty where there is none; `v1` is controller → root;
+    `services` the v1 hierarchy without a controller by which systemd tells services apart, on a hybrid host.
+    """
 
     unified: str = ""
     v1: dict[str, str] = field(default_factory=dict)
+    services: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Leaf:
 
 def discover(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
     """Read the mounts; a hybrid host has v2 beside v1 controllers (v2 may then hold none)."""
-    unified = ""
+    unified = services = ""
     v1: dict[str, str] = {}
     for line in Path(mountinfo).read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -52,11 +57,13 @@ def discover(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
         point = before.split(" ")[4]
         if kind == "cgroup2" and not unified:
             unified = point
+        elif kind == "cgroup" and "name=systemd" in options.split(","):
+            services = services or point
         elif kind == "cgroup":
             for controller in _WANTED_V1:
                 if controller in options.split(",") and controller not in v1:
                     v1[controller] = point
-    return Hierarchies(unified, v1)
+    return Hierarchies(unified, v1, services)
 
 
 def _enable_controllers(group: Path) -> None:
@@ -89,6 +96,24 @@ def make_leaf(hierarchies: Hierarchies, parent: str, name: str) -> Leaf:
             leaf.mkdir(parents=True)
             controllers[controller] = str(leaf)
     return Leaf(unified, controllers)
+
+
+def aside(parent: str) -> str:
+    """The group, beside that of the sandboxes, of the processes that keep them."""
+    return f"{parent}-shims"
+
+
+def step_aside(hierarchies: Hierarchies, parent: str) -> None:
+    """Move this process to `aside(parent)` wherever it may: out of whatever group its starter's end would end."""
+    for root, file in (
+        (hierarchies.unified, "cgroup.procs"),
+        *((point, "tasks") for point in (*hierarchies.v1.values(), hierarchies.services)),
+    ):
+        if root:
+            with _left_out():
+                group = Path(root, aside(parent))
+                group.mkdir(exist_ok=True)
+                (group / file).write_text("0")
 
 
 @contextlib.contextmanager
@@ -194,8 +219,9 @@ def remove_leaf(leaf: Leaf, *, kill: bool = True, timeout: float = 2.0) -> bool:
 
 
 def remove_parent(hierarchies: Hierarchies, parent: str, *, timeout: float = 1.0) -> bool:
-    """Remove the group that leaves lay under, once the last is gone. False where one is still in use."""
-    groups = [Path(root) / parent for root in (hierarchies.unified, *hierarchies.v1.values()) if root]
+    """Remove the group that leaves lay under, and `aside`, once the last is gone. False where one is still in use."""
+    roots = [Path(root) for root in (hierarchies.unified, *hierarchies.v1.values(), hierarchies.services) if root]
+    groups = [root / name for root in roots for name in (parent, aside(parent))]
     deadline = time.monotonic() + timeout
     while True:
         for group in groups:
@@ -204,7 +230,7 @@ def remove_parent(hierarchies: Hierarchies, parent: str, *, timeout: float = 1.0
         left = [group for group in groups if group.is_dir()]
         if not left:
             return True
-        in_use = any(processes(str(leaf)) for group in left for leaf in group.iterdir() if leaf.is_dir())
+        in_use = any(processes(str(leaf)) for group in left for leaf in (group, *group.iterdir()) if leaf.is_dir())
         if in_use or time.monotonic() > deadline:
             return False
         time.sleep(0.005)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
+from functools import cache
 from pathlib import Path
 
 from clawback.enforcement.kernel import capabilities, libc
 
-__all__ = ["KINDS", "enter", "gives_ids", "identities", "loopback", "write_maps"]
+__all__ = ["KINDS", "enter", "gives_ids", "identities", "loopback", "own"]
 
 KINDS: dict[str, int] = {
     "user": libc.CLONE_NEWUSER,
@@ -25,16 +27,6 @@ KINDS: dict[str, int] = {
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
-
-
-def write_maps(pid: int, *, inside: int, uid: int, gid: int) -> None:
-    """Map one user and one group id into a new user namespace. Done from outside it, before it does anything.
-
-    setgroups is denied: without root outside the kernel demands it, and an agent has no use for it.
-    """
-    Path(f"/proc/{pid}/setgroups").write_text("deny")
-    Path(f"/proc/{pid}/uid_map").write_text(f"{inside} {uid} 1")
-    Path(f"/proc/{pid}/gid_map").write_text(f"{inside} {gid} 1")
 
 
 def gives_ids(number: int) -> bool:
@@ -64,7 +56,13 @@ def loopback(*, up: bool) -> None:
 
 def identities(pid: int | str = "self") -> dict[str, int]:
     """Inode number of each namespace of a process. `OSError` where it is gone or not ours to see."""
-    return {kind: Path(f"/proc/{pid}/ns/{kind}").stat().st_ino for kind in KINDS}
+    return {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in KINDS}  # noqa: PTH116 - a launch reads seven
+
+
+@cache
+def own() -> dict[str, int]:
+    """Those of this process, which never leaves them."""
+    return identities()
 
 
 def enter(pidfd: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:

@@ -1,31 +1,24 @@
-"""A sandbox without a command: namespaces, groups, id maps, the base tree, and a first process that waits."""
+"""What a sandbox is: the recipe of the cage made before its command is known, and of the rest that comes with that.
+
+Nothing else in Clawback knows this; both shims only follow.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
 import os
-import signal
-import socket
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import resource
+from collections.abc import Mapping
+from functools import cache
 
-from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
-from clawback.enforcement.sandbox import door, init, layers, tree, wire
-from clawback.enforcement.sandbox.escalated import Escalation
-from clawback.enforcement.sandbox.files import start_ticks
-from clawback.enforcement.sandbox.folder import Folder
-from clawback.enforcement.sandbox.job import INSIDE_ID, REHEARSAL
-from clawback.enforcement.sandbox.output import Output
-from clawback.enforcement.sandbox.record import Sandbox
-from clawback.model import Enforcement
+from clawback.enforcement.kernel import capabilities, libc, mounts
+from clawback.enforcement.sandbox import restrict, tree
+from clawback.enforcement.sandbox.job import INSIDE_ID, Job
+from clawback.enforcement.sandbox.recipe import Op, number, write
+from clawback.enforcement.sandbox.record import GATEWAY_PORT
 
-__all__ = ["Cage", "Host", "destroy", "hand_over", "make", "receive"]
+__all__ = ["NAMESPACES", "ROOT", "bound", "first_part", "maps", "second_part"]
 
-_NAMESPACES = (
+NAMESPACES = (
     libc.CLONE_NEWUSER
     | libc.CLONE_NEWNS
     | libc.CLONE_NEWPID
@@ -33,179 +26,85 @@ _NAMESPACES = (
     | libc.CLONE_NEWIPC
     | libc.CLONE_NEWUTS
 )
+"""What the first process is born into; the cgroup namespace follows once it is in its groups."""
+
+ROOT = "/sys"
+"""Where the new root is put together: a folder that every host has and that nobody wants to see inside."""
+
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+_BACKLOG = 512
+_STDIO = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """What is the same for every sandbox of this core."""
-
-    hierarchies: cgroups.Hierarchies
-    group: str
-    mounts: bool  # the right to mount in the namespace outside
-    spares: Path
-    namespaces: dict[str, int]
+def maps(uid: int) -> tuple[str, str]:
+    """The lines of uid_map and gid_map: an id of its own, or the caller's, and then the caller's group too."""
+    gid = os.getgid() if uid == os.getuid() else uid
+    return f"{INSIDE_ID} {uid} 1", f"{INSIDE_ID} {gid} 1"
 
 
-@dataclass(slots=True, kw_only=True)
-class Cage:
-    """One sandbox: `init` is the socket to its first process `pid`, `listener` the gateway's socket inside.
+@cache
+def first_part(base: tuple[tree.Shown, ...], *, groups: int, mounted: bool) -> bytes:
+    """All that does not depend on the command. Descriptors: `groups` open `tasks` files; then, if `mounted`, a detached
+    mount for each of `base`.
 
-    `namespaces` hold its mount and network namespaces open, so that taking them down, which the kernel waits for, does
-    not come between the last process's end and the word of it.
+    Without them the first process opens the mounts itself, and the host's tree stays until the command is known.
     """
-
-    pid: int
-    pidfd: int
-    ticks: int
-    namespaces: list[int]
-    init: socket.socket
-    listener: int
-    leaf: cgroups.Leaf
-    uid: int
-    folder: Folder
-    door: socket.socket
-    layers: dict[str, Enforcement]
-    escalation: Escalation | None = None
-
-
-def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The first process's next word; what it failed with becomes an `OSError` here."""
-    try:
-        message, fds = wire.receive(sock)
-    except (wire.Closed, ConnectionResetError):
-        raise OSError(errno.ECHILD, "the sandbox's first process died while it was being set up") from None
-    if "error" in message:
-        raise OSError(message["errno"], message["error"])
-    return message, fds
-
-
-def _keep_only(*fds: int) -> None:
-    """Close every descriptor from 3 on but these."""
-    first = 3
-    for fd in sorted(fds):
-        libc.close_range(first, fd - 1)
-        first = fd + 1
-    libc.close_range(first)
-
-
-def _begin(host: Host, leaf: cgroups.Leaf) -> tuple[int, socket.socket]:
-    """The first process, in its namespaces and groups: its pid and the socket to it."""
-    ours, theirs = socket.socketpair()
-    prepare = init.Prepare(
-        base=tree.open_base() if host.mounts else [],
-        groups=[os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in leaf.controllers.values()],
-    )
-    group = os.open(leaf.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if leaf.unified else None
-    try:
-        pid = libc.clone3(_NAMESPACES, cgroup_fd=group)
-        if pid == 0:
-            _keep_only(theirs.fileno(), *prepare.fds)
-            init.run(theirs, prepare)
-    finally:
-        theirs.close()
-        for fd in [*prepare.fds, *([] if group is None else [group])]:
-            os.close(fd)
-    return pid, ours
-
-
-def make(host: Host, *, uid: int, name: str, spare: bool) -> Cage:
-    """A finished cage and how much of it is seen to hold. `OSError` where there can be none; then nothing is left."""
-    leaf = cgroups.make_leaf(host.hierarchies, host.group, name)
-    pid, sock = _begin(host, leaf)
-    folder = None
-    try:
-        folder = Folder(host.spares, name)
-        gid = os.getgid() if uid == os.getuid() else uid  # an id of its own, or ours: then our group too
-        namespaces.write_maps(pid, inside=INSIDE_ID, uid=uid, gid=gid)
-        wire.send(sock, {})
-        _, (listener,) = receive(sock)
-        cage = Cage(
-            pid=pid,
-            pidfd=os.pidfd_open(pid),
-            ticks=start_ticks(pid),
-            namespaces=[os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("mnt", "net")],
-            init=sock,
-            listener=listener,
-            leaf=leaf,
-            uid=uid,
-            folder=folder,
-            door=door.bind(folder.path),
-            layers=layers.observe_cage(pid, leaf=leaf, own=host.namespaces),
-        )
-        if spare:
-            _rehearse(host, cage)
-    except BaseException:
-        _destroy(pid, leaf, folder)
-        raise
-    return cage
-
-
-def destroy(cage: Cage) -> None:
-    """End the sandbox and leave nothing of it behind."""
-    _destroy(cage.pid, cage.leaf, cage.folder)
-
-
-def _destroy(pid: int, leaf: cgroups.Leaf, folder: Folder | None) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-    cgroups.remove_leaf(leaf)
-    if folder:
-        folder.remove()
+    parts = [write(Op.JOIN, index) for index in range(groups)]
+    parts += [
+        write(Op.WAIT),
+        # Only now: the root of a cgroup namespace is the group that the caller is in.
+        write(Op.UNSHARE, libc.CLONE_NEWCGROUP),
+        write(Op.BOUNDING, capabilities.SECUREBITS),
+        # Capabilities over the own namespaces stay: the id left behind was not root inside. Files made from here on
+        # are the agent's; an unmapped id could make none.
+        write(Op.IDS, INSIDE_ID, INSIDE_ID),
+        # A tree whose shim is gone would be unobserved: it ends. After the ids, whose change clears it.
+        write(Op.PRCTL, _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0),
+        write(Op.HOSTNAME, "sandbox"),
+        write(Op.MOUNT, "", "/", "", mounts.MS_REC | mounts.MS_PRIVATE, ""),
+        write(Op.LOOPBACK),
+        write(Op.LISTEN, GATEWAY_PORT, _BACKLOG),
+        tree.build(ROOT, base, groups if mounted else None),
+    ]
+    if mounted:
+        parts.append(write(Op.PIVOT, ROOT))
+    parts += [restrict.begin("" if mounted else ROOT), write(Op.READY)]
+    return b"".join(parts)
 
 
 def _bind_flags(*, writable: bool) -> int:
     return mounts.MS_NOSUID | mounts.MS_NODEV | (0 if writable else mounts.MS_RDONLY)
 
 
-def _own_writable(tree_fd: int, uid: int) -> None:
-    """Give a writable folder of root's to the agent, which could not write there otherwise; not what lies in it.
+def bound(job: Job) -> tuple[tree.Shown, ...]:
+    """What the job shows of the host, in the order of its descriptors. `OSError` where it is no longer there."""
+    return tuple((path, _bind_flags(writable=writable), os.path.isdir(path)) for path, writable in sorted(job.binds))
 
-    By the descriptor of what is shown: a path could lead elsewhere by now.
+
+def second_part(
+    job: Job, shown: tuple[tree.Shown, ...], secrets: Mapping[str, str], *, mounted: bool, stdio: bool
+) -> bytes:
+    """The rest, for the shim: whether it gets standard descriptors, then the first process's operations.
+
+    Descriptors of the shim: the folder, `.exit.json`, `output.log` unless `stdio`, else the standard three; then, if
+    `mounted`, a detached mount for each of `shown`. The first process gets the standard three, then the mounts.
     """
-    if os.fstat(tree_fd).st_uid == 0:
-        os.chown(f"/proc/self/fd/{tree_fd}", uid, uid)
-
-
-def hand_over(host: Host, cage: Cage, message: dict[str, Any], stdio: list[int]) -> None:
-    """Send the first process its job, with the mounts to show and its standard descriptors, which are closed here."""
-    job = message["job"]
-    binds = [(path, _bind_flags(writable=writable)) for path, writable in job["binds"]]
-    trees: list[int] = []
-    try:
-        if host.mounts:
-            for path, writable in job["binds"]:
-                trees.append(mounts.detached(path, flags=_bind_flags(writable=writable)))
-                if writable:
-                    _own_writable(trees[-1], cage.uid)
-        order = {"job": job, "secrets": message["secrets"], "binds": binds}
-        wire.send(cage.init, order, [*stdio, *trees])
-    finally:
-        for fd in [*stdio, *trees]:
-            os.close(fd)
-
-
-def _rehearse(host: Host, cage: Cage) -> None:
-    """Have both processes go through a launch's motions while there is time.
-
-    After a fork, the first touch of every page costs a fault and mostly a copy: half of what a launch would take.
-    """
-    output = Output(os.dup(1))
-    stdio = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), output.writer, os.dup(output.writer)]
-    hand_over(host, cage, json.loads(wire.encode({"job": REHEARSAL, "secrets": {}})), stdio)
-    report, _ = receive(cage.init)
-    layers.observe_restricted(cage.pid, uid=0, limits={}, report=report, host_uid=0, cage=cage.layers)
-    cgroups.set_limits(cgroups.Leaf(), memory=1, cpu=1, processes=1)
-    record = Sandbox(
-        agent="", instance="", pid=0, start_ticks=cage.ticks, shim_pid=0, shim_start_ticks=start_ticks(os.getpid()),
-        uid=0, cgroup="", folder="", policy="", policy_version=0, command=(), started_ns=time.time_ns(),
-        layers=cage.layers,
-    )  # fmt: skip
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        wire.send(ours, {"prepared": wire.encode(record)}, [cage.listener])
-        _, fds = wire.receive(theirs)
-    for fd in fds:
-        os.close(fd)
-    output.finish()
+    root = "" if mounted else ROOT
+    parts = [
+        number(int(stdio)),
+        tree.show(root, shown, first=_STDIO if mounted else None),
+        tree.put_secrets(root, secrets),
+        *(restrict.canary(root, path) for path in job.canaries),
+        restrict.rules(root, job.restrictions),
+        tree.close(root, tmp_writable=job.tmp_writable),
+    ]
+    if root:
+        parts.append(write(Op.PIVOT, root))
+    parts.append(write(Op.CHDIR, job.workdir))
+    for name, (soft, hard) in job.limits.items():
+        parts.append(write(Op.RLIMIT, getattr(resource, f"RLIMIT_{name}"), soft, hard))
+    parts.append(restrict.give_up(job.restrictions, restrict.Escalating.HEARD))
+    environment = [f"{name}={value}" for name, value in job.environment.items()]
+    parts.append(write(Op.EXEC, job.environment["PATH"], job.command, environment))
+    return b"".join(parts)

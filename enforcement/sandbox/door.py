@@ -25,15 +25,11 @@ __all__ = ["answer", "ask", "bind", "fetch_listener"]
 _LONGEST = 16
 
 
-def bind(folder: Path) -> socket.socket:
+def bind(folder: int) -> socket.socket:
     """The shim's end, bound through its folder's descriptor: a socket's path may have 107 bytes at most."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sock.bind(f"/proc/self/fd/{fd}/shim.sock")
-        os.chmod("shim.sock", 0o600, dir_fd=fd)
-    finally:
-        os.close(fd)
+    sock.bind(f"/proc/self/fd/{folder}/shim.sock")
+    os.chmod("shim.sock", 0o600, dir_fd=folder)
     sock.listen(8)
     sock.setblocking(False)
     return sock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,7 +83,8 @@ def observe_restricted(
 ) -> dict[str, Enforcement]:
     """All layers of the process `pid` (the init, restricted, its command not started) and how much of each holds.
 
-    `limits` says which cgroup limits were asked for and read back; `report` is what the init saw of Landlock.
+    `limits` says which cgroup limits were asked for and read back; `report` is what the init saw of Landlock: the errno
+    numbers of opening the root and of connecting to a port that no rule names, and `landlock`, its ABI.
     """
     status = status_of(pid)
     seen = {name: value for name, value in cage.items() if not name.startswith("in-")}
@@ -92,10 +94,10 @@ def observe_restricted(
     seen["no-new-privs"] = _when(status.get("NoNewPrivs") == "1")
     seen["seccomp"] = _when(status.get("Seccomp") == "2")
     version = int(report["landlock"])
-    if version < 1 or report["landlock_files"] != "EACCES":
+    if version < 1 or report["root"] != errno.EACCES:
         seen["landlock"] = NONE
     else:
-        seen["landlock"] = FULL if version >= 6 and report["landlock_net"] == "EACCES" else PARTIAL
+        seen["landlock"] = FULL if version >= 6 and report["port"] == errno.EACCES else PARTIAL
     seen["filesystem"] = _when(_root_is_closed(pid))
     unified = cage.get("in-unified", NONE)
     seen["cgroup"] = unified

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
+from clawback.enforcement.sandbox import wire
+from clawback.enforcement.sandbox.slot import Failed, Slot
 from clawback.errors import ClawbackError
 
-__all__ = ["Slot", "Spares"]
+__all__ = ["Spares"]
 
 _LOG = structlog.get_logger()
 _DELAY = 0.05
-
-
-@dataclass(slots=True)
-class Slot:
-    """A sandbox that waits for its command, or is being made."""
-
-    name: str
-    uid: int
-    sock: socket.socket
-
-    def is_ready(self) -> bool:
-        """Whether its shim has said that it is finished and waits; the word stays unread."""
-        try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return False
-
-    def dismiss(self) -> None:
-        """Give it up and wait until nothing of it is left."""
-        with self.sock, contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
-            self.sock.settimeout(5)
-            while self.sock.recv(4096):
-                pass
 
 
 class Spares:
@@ -97,6 +73,9 @@ class Spares:
     def _fill(self) -> None:
         while not self._closing.is_set() and len(self._slots) < self._wanted:
             slot = self._make()
+            # Looked at while there is time; one that failed says so to whoever takes it.
+            with contextlib.suppress(Failed, wire.Closed, OSError):
+                slot.await_cage()
             with self._lock:
                 self._slots.append(slot)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import secrets as random
 import shutil
@@ -20,17 +18,19 @@ from typing import Any, Self
 
 import structlog
 
+from clawback.enforcement import native
 from clawback.enforcement.kernel import cgroups, namespaces
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import wire
-from clawback.enforcement.sandbox.inventory import parse
-from clawback.enforcement.sandbox.job import Job
+from clawback.enforcement.sandbox.folder import Folder
+from clawback.enforcement.sandbox.launch import launch
 from clawback.enforcement.sandbox.launched import Launched
 from clawback.enforcement.sandbox.plan import plan
 from clawback.enforcement.sandbox.record import Sandbox
-from clawback.enforcement.sandbox.spares import Slot, Spares
+from clawback.enforcement.sandbox.slot import Slot
+from clawback.enforcement.sandbox.spares import Spares
 from clawback.enforcement.sandbox.uids import Uids
-from clawback.errors import InvalidInput, NotEnforced, Unreachable
+from clawback.errors import NotEnforced, Unreachable
 from clawback.model import LaunchSpec
 
 __all__ = ["Launched", "Spawner"]
@@ -59,7 +59,7 @@ class Spawner:
         self._group = group
         self._uids = uids
         self._canaries = tuple(canaries)
-        self._spares = Spares(lambda: self._slot(self._fresh_uid(), spare=True), spares)
+        self._spares = Spares(lambda: self._slot(self._fresh_uid()), spares)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -79,10 +79,10 @@ class Spawner:
         records say so.
         """
         state = state.absolute()  # the zygote works elsewhere
+        chosen = native.way()
         agents = state / "agents"
         agents.mkdir(parents=True, exist_ok=True)
-        spares_folder = state / "spares"
-        shutil.rmtree(spares_folder, ignore_errors=True)  # of a core that was killed
+        shutil.rmtree(state / "spares", ignore_errors=True)  # of a core that was killed
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -92,7 +92,7 @@ class Spawner:
                     "clawback.enforcement.sandbox.zygote",
                     str(theirs.fileno()),
                     cgroup,
-                    str(spares_folder),
+                    str(chosen.program or ""),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -160,9 +160,15 @@ class Spawner:
                 raise Unreachable(f"the spawner is gone: {error}", hint="restart the core") from None
         return ours
 
-    def _slot(self, uid: int, *, spare: bool = False) -> Slot:
+    def _slot(self, uid: int) -> Slot:
         name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{random.token_hex(4)}"
-        return Slot(name, uid, self._order({"op": "shim", "uid": uid, "name": name, "spare": spare}))
+        sock = self._order({"op": "shim", "uid": uid, "name": name})
+        try:
+            # While the zygote and the shim are at work.
+            return Slot(name, uid, sock, Folder(self._state / "spares", name))
+        except BaseException:
+            sock.close()
+            raise
 
     def _fresh_uid(self) -> int:
         return self._uids.reserve() if self._uids else os.geteuid()
@@ -197,58 +203,14 @@ class Spawner:
         # Everything about the order is checked before a sandbox is spent on it.
         job = plan(spec, policy, secrets=secrets, canaries=self._canaries)
         slot = self._take(spec.agent)
-        try:
-            return self._launch(slot, job, secrets, stdio, prepared)
-        finally:
-            self._spares.replenish()
-
-    def _launch(
-        self,
-        slot: Slot,
-        job: Job,
-        secrets: Mapping[str, str],
-        stdio: tuple[int, int, int] | None,
-        prepared: Callable[[Sandbox], None] | None,
-    ) -> Launched:
         folder = self._state / "agents" / job.agent / slot.name
         job = replace(job, instance=slot.name, folder=str(folder), uid=slot.uid)
         if self._uids:
             self._uids.remember(job.agent, slot.uid)
-        slot.sock.settimeout(_LAUNCH_TIMEOUT)
         try:
-            order = {"job": job, "secrets": dict(secrets), "prepared": prepared is not None}
-            wire.send(slot.sock, order, stdio or ())
-            message, fds = wire.receive(slot.sock)
-            if "ready" in message:
-                message, fds = wire.receive(slot.sock)
-            if "prepared" in message:
-                record = parse(json.loads(message["prepared"]))
-                if prepared:
-                    prepared(record)
-                    wire.send(slot.sock, {})
-                message, fds = wire.receive(slot.sock)
-        except (wire.Closed, OSError) as error:
-            slot.sock.close()
-            raise NotEnforced(f"agent {job.agent}: the sandbox died while it was being made: {error}") from None
-        except BaseException:
-            slot.sock.close()  # `prepared` failed: the shim sees it and takes the sandbox down
-            raise
-        if "error" in message:
-            slot.sock.close()
-            if message["errno"] in {errno.ENOENT, errno.EACCES, errno.ENOEXEC} and job.command[0] in message["error"]:
-                raise InvalidInput(
-                    f"agent {job.agent}: command: {message['error']}",
-                    hint="it must exist and be executable inside the sandbox; `readable` shows more of the host",
-                )
-            raise NotEnforced(
-                f"agent {job.agent}: no sandbox: {message['error']}", hint="`clawback doctor` says what is missing"
-            )
-        listener = fds[0] if job.network else -1
-        if not job.network:
-            for fd in fds:
-                os.close(fd)
-        slot.sock.settimeout(None)
-        return Launched(record, listener, slot.sock)
+            return launch(slot, job, secrets, stdio, prepared)
+        finally:
+            self._spares.replenish()
 
     def run(
         self, function: str, arguments: Mapping[str, Any], *, fds: Sequence[int] = (), timeout: float = 10.0

@@ -1,23 +1,31 @@
-"""The file tree an agent sees: read-only system, private /tmp, /dev, /run/secrets and /proc, and the listed paths."""
+"""The file tree an agent sees: read-only system, private /tmp, /dev, /run/secrets and /proc, and the listed paths.
+
+Everything here is a list of operations (see `recipe`); `root` is where the new root is put together, empty once it is
+the root.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from clawback.enforcement.kernel import mounts
 from clawback.enforcement.sandbox.interpreter import BASE
+from clawback.enforcement.sandbox.recipe import Op, write
 
 __all__ = [
     "DEVICES",
     "ETC_BINDS",
+    "READABLE",
     "SECRETS",
-    "attach",
+    "Shown",
+    "bait",
+    "base_paths",
     "build",
     "close",
-    "open_base",
-    "place_canaries",
     "put_secrets",
+    "show",
 ]
 
 SECRETS = "/run/secrets"
@@ -51,100 +59,84 @@ _FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
 }
 
+Shown = tuple[str, int, bool]
+"""A path of the host that is shown, mount flags, whether it is a folder."""
 
-def base_paths() -> list[tuple[str, int]]:
-    """(path, mount flags) of what every sandbox shows of the host, as far as it is there and no symbolic link."""
+
+def base_paths() -> tuple[Shown, ...]:
+    """What every sandbox shows of the host, as far as it is there and no symbolic link."""
     read_only = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV
     device = mounts.MS_NOSUID | mounts.MS_NOEXEC
-    found = [(path, read_only) for path in BASE if os.path.isdir(path) and not os.path.islink(path)]
-    found += [(f"/etc/{name}", read_only) for name in ETC_BINDS if os.path.exists(f"/etc/{name}")]
-    found += [(f"/dev/{name}", device) for name in DEVICES]
-    return found
+    found = [(path, read_only, True) for path in BASE if os.path.isdir(path) and not os.path.islink(path)]
+    for name in ETC_BINDS:
+        path = f"/etc/{name}"
+        if os.path.exists(path):
+            found.append((path, read_only, os.path.isdir(path)))
+    found += [(f"/dev/{name}", device, False) for name in DEVICES]
+    return tuple(sorted(found))
 
 
-def open_base() -> list[tuple[str, int]]:
-    """(path, detached mount descriptor) of each base path. Needs the right to mount in this namespace."""
-    return [(path, mounts.detached(path, flags=flags)) for path, flags in base_paths()]
+def show(root: str, shown: Sequence[Shown], *, first: int | None) -> bytes:
+    """Put these in place, outer ones first, so that one may lie inside another: `shown` is sorted.
+
+    `first` is the index of the first one's detached mount; without it the first process opens them itself.
+    """
+    parts = []
+    for index, (path, flags, folder) in enumerate(shown):
+        parts.append(write(Op.MKDIRS if folder else Op.TOUCH, root + path))
+        if first is None:
+            parts.append(write(Op.BIND, path, root + path, mounts.attributes(flags), 0))
+        else:
+            parts.append(write(Op.ATTACH, first + index, root + path))
+    return b"".join(parts)
 
 
-def _under(root: str, path: str) -> str:
-    return root + path
+def _tmpfs(target: str, *, mode: int = 0o755, size: str = "1m", inodes: int = 4096, flags: int = 0) -> bytes:
+    """A private file system in memory, never with devices or set-user-id programs."""
+    return write(Op.MOUNT, "tmpfs", target, "tmpfs", *_small(mode=mode, size=size, inodes=inodes, flags=flags))
 
 
-def _mount_point(root: str, path: str, *, folder: bool) -> str:
-    target = root + path
-    if folder:
-        os.makedirs(target, exist_ok=True)
-    elif not os.path.lexists(target):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
-    return target
+def _small(*, mode: int, size: str, inodes: int, flags: int) -> tuple[int, str]:
+    return mounts.MS_NOSUID | mounts.MS_NODEV | flags, f"mode={mode:o},size={size},nr_inodes={inodes}"
 
 
-def attach(root: str, trees: Sequence[tuple[str, int]]) -> None:
-    """Put detached mounts in place, outer ones first, so that one may lie inside another; closes the descriptors."""
-    for path, fd in sorted(trees):
-        target = _mount_point(root, path, folder=mounts.is_folder(fd))
-        mounts.attach(fd, target)
-        os.close(fd)
+def _remount_read_only(target: str, *, flags: int = mounts.MS_NOSUID | mounts.MS_NODEV) -> bytes:
+    return write(Op.MOUNT, "", target, "", mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY | flags, "")
 
 
-def build(root: str, base: Sequence[tuple[str, int]]) -> None:
-    """Lay out the tree at `root`, an existing folder outside: a new tmpfs with everything that is the same for all."""
-    mounts.tmpfs(root, size="8m")
-    for folder in ("proc", "sys", "tmp", "dev", "dev/shm", "etc", "run", "run/secrets", "var", "var/tmp"):
-        os.mkdir(f"{root}/{folder}")
-    for path in BASE:
-        if os.path.islink(path):
-            os.symlink(os.readlink(path), root + path)
-    for name, text in _FILES.items():
-        with open(f"{root}/etc/{name}", "w", encoding="utf-8") as file:
-            file.write(text)
-    attach(root, base)
+def _mask(root: str, path: str) -> bytes:
+    """Hide a file behind the null device or a folder behind an empty file system."""
+    flags, data = _small(mode=0o555, size="4k", inodes=2, flags=mounts.MS_RDONLY | mounts.MS_NOEXEC)
+    return write(Op.MASK, root + path, f"{root}/dev/null", data, flags)
+
+
+@cache
+def build(root: str, base: tuple[Shown, ...], first: int | None) -> bytes:
+    """Lay out the tree at `root`, an existing folder: a new tmpfs with everything that is the same for all."""
+    closed = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+    folders = ("proc", "sys", "tmp", "dev", "dev/shm", "etc", "run", "run/secrets", "var", "var/tmp")
+    parts = [_tmpfs(root, size="8m"), *(write(Op.MKDIR, f"{root}/{folder}", 0o755) for folder in folders)]
+    parts += [write(Op.SYMLINK, os.readlink(path), root + path) for path in BASE if os.path.islink(path)]
+    parts += [write(Op.FILE, f"{root}/etc/{name}", 0o644, text.encode()) for name, text in _FILES.items()]
+    parts.append(show(root, base, first=first))
     for name, goal in {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}.items():
-        os.symlink(f"/proc/self/fd{goal}", f"{root}/dev/{name}")
-    mounts.tmpfs(f"{root}/dev/shm", mode=0o1777, size="64m", flags=mounts.MS_NOEXEC)
-    mounts.proc(f"{root}/proc")
-    for path in _MASKED:
-        if os.path.exists(root + path):
-            mounts.mask(root + path, null=f"{root}/dev/null")
-    for path in _READ_ONLY:
-        if os.path.isdir(root + path):
-            mounts.bind_read_only(root + path)
-    mounts.tmpfs(root + SECRETS, mode=0o500, size="1m", inodes=256, flags=mounts.MS_NOEXEC)
-    mounts.tmpfs(f"{root}/tmp", mode=0o1777, size="256m", inodes=65536)
+        parts.append(write(Op.SYMLINK, f"/proc/self/fd{goal}", f"{root}/dev/{name}"))
+    parts.append(_tmpfs(f"{root}/dev/shm", mode=0o1777, size="64m", flags=mounts.MS_NOEXEC))
+    parts.append(write(Op.MOUNT, "proc", f"{root}/proc", "proc", closed, ""))
+    parts += [_mask(root, path) for path in _MASKED]
+    read_only = mounts.attributes(mounts.MS_RDONLY | closed)
+    parts += [write(Op.BIND, root + path, root + path, read_only, 1) for path in _READ_ONLY]
+    parts.append(_tmpfs(root + SECRETS, mode=0o500, size="1m", inodes=256, flags=mounts.MS_NOEXEC))
+    parts.append(_tmpfs(f"{root}/tmp", mode=0o1777, size="256m", inodes=65536))
+    return b"".join(parts)
 
 
-def put_secrets(root: str, secrets: Mapping[str, str]) -> None:
+def put_secrets(root: str, secrets: Mapping[str, str]) -> bytes:
     """Write the secrets into their file system, which is in memory, then close it to writing."""
     target = root + SECRETS
-    for name, value in secrets.items():
-        fd = os.open(f"{target}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o400)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
-    mounts.remount_read_only(target, flags=mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
-
-
-def place_canaries(root: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """Empty readable files that nobody has a reason to open, each on a tmpfs. Returns those that could be placed.
-
-    A path inside a folder of the host is left out: nothing is ever created on the host's disks.
-    """
-    placed = []
-    own = os.stat(root or "/").st_dev
-    for path in paths:
-        folder = os.path.dirname(root + path)
-        existing = folder
-        while not os.path.isdir(existing):
-            existing = os.path.dirname(existing)
-        if os.stat(existing).st_dev != own or os.path.lexists(root + path):
-            continue
-        os.makedirs(folder, exist_ok=True)
-        os.close(os.open(root + path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
-        placed.append(path)
-    return tuple(placed)
+    files = [write(Op.FILE, f"{target}/{name}", 0o400, value.encode()) for name, value in secrets.items()]
+    flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+    return b"".join([*files, _remount_read_only(target, flags=flags)])
 
 
 def bait(canaries: Sequence[str]) -> tuple[str, ...]:
@@ -152,8 +144,7 @@ def bait(canaries: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for path in canaries for name in (os.path.dirname(path), path)))
 
 
-def close(root: str, *, tmp_writable: bool) -> None:
+def close(root: str, *, tmp_writable: bool) -> bytes:
     """Make all that is the sandbox's own read-only, but /tmp as asked."""
-    if not tmp_writable:
-        mounts.remount_read_only(f"{root}/tmp")
-    mounts.remount_read_only(root or "/")
+    tmp = b"" if tmp_writable else _remount_read_only(f"{root}/tmp")
+    return tmp + _remount_read_only(root or "/")

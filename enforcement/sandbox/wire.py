@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-__all__ = ["MAX_FDS", "MAX_MESSAGE", "Closed", "encode", "receive", "send"]
+__all__ = ["MAX_FDS", "MAX_MESSAGE", "Closed", "encode", "receive", "receive_bytes", "send", "send_bytes"]
 
 MAX_MESSAGE = 64 * 1024 * 1024
 MAX_FDS = 250  # the kernel takes 253
@@ -38,7 +38,11 @@ def encode(message: Any) -> str:
 
 def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
     """Send a JSON value (with dataclasses in it) and descriptors; the receiver gets copies."""
-    body = encode(message).encode()
+    send_bytes(sock, encode(message).encode(), fds)
+
+
+def send_bytes(sock: socket.socket, body: bytes, fds: Sequence[int] = ()) -> None:
+    """The same with any bytes."""
     data = _HEAD.pack(len(body)) + body
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     # By sendmsg alone: a sandbox's first process reports while it is itself under a filter that may escalate sendto.
@@ -65,6 +69,17 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     `Closed` at a clean end, `ConnectionResetError` inside a message, `TimeoutError` by the socket's own timeout,
     `ValueError` for a message too long or not JSON.
     """
+    body, fds = receive_bytes(sock)
+    try:
+        return json.loads(body), fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def receive_bytes(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """The same with any bytes."""
     space = socket.CMSG_LEN(MAX_FDS * array.array("i").itemsize)
     head, ancillary, _, _ = sock.recvmsg(_HEAD.size, space, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
@@ -78,7 +93,7 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
         (length,) = _HEAD.unpack(head)
         if length > MAX_MESSAGE:
             raise ValueError(f"a message of {length} bytes")
-        return json.loads(_exactly(sock, length)), list(fds)
+        return _exactly(sock, length), list(fds)
     except BaseException:
         for fd in fds:
             os.close(fd)

@@ -10,44 +10,52 @@ import contextlib
 import gc
 import importlib
 import os
+import resource
 import select
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from clawback.enforcement.kernel import cgroups, libc, mounts, namespaces
+from clawback.enforcement.kernel import cgroups, libc
 from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.quarantine import cover, holder, inject, joined, openings, sealed, signals  # noqa: F401 - helpers find them loaded
-from clawback.enforcement.sandbox import filters, shim, wire
-from clawback.enforcement.sandbox.cage import Host
+from clawback.enforcement.sandbox import cage, filters, making, shim, tree, wire
+from clawback.enforcement.sandbox.making import Host
 
 __all__ = ["main"]
 
 _PR_SET_NAME = 15
 
 
-def _detach(keep: int) -> None:
-    """Be nobody's child but the zygote's: own session, nothing of the core's open but the one socket."""
+def _keep_only(*fds: int) -> None:
+    """Close every descriptor from 3 on but these."""
+    first = 3
+    for fd in sorted(fds):
+        libc.close_range(first, fd - 1)
+        first = fd + 1
+    libc.close_range(first)
+
+
+def _detach(*keep: int) -> None:
+    """Be nobody's child but the zygote's: own session, nothing of the core's open but what is kept."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    libc.close_range(3, keep - 1)
-    libc.close_range(keep + 1)
+    _keep_only(*keep)
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
 
 
-def _shim(host: Host, request: dict[str, Any], fd: int) -> None:
+def _shim(recipe: bytes, fd: int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 2)  # the core's log may be a pipe that ends with it
     with socket.socket(fileno=fd) as core:
-        shim.serve(host, core, uid=request["uid"], name=request["name"], spare=request["spare"])
+        shim.serve(core, recipe)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -81,20 +89,39 @@ class _Zygote:
     def __init__(self, core: socket.socket, host: Host) -> None:
         self._core = core
         self._host = host
-        self._poll = select.poll()
-        self._poll.register(core, select.POLLIN)
+        self._poll = select.epoll()
+        self._poll.register(core, select.EPOLLIN)
         self._children: dict[int, tuple[int, float | None]] = {}  # pidfd → pid, deadline of a helper
 
-    def _fork(self, request: dict[str, Any], fd: int) -> None:
+    def _make(self, request: dict[str, Any], fd: int) -> None:
+        """A sandbox; why there is none goes to whoever waits for it."""
+        order = None
+        try:
+            order = making.prepare(self._host, request)
+            if self._host.program >= 0:
+                self._follow(making.spawn(self._host, order, fd), None)
+            else:
+                recipe = order.recipe
+                self._fork(lambda: _shim(recipe, fd), (fd, *order.fds), None)
+        except OSError as error:
+            if order:
+                cgroups.remove_leaf(order.leaf)
+            with socket.socket(fileno=os.dup(fd)) as core, contextlib.suppress(OSError):
+                wire.send(core, {"error": str(error), "stage": "create", "errno": error.errno})
+        finally:
+            for given in order.fds if order else ():
+                os.close(given)
+
+    def _help(self, request: dict[str, Any], fd: int) -> None:
+        self._fork(lambda: _helper(fd), (fd,), time.monotonic() + request["timeout"] + 1.0)
+
+    def _fork(self, work: Callable[[], None], keep: Sequence[int], deadline: float | None) -> None:
         pid = os.fork()
         if pid == 0:
             status = 0
             try:
-                _detach(fd)
-                if request["op"] == "shim":
-                    _shim(self._host, request, fd)
-                else:
-                    _helper(fd)
+                _detach(*keep)
+                work()
             except (wire.Closed, ConnectionError):
                 status = 1
             except BaseException:
@@ -102,10 +129,12 @@ class _Zygote:
                 status = 70
             finally:
                 os._exit(status)
-        deadline = time.monotonic() + request["timeout"] + 1.0 if request["op"] == "run" else None
+        self._follow(pid, deadline)
+
+    def _follow(self, pid: int, deadline: float | None) -> None:
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (pid, deadline)
-        self._poll.register(pidfd, select.POLLIN)
+        self._poll.register(pidfd, select.EPOLLIN)
 
     def _reap(self, pidfd: int) -> None:
         pid, deadline = self._children.pop(pidfd)
@@ -128,7 +157,7 @@ class _Zygote:
         """Until the core goes."""
         while True:
             helpers = any(deadline is not None for _, deadline in self._children.values())
-            for fd, _event in self._poll.poll(500 if helpers else None):
+            for fd, _event in self._poll.poll(0.5 if helpers else None):
                 if fd != self._core.fileno():
                     self._reap(fd)
                     continue
@@ -137,35 +166,30 @@ class _Zygote:
                 except (wire.Closed, ConnectionResetError):
                     return
                 for given in fds[:1]:
-                    self._fork(request, given)
+                    (self._make if request["op"] == "shim" else self._help)(request, given)
                 for given in fds:
                     os.close(given)
             self._overdue()
 
 
-def _may_mount() -> bool:
-    """Seen by doing it: root in a user namespace of its own may not, in a mount namespace that is the host's."""
-    try:
-        os.close(mounts.detached("/dev/null", flags=mounts.MS_RDONLY))
-    except PermissionError:
-        return False
-    return True
-
-
 def main() -> NoReturn:
-    """Serve on the inherited socket; arguments: its descriptor, the core's cgroup, the folder of spares."""
+    """Serve on the inherited socket; arguments: its descriptor, the core's cgroup, the compiled shim or nothing."""
     libc.prctl(_PR_SET_NAME, "clawback-zygote")
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are the core's to handle
     core = socket.socket(fileno=int(sys.argv[1]))
     core.set_inheritable(False)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each sandbox
+    hierarchies = cgroups.discover()
+    cgroups.step_aside(hierarchies, sys.argv[2])
     host = Host(
-        hierarchies=cgroups.discover(),
+        hierarchies=hierarchies,
         group=sys.argv[2],
-        spares=Path(sys.argv[3]),
-        mounts=_may_mount(),
-        namespaces=namespaces.identities(),
+        mounts=making.may_mount(),
+        program=os.open(sys.argv[3], os.O_PATH | os.O_CLOEXEC) if sys.argv[3] else -1,
     )
+    cage.first_part(tree.base_paths(), groups=len(hierarchies.v1), mounted=host.mounts)
     for base in filters.BASES:
         filters.programs(SyscallPolicy(base=base))
     sealed.sealed_program()

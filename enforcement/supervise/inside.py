@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import capabilities, libc, namespaces
-from clawback.enforcement.sandbox import init, wire
+from clawback.enforcement.sandbox import init, restrict, wire
 from clawback.enforcement.sandbox.job import INSIDE_ID, Restrictions
 
 __all__ = ["run"]
@@ -223,7 +223,7 @@ def run(sock: socket.socket, pidfd: int, restrictions: dict[str, Any]) -> NoRetu
             os._exit(0)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.prctl(_PR_SET_NAME, "clawback-hand")
-        init.apply_restrictions(Restrictions.from_json(restrictions), escalate=lambda _program: None)
+        init.apply_restrictions(Restrictions.from_json(restrictions), restrict.Escalating.LEFT_OUT)
         wire.send(sock, {"ready": True})
         _serve(sock)
     except (wire.Closed, ConnectionError):

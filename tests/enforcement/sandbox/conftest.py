@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clawback.enforcement import native
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.spawner import Launched, Spawner
@@ -116,8 +117,17 @@ def group() -> str:
     return f"clawback-sandbox-{secrets.token_hex(4)}"
 
 
+@pytest.fixture(params=["native", "python"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By which shim sandboxes are made: everything is shown of both."""
+    if request.param == "native" and native.way().program is None:
+        pytest.skip(native.way().why)
+    monkeypatch.setenv(native.VARIABLE, request.param)
+    return str(request.param)
+
+
 @pytest.fixture
-def sandboxes(state: Path, group: str) -> Iterator[Sandboxes]:
+def sandboxes(way: str, state: Path, group: str) -> Iterator[Sandboxes]:
     with Spawner.start(state, cgroup=group, canaries=CANARIES) as spawner:
         made = Sandboxes(spawner)
         yield made

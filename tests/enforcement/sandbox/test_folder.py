@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,13 +51,12 @@ def test_a_core_that_swept_the_spares_away_stops_the_launch(tmp_path: Path, agen
     assert not (agents / "alpha" / "one").exists()
 
 
-def test_the_ending_has_its_name_only_when_it_is_written(tmp_path: Path, agents: Path) -> None:
+def test_its_descriptors_follow_it(tmp_path: Path, agents: Path) -> None:
     folder = Folder(tmp_path / "spares", "one")
     folder.publish("{}", agents / "alpha" / "one")
-    assert not (folder.path / "exit.json").exists()
-    folder.end('{"status": 0}')
-    assert (folder.path / "exit.json").read_text() == '{"status": 0}'
-    assert not (folder.path / ".exit.json").exists()
+    os.write(folder.ending, b"{}")
+    os.rename(".exit.json", "exit.json", src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
+    assert (agents / "alpha" / "one" / "exit.json").read_text() == "{}"
 
 
 def test_output_that_goes_elsewhere_leaves_no_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.door import fetch_listener
 from clawback.enforcement.sandbox.inventory import is_process
 from clawback.enforcement.sandbox.spawner import Spawner
-from clawback.errors import NotEnforced
+from clawback.errors import NotEnforced, Unreachable
 from clawback.model import AgentState
 
 pytestmark = pytest.mark.kernel
@@ -44,6 +44,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.usefixtures("way")
 def test_a_killed_core_leaves_its_agents_running_and_nothing_else(state: Path, group: str, until: Any) -> None:
     core = subprocess.Popen([sys.executable, "-c", CORE, str(state), group], stdout=subprocess.PIPE, text=True)
     assert core.stdout is not None
@@ -85,14 +86,26 @@ def test_the_gateway_socket_accepts_what_the_agent_connects(sandboxes: Any) -> N
     assert launched.wait(10) == 0
 
 
-def test_a_shim_that_was_killed_leaves_an_agent_that_still_counts(sandboxes: Any, until: Any) -> None:
-    record = sandboxes.launch("sleep", "300").record
+def test_a_tree_whose_shim_was_killed_ends_with_it(sandboxes: Any, until: Any) -> None:
+    launched = sandboxes.launch("sh", "-c", "trap '' TERM HUP; sleep 300 & sleep 300")
+    record = launched.record
     os.kill(record.shim_pid, signal.SIGKILL)
-    until(lambda: not is_process(record.shim_pid, record.shim_start_ticks))
-    assert inventory.state(record) is AgentState.RUNNING
-    os.kill(record.pid, signal.SIGKILL)
     until(lambda: not is_process(record.pid, record.start_ticks))
+    until(lambda: not record.cgroup or not cgroups.processes(record.cgroup))
     assert inventory.state(record) is AgentState.LOST
+    with pytest.raises(Unreachable):
+        launched.wait(10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: groups")
+def test_a_shim_is_in_no_group_of_the_core(sandboxes: Any, group: str) -> None:
+    launched = sandboxes.launch("sleep", "300")
+    lines = Path(f"/proc/{launched.record.shim_pid}/cgroup").read_text().splitlines()
+    inside = [line.split(":", 2) for line in lines]
+    # By the unified hierarchy a service manager ends what belongs to a service; on a hybrid host by its own, too.
+    decisive = [path for number, names, path in inside if number == "0" or names == "name=systemd"]
+    assert decisive
+    assert all(path.endswith(f"/{cgroups.aside(group)}") for path in decisive)
 
 
 def test_a_record_that_is_none_is_named_and_the_others_are_read(sandboxes: Any, state: Path, until: Any) -> None:
@@ -130,6 +143,7 @@ def test_helpers_inherit_nothing_of_the_core(sandboxes: Any) -> None:
     assert len(seen) <= 5
 
 
+@pytest.mark.usefixtures("way")
 def test_closing_ends_the_spares(state: Path, group: str) -> None:
     with Spawner.start(state, cgroup=group, spares=2) as spawner:
         spawner.settle()

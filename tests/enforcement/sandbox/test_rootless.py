@@ -62,6 +62,7 @@ def _python() -> str | None:
     return None if done.returncode else sys.executable
 
 
+@pytest.mark.usefixtures("way")
 def test_an_ordinary_user_gets_what_the_kernel_gives(state: Path) -> None:
     work = state / "work"
     work.mkdir()
