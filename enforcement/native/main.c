@@ -131,6 +131,8 @@ static void clone_init(void)
     if (pid == 0) {
         close(self.core);
         close(pair[0]);
+        if (cage.group >= 0)
+            close(cage.group); /* a folder of the host */
         init_run(pair[1], cage.ops, &cage.given);
     }
     self.pid = pid;

@@ -153,6 +153,7 @@ void escalate_ready(short events);
 #define NR_move_mount 429
 #define NR_clone3 435
 #define NR_close_range 436
+#define CLOSE_ON_EXEC 4 /* CLOSE_RANGE_CLOEXEC */
 #define NR_mount_setattr 442
 #define NR_landlock_create_ruleset 444
 #define NR_landlock_add_rule 445
