@@ -14,7 +14,7 @@ help:  ## this list
 
 setup: $(READY)  ## make .venv and install Clawback with what its demo and tests need
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt $(wildcard enforcement/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python >= 3.11 is needed, $(PYTHON) is older" >&2; echo "hint: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module" >&2; echo "hint: apt-get install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
