@@ -90,7 +90,7 @@ class Asks:
 
     def again(self, instance: str, subject: Subject) -> Ask | None:
         """The question about the same call of the same thread, which a signal interrupted: a thread has one call."""
-        return next((ask for ask in self.of(instance) if ask.subject.same == subject.same), None)
+        return next((ask for ask in self.of(instance) if ask.subject.same_question == subject.same_question), None)
 
     def take(self, id_: str) -> Ask:
         """To answer it; nobody can a second time. `NotFound`; `InvalidInput` where its call is not held now."""

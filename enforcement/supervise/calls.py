@@ -21,7 +21,7 @@ from clawback.enforcement.supervise.target import (
     signed,
 )
 
-__all__ = ["TAKEN_APART", "Flow", "Reply", "Subject"]
+__all__ = ["TAKEN_APART", "Done", "Flow", "Reply", "Subject", "registers"]
 
 Reply = tuple[dict[str, Any], list[int]]
 Flow = Generator[tuple[dict[str, Any], list[int]], Reply, None]
@@ -34,6 +34,10 @@ _RENAME_FLAGS = 0x7
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _RESOLVE_KNOWN = 0x3F
 _HOW = struct.Struct("=QQQ")
+
+
+class Done(Exception):
+    """The call was made before a signal came between it and its answer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,11 +62,26 @@ class Subject:
     free: bool = False
     """It carries nothing that the policy is about: allowed where no rule says otherwise."""
 
+    copied: list[bytes] = field(default_factory=list)
+    """What was read of the caller's memory, in order."""
+    done: Callable[[Subject], bool] | None = None
+    """Asked once the memory is copied, before anything is looked up: whether this call was made already."""
+
     @property
     def same(self) -> tuple[object, ...]:
-        """Equal for two calls that would do the same: a call made again after a signal is known by it."""
-        act = {key: value for key, value in (self.act or {}).items() if key not in {"found", "to"}}
-        return (self.held.tid, self.held.number, self.held.arguments, repr(sorted(act.items())), self.paths)
+        """Equal for a call and the same one that starts over after a signal."""
+        return (self.held.tid, self.held.number, self.held.arguments, tuple(self.copied))
+
+    @property
+    def same_question(self) -> tuple[object, ...]:
+        """Equal where also what its paths lead to is the same."""
+        return (*self.same, self.paths, self.address)
+
+    def look_out(self) -> None:
+        """Raise `Done` if this call was made already: it starts over only because its answer came too late."""
+        done, self.done = self.done, None
+        if done is not None and done(self):
+            raise Done
 
     def close(self) -> None:
         """Let go of the descriptors."""
@@ -93,6 +112,7 @@ def _look(
     """Have the path found inside, relative to where the thread stands."""
     if not path:
         raise OSError(errno.ENOENT, "an empty path")
+    subject.look_out()
     # RESOLVE_BENEATH and RESOLVE_IN_ROOT make even an absolute path begin at the descriptor.
     anchored = bool(resolve & 0x18)
     fds = [] if path.startswith(b"/") and not anchored else [place(subject.thread.tid, dirfd)]
@@ -143,20 +163,20 @@ def _flags(flags: int) -> str:
 
 def _plain_open(subject: Subject) -> Look:
     held = subject.held
-    path = read_path(held, 0)
+    path = _text(subject, 0)
     return (yield from _open(subject, AT_FDCWD, path, signed(held.arguments[1]), signed(held.arguments[2])))
 
 
 def _openat(subject: Subject) -> Look:
     held = subject.held
-    path = read_path(held, 1)
+    path = _text(subject, 1)
     dirfd, flags, mode = (signed(held.arguments[index]) for index in (0, 2, 3))
     return (yield from _open(subject, dirfd, path, flags, mode))
 
 
 def _creat(subject: Subject) -> Look:
     flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
-    path = read_path(subject.held, 0)
+    path = _text(subject, 0)
     return (yield from _open(subject, AT_FDCWD, path, flags, signed(subject.held.arguments[1])))
 
 
@@ -164,9 +184,10 @@ def _openat2(subject: Subject) -> Look:
     held = subject.held
     if held.arguments[3] != _HOW.size:
         raise OSError(errno.E2BIG, "a struct open_how of a size that is not known")
-    path = read_path(held, 1)
+    path = _text(subject, 1)
     with Memory(held.tid) as memory:
-        flags, mode, resolve = _HOW.unpack(memory.read(held.arguments[2], _HOW.size))
+        subject.copied.append(memory.read(held.arguments[2], _HOW.size))
+    flags, mode, resolve = _HOW.unpack(subject.copied[-1])
     if resolve & ~_RESOLVE_KNOWN or flags >> 31 or mode & ~0o7777:
         raise OSError(errno.EINVAL, "flags that are not known")
     return (yield from _open(subject, signed(held.arguments[0]), path, flags, mode, resolve))
@@ -203,13 +224,13 @@ def _unlinkat(subject: Subject) -> Look:
     dirfd, flags = signed(subject.held.arguments[0]), signed(subject.held.arguments[2])
     if flags & ~_AT_REMOVEDIR:
         raise OSError(errno.EINVAL, "flags that are not known")
-    return (yield from _remove(subject, dirfd, read_path(subject.held, 1), folder=bool(flags)))
+    return (yield from _remove(subject, dirfd, _text(subject, 1), folder=bool(flags)))
 
 
 def _renameat(subject: Subject) -> Look:
     held = subject.held
-    old = (signed(held.arguments[0]), read_path(held, 1))
-    new = (signed(held.arguments[2]), read_path(held, 3))
+    old = (signed(held.arguments[0]), _text(subject, 1))
+    new = (signed(held.arguments[2]), _text(subject, 3))
     flags = held.arguments[4] & 0xFFFF_FFFF if subject.name == "renameat2" else 0
     return (yield from _rename(subject, old, new, flags))
 
@@ -217,6 +238,8 @@ def _renameat(subject: Subject) -> Look:
 def _socket(subject: Subject, register: int, length: int) -> None:
     """Copy the address, then the socket itself: from here on neither can be exchanged."""
     subject.address = read_address(subject.held, register, length)
+    subject.copied.append(subject.address.raw)
+    subject.look_out()
     subject.descriptors.append(descriptor(subject.thread.tid, subject.thread.pid, signed(subject.held.arguments[0])))
     subject.shown |= {"address": subject.address.text}
 
@@ -243,9 +266,10 @@ def _sendto(subject: Subject) -> Look:
         return subject
     if held.arguments[2] > _MOST_DATA:
         raise OSError(errno.EMSGSIZE, f"more than {_MOST_DATA} bytes")
-    _socket(subject, 4, held.arguments[5])
     with Memory(held.tid) as memory:
         data = memory.read(held.arguments[1], held.arguments[2])
+    subject.copied.append(data)
+    _socket(subject, 4, held.arguments[5])
     found = yield from _unix_place(subject, parent=False)
     subject.shown |= {"bytes": len(data)}
     subject.act = {
@@ -274,8 +298,13 @@ def _raw(subject: Subject) -> str:
     return subject.address.raw.hex() if subject.address else ""
 
 
+def _text(subject: Subject, register: int) -> bytes:
+    subject.copied.append(read_path(subject.held, register))
+    return subject.copied[-1]
+
+
 def _path(subject: Subject, register: int) -> tuple[int, bytes]:
-    return AT_FDCWD, read_path(subject.held, register)
+    return AT_FDCWD, _text(subject, register)
 
 
 TAKEN_APART: dict[str, Callable[[Subject], Look]] = {
@@ -284,7 +313,7 @@ TAKEN_APART: dict[str, Callable[[Subject], Look]] = {
     "openat2": _openat2,
     "creat": _creat,
     "mkdir": lambda s: _mkdir(s, *_path(s, 0), signed(s.held.arguments[1])),
-    "mkdirat": lambda s: _mkdir(s, signed(s.held.arguments[0]), read_path(s.held, 1), signed(s.held.arguments[2])),
+    "mkdirat": lambda s: _mkdir(s, signed(s.held.arguments[0]), _text(s, 1), signed(s.held.arguments[2])),
     "rmdir": lambda s: _remove(s, *_path(s, 0), folder=True),
     "unlink": lambda s: _remove(s, *_path(s, 0), folder=False),
     "unlinkat": _unlinkat,
@@ -296,3 +325,29 @@ TAKEN_APART: dict[str, Callable[[Subject], Look]] = {
     "sendto": _sendto,
 }
 """Of each emulated call, how it is taken apart. `OSError` is what the call fails with, undecided."""
+
+_REGISTERS = {
+    "socket": ("family", "type", "protocol"),
+    "socketpair": ("family", "type", "protocol"),
+    "listen": ("descriptor", "backlog"),
+    "shutdown": ("descriptor", "how"),
+    "kill": ("pid", "signal"),
+    "tkill": ("tid", "signal"),
+    "tgkill": ("pid", "tid", "signal"),
+    "setuid": ("uid",),
+    "setgid": ("gid",),
+    "setpgid": ("pid", "group"),
+    "getpgid": ("pid",),
+    "ioctl": ("descriptor", "request"),
+    "fchmod": ("descriptor", "mode"),
+    "fchown": ("descriptor", "uid", "gid"),
+    "ftruncate": ("descriptor", "length"),
+}
+
+
+def registers(name: str, held: Held) -> dict[str, str | int]:
+    """A call's registers for people: by name where they are numbers, all six where they may be anything."""
+    names = _REGISTERS.get(name)
+    if names is None:
+        return {f"argument {index}": hex(value) for index, value in enumerate(held.arguments)}
+    return {word: signed(value) for word, value in zip(names, held.arguments, strict=False)}

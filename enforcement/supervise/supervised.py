@@ -20,7 +20,7 @@ from clawback.enforcement.policy.escalation import Decision, EscalationRule, Sup
 from clawback.enforcement.sandbox.escalated import Ledger
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.supervise.asks import Ask, Asks
-from clawback.enforcement.supervise.calls import TAKEN_APART, Flow, Reply, Subject
+from clawback.enforcement.supervise.calls import TAKEN_APART, Done, Flow, Reply, Subject, registers
 from clawback.enforcement.supervise.hand import Hand, Lost
 from clawback.enforcement.supervise.records import Records
 from clawback.enforcement.supervise.rules import decide
@@ -29,7 +29,7 @@ from clawback.enforcement.supervise.target import identify
 __all__ = ["Supervised"]
 
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(MACHINE, 0)
-_UNDELIVERED_SECONDS = 1.0
+_UNDELIVERED_SECONDS = 10.0
 _MOST_UNDELIVERED = 16
 
 _log = structlog.get_logger()
@@ -170,19 +170,21 @@ class Supervised:
         asked = False
         try:
             name = NAME.get(held.number, f"call {held.number}")
-            subject = Subject(name=name, held=held, thread=identify(held.tid))
+            subject = Subject(name=name, held=held, thread=identify(held.tid), done=self._made_before)
             if held.arch != _ARCH or support(name) is Support.NONE:
                 self._deny(subject, "this call cannot be escalated")
                 return
             if support(name) is Support.EMULATED:
                 yield from TAKEN_APART[name](subject)
             else:
-                subject.shown = {f"argument {i}": hex(value) for i, value in enumerate(held.arguments)}
+                subject.shown = registers(name, held)
             # Only now is it sure that all of this was read of the thread whose call it is.
             if not self.listener.valid(held.id):
                 self._ledger.answered(held.id)
                 return
             asked = yield from self._judge(subject)
+        except Done:
+            pass
         except OSError as error:
             # As the call itself would fail: a path that is not there, memory that is not mapped.
             self.counters["failed"] += 1
@@ -194,12 +196,16 @@ class Supervised:
             if subject is not None and not asked:
                 self._let_go(subject)
 
+    def _made_before(self, subject: Subject) -> bool:
+        """Whether this call was allowed and made already, and only its answer did not arrive; answers it then."""
+        outcome = self._undelivered.pop(subject.same, None) if self.listener.valid(subject.held.id) else None
+        if outcome is None:
+            return False
+        self._finish(subject.held, outcome, subject)
+        return True
+
     def _judge(self, subject: Subject) -> Any:
         """Decide, and do it; True where a person was asked and the subject is kept."""
-        outcome = self._undelivered.pop(subject.same, None)
-        if outcome is not None:
-            self._finish(subject.held, outcome, subject)  # allowed and done already, before a signal came between
-            return False
         if why := self._barred(self.box):
             self._deny(subject, why)
             return False

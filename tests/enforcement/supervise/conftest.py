@@ -28,7 +28,7 @@ from clawback.errors import Unreachable
 from clawback.model import LaunchSpec
 
 PRELUDE = """
-import ctypes, errno, json, os, socket, sys, threading, time
+import ctypes, errno, json, os, signal, socket, sys, threading, time
 C = ctypes.CDLL(None, use_errno=True)
 def tried(action, *arguments):
     try:
