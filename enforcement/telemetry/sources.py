@@ -39,6 +39,8 @@ class Sources:
             self.state["registers"] = "off: core.trace"
         elif self.trace is not None and self.audit is None and trace == "denials":
             self.state["registers"] = "off: no denial is seen that would switch it on"
+        if self.audit is not None:
+            self._bound_wait()
         self._landlock(wanted=landlock_audit, trace=trace)
 
     def close(self) -> None:
@@ -56,6 +58,15 @@ class Sources:
             return None
         self.state[name] = "on"
         return source
+
+    def _bound_wait(self) -> None:
+        try:
+            if audit.bound_wait():
+                return
+            reason = "the audit daemon's backlog_wait_time stands"
+        except OSError as error:
+            reason = error.strerror or "refused"
+        _log.warning("an agent that is refused much may be stuck in the kernel for a while", reason=reason)
 
     def _landlock(self, *, wanted: bool, trace: str) -> None:
         try:
