@@ -32,6 +32,9 @@ def network_policy(item: Item, effects: list[Effect]) -> NetworkPolicy:
         taken: set[str] = set()
         allow = egress_rules(egress.get("allow"), taken, allow=True)
         deny = egress_rules(egress.get("deny"), taken, allow=False)
+        for key, rules in (("allow", allow), ("deny", deny)):
+            if key in egress:
+                effects.append(Effect(f"networkPolicy.egress.{key}", "gateway", f"rules: {len(rules)}"))
     if "ingress" in top:
         _ingress(top["ingress"])
         effects.append(

@@ -46,14 +46,23 @@ def endpoint_rules(item: Item, effects: list[Effect]) -> tuple[EndpointRule, ...
             endpoints.append(endpoint)
             placed.append((place, endpoint))
         binaries = tuple(map(_binary, found["binaries"].list(limit=256))) if "binaries" in found else ()
-        if not binaries:
-            effects.append(Effect(entry.key, "gateway", "allows nothing: without binaries a rule matches no program"))
+        effects.append(_effect(entry, endpoints, binaries))
         name = found["name"].text(limit=128) if "name" in found else key
         rules.append(EndpointRule(key=key, name=name, endpoints=tuple(endpoints), binaries=binaries))
     if len(placed) > _MOST_ENDPOINTS:
         raise item.wrong(f"{len(placed)} endpoints, at most {_MOST_ENDPOINTS}", hint="join or drop some")
     _agree(placed)
     return tuple(rules)
+
+
+def _effect(entry: Item, endpoints: list[Endpoint], binaries: tuple[str, ...]) -> Effect:
+    if not binaries:
+        return Effect(entry.key, "gateway", "allows nothing: without binaries a rule matches no program")
+    how = f"endpoints: {len(endpoints)}, programs: {len(binaries)}"
+    lax = [endpoint.host or "any host" for endpoint in endpoints if endpoint.allow and not endpoint.enforce]
+    if lax:
+        how += f"; what breaks the rules for {', '.join(lax[:4])} is logged and let through: enforcement is not enforce"
+    return Effect(entry.key, "gateway", how)
 
 
 def _binary(item: Item) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from clawback.enforcement.policy.calls import SyscallPolicy
+from clawback.enforcement.policy.escalation import EscalationRule
 from clawback.enforcement.policy.network import policy_name
 from clawback.enforcement.policy.nodes import Item
 from clawback.enforcement.policy.paths import MOST, paths
@@ -39,7 +40,9 @@ def sandbox_policy(root: Item, effects: list[Effect]) -> tuple[SandboxPolicy, Pe
     spec = top["spec"].mapping(("isolation", "resources", "permissions", "auditLog", "filesystem"))
 
     isolation = _part(spec, "isolation", ("network", "filesystem", "syscalls"))
-    network, filesystem, calls = "restricted", "read-only", SyscallPolicy()
+    network, filesystem = "restricted", "read-only"
+    calls = SyscallPolicy()
+    decided: tuple[EscalationRule, ...] = ()
     if "network" in isolation:
         network = isolation["network"].one_of(tuple(_NETWORK))
         effects.append(Effect("spec.isolation.network", "kernel", _NETWORK[network]))
@@ -47,7 +50,7 @@ def sandbox_policy(root: Item, effects: list[Effect]) -> tuple[SandboxPolicy, Pe
         filesystem = isolation["filesystem"].one_of(tuple(_FILES))
         effects.append(Effect("spec.isolation.filesystem", "kernel", _FILES[filesystem]))
     if "syscalls" in isolation:
-        calls = syscalls(isolation["syscalls"], effects)
+        calls, decided = syscalls(isolation["syscalls"], effects)
 
     resources = _part(spec, "resources", ("maxMemory", "maxCPU", "gpuAccess", "maxProcesses"))
     for key, how in (
@@ -90,6 +93,7 @@ def sandbox_policy(root: Item, effects: list[Effect]) -> tuple[SandboxPolicy, Pe
         network=network,
         filesystem=filesystem,
         syscalls=calls,
+        escalations=decided,
         max_memory=_memory(resources["maxMemory"]) if "maxMemory" in resources else None,
         max_cpu=resources["maxCPU"].number(4096) if "maxCPU" in resources else None,
         max_processes=resources["maxProcesses"].integer(1, 4_194_304) if "maxProcesses" in resources else 256,

@@ -11,7 +11,8 @@ import re
 import stat
 
 from clawback.enforcement.policy.calls import CallAction, CallRule, SyscallPolicy
-from clawback.enforcement.policy.escalation import refusal
+from clawback.enforcement.policy.decisions import OPERATORS, decisions
+from clawback.enforcement.policy.escalation import EscalationRule, refusal
 from clawback.enforcement.policy.floor import check_floor
 from clawback.enforcement.policy.nodes import MAX_BYTES, Item, documents, shown
 from clawback.enforcement.policy.paths import path_of
@@ -22,8 +23,7 @@ from clawback.errors import InvalidInput
 
 __all__ = ["syscalls"]
 
-_LISTS = ("base", "deny", "escalate", "allow")
-_OPERATORS = {word: word for word in ("eq", "ne", "lt", "le", "ge", "gt", "masked_eq")}
+_LISTS = ("base", "deny", "escalate", "allow", "decide")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _HOW = {
     "default": "seccomp: OpenShell's blocked set is refused",
@@ -38,17 +38,20 @@ _DONE = {
 _Rule = tuple[str, Item, CallRule]
 
 
-def syscalls(item: Item, effects: list[Effect]) -> SyscallPolicy:
-    """The policy; what comes of each key is added to `effects`."""
+Read = tuple[SyscallPolicy, tuple[EscalationRule, ...]]
+
+
+def syscalls(item: Item, effects: list[Effect]) -> Read:
+    """The policy, and what of the escalated is decided already; what comes of each key is added to `effects`."""
     if item.is_text:
         base = item.one_of(("default", "minimal"))
         effects.append(Effect(item.key, "kernel", _HOW[base]))
-        return SyscallPolicy(base=base)
+        return SyscallPolicy(base=base), ()
     keys = item.keys()
     if "profileFile" in keys:
-        return _from_file(item, effects)
+        return _from_file(item, effects), ()
     if "profile" in keys:
-        return seccomp_profile(item.mapping(("profile",))["profile"], effects)
+        return seccomp_profile(item.mapping(("profile",))["profile"], effects), ()
     return _lists(item, effects)
 
 
@@ -90,7 +93,7 @@ def _read(path: str) -> bytes:
     return raw
 
 
-def _lists(item: Item, effects: list[Effect]) -> SyscallPolicy:
+def _lists(item: Item, effects: list[Effect]) -> Read:
     """Denied wins over escalated, and that over allowed."""
     found = item.mapping(_LISTS)
     base = found["base"].one_of(tuple(_HOW)) if "base" in found else "default"
@@ -115,7 +118,13 @@ def _lists(item: Item, effects: list[Effect]) -> SyscallPolicy:
         if names:
             listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
             effects.append(Effect(f"{item.key}.{key}", "kernel", how.format(listed)))
-    return policy
+    escalated = frozenset(name for key, _, rule in rules if key == "escalate" for name in rule.names)
+    decided = decisions(found["decide"], escalated) if "decide" in found else ()
+    if decided:
+        effects.append(
+            Effect(f"{item.key}.decide", "supervisor", "the first rule that matches; else a person is asked")
+        )
+    return policy, decided
 
 
 def _rule(entry: Item, action: CallAction) -> CallRule:
@@ -132,7 +141,7 @@ def _rule(entry: Item, action: CallAction) -> CallRule:
         if action is not CallAction.DENY or word not in numbers:
             raise found["errno"].wrong(f"{shown(word)} is not an errno of a denial", hint="such as EPERM or ENOSYS")
         code = numbers[word]
-    tests = argument_tests(found["args"], _OPERATORS) if "args" in found else ()
+    tests = argument_tests(found["args"], OPERATORS) if "args" in found else ()
     return CallRule(names=names, action=action, errno=code, tests=tests)
 
 

@@ -87,7 +87,7 @@ class NetworkPolicy:
 class Effect:
     """What comes of one key of a policy file.
 
-    by    `kernel`, `launch` (what the sandbox is made of), `gateway`, `core`, or empty: nothing enforces it
+    by    `kernel`, `launch`, `gateway`, `core` or `supervisor`, or empty: nothing enforces it
     how   the mechanism, or why there is none
     """
 

@@ -95,10 +95,14 @@ def test_policy_check_says_what_is_sound_and_what_is_not(state):
 
 
 def test_the_examples_are_sound(state):
-    examples = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
-    assert examples
-    said = clawback(state, "policy", "check", *map(str, examples))
+    examples = sorted((Path(__file__).parents[2] / "examples").iterdir())
+    said = clawback(state, "policy", "check", "--json", *map(str, examples))
     assert said.returncode == 0, said.stderr
+    forms = {row["form"] for row in json.loads(said.stdout)}
+    assert forms == {"SandboxPolicy", "OpenShell version 1", "NemoClaw preset", "seccomp profile"}
+    shown = clawback(state, "policy", "check", *map(str, examples))
+    assert shown.returncode == 0
+    assert "enforced by" in shown.stdout
 
 
 def test_catalog_is_json(state):

@@ -17,6 +17,7 @@ from clawback.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from clawback.enforcement.gateway.client import GatewayClient
+    from clawback.enforcement.policy.types import PolicyFile
 
 __all__: list[str] = []
 
@@ -114,7 +115,7 @@ def mark(policy: _POLICY, version: Annotated[int, typer.Argument(help="version t
 
 @policies.command("check")
 def check(files: Annotated[list[Path], typer.Argument(help="policy files")], *, as_json: _JSON = False) -> None:
-    """Say of each file whether it is sound and what of it is enforced. Exit 0, or 2 if any is not sound."""
+    """Say of each file which form it is and who enforces what of it. Exit 0, or 2 if any is not sound."""
     from clawback.enforcement.policy.loader import load
 
     rows: list[dict[str, object]] = []
@@ -122,27 +123,43 @@ def check(files: Annotated[list[Path], typer.Argument(help="policy files")], *, 
     for file in files:
         try:
             found = load(file.read_bytes(), where=str(file))
-        except OSError as error:
-            bad = fail(InvalidInput(f"{file}: {error.strerror}", hint="name a readable file"))
+        except OSError as failure:
+            error = InvalidInput(f"{file}: {failure.strerror}", hint="name a readable file")
+        except InvalidInput as unsound:
+            error = unsound
+        else:
+            rows.append(_sound(file, found))
+            if not as_json:
+                _show(file, found)
             continue
-        except InvalidInput as error:
-            bad = fail(error)
-            rows.append({"file": str(file), "sound": False, "error": error.message, "hint": error.hint})
-            continue
-        rows.append(
-            {
-                "file": str(file),
-                "sound": True,
-                "name": found.sandbox.name,
-                "rules": len(found.network.allow) + len(found.network.deny),
-                "unenforced": found.unenforced,
-            }
-        )
+        bad = fail(error)
+        rows.append({"file": str(file), "sound": False, "error": error.message, "hint": error.hint})
     if as_json:
         print_json(rows)
-    else:
-        for row in rows:
-            if row["sound"]:
-                note = f"; not enforced: {', '.join(map(str, row['unenforced']))}" if row["unenforced"] else ""  # type: ignore[call-overload]  # a list by construction
-                console.print(f"{safe(row['file'])}: sound, {row['rules']} egress rules{safe(note, 400)}")
     raise typer.Exit(bad)
+
+
+def _sound(file: Path, found: PolicyFile) -> dict[str, object]:
+    network = found.network
+    return {
+        "file": str(file),
+        "sound": True,
+        "form": found.form,
+        "name": found.sandbox.name,
+        "sha256": found.sha256,
+        "rules": len(network.allow) + len(network.deny) + len(network.rules),
+        "effects": found.effects,
+        "unenforced": found.unenforced,
+    }
+
+
+def _show(file: Path, found: PolicyFile) -> None:
+    loose = len(found.unenforced)
+    note = f"; {loose} {'key' if loose == 1 else 'keys'} not enforced" if loose else ""
+    console.print(f"{safe(file)}: sound, {found.form}{note}")
+    if found.effects:
+        table(
+            ("key", "enforced by", "how"),
+            ((effect.key, effect.by or "nothing", effect.how) for effect in found.effects),
+            empty="",
+        )
