@@ -1,9 +1,9 @@
-"""Stop another process's threads and make system calls in their name (x86-64).
+"""Stop another process's threads and make system calls in their name.
 
 A tracer is a thread: everything here must happen in the thread that seized. Nothing blocks for long, because a
 thread inside vfork ignores its interruption until its child is done.
 
-Numbers: include/uapi/linux/ptrace.h, arch/x86/include/asm/user_64.h.
+Numbers: include/uapi/linux/{ptrace,elf}.h; what differs by machine is in `registers`.
 """
 
 from __future__ import annotations
@@ -11,35 +11,27 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from clawback.enforcement.kernel import libc
-from clawback.enforcement.kernel.syscalls import NUMBER
+from clawback.enforcement.kernel.registers import HERE, Machine
 
 __all__ = ["SUPPORTED", "CallError", "Gone", "NotStopped", "Tracee", "pause", "quiet"]
 
-SUPPORTED = platform.machine() == "x86_64"
+SUPPORTED = HERE is not None
 """Injection writes this machine's registers."""
 
-_SYSCALL, _GETREGS, _SETREGS, _DETACH, _SETOPTIONS = 24, 12, 13, 17, 0x4200
+_SYSCALL, _DETACH, _SETOPTIONS, _GETREGSET, _SETREGSET = 24, 17, 0x4200, 0x4204, 0x4205
 _SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK, _GET_FILTER = 0x4206, 0x4207, 0x420A, 0x420B, 0x420C
 _O_TRACESYSGOOD, _O_EXITKILL, _O_SUSPEND_SECCOMP = 0x1, 0x100000, 0x200000
 _EVENT_STOP = 128
 _WALL = 0x40000000
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 
-# Indices into struct user_regs_struct, 27 words.
-_R10, _R9, _R8, _RAX, _RDX, _RSI, _RDI, _ORIG_RAX, _RIP, _CS = 7, 8, 9, 10, 12, 13, 14, 15, 16, 17
-_ARGUMENTS = (_RDI, _RSI, _RDX, _R10, _R8, _R9)
-_LONG_MODE = 0x33
-_Registers = ctypes.c_ulonglong * 27
-
-# Kernel-internal codes in a stopped thread's return register: its call is to be made again (include/linux/errno.h).
-_RESTART_AGAIN = frozenset({512, 513, 514})
-_RESTART_BLOCK = 516
+_NT_PRSTATUS = 1
 
 
 class Gone(Exception):
@@ -72,7 +64,7 @@ class Tracee:
         self.pid = pid
         self.stopped = False
         self._pending = 0
-        self._saved: ctypes.Array[ctypes.c_ulonglong] | None = None
+        self._saved: list[int] | None = None
         self._mask = ctypes.c_uint64(0)
         self._ptrace(_SEIZE, 0, 0)
 
@@ -111,28 +103,22 @@ class Tracee:
             if error.errno not in {errno.EPERM, errno.EINVAL}:
                 raise
             self._ptrace(_SETOPTIONS, 0, options)
-        registers = _Registers()
-        self._ptrace(_GETREGS, 0, ctypes.byref(registers))
+        registers = self._registers()
         self._ptrace(_GETSIGMASK, 8, ctypes.byref(self._mask))
         self._ptrace(_SETSIGMASK, 8, ctypes.byref(ctypes.c_uint64(0xFFFFFFFFFFFFFFFF)))
         self._saved = registers
 
     def call(self, name: str, arguments: Sequence[int], *, at: int) -> int:
-        """Make a system call in its name, by the `syscall` instruction at address `at`. `CallError` with its errno."""
+        """Make a system call in its name, by the calling instruction at address `at`. `CallError` with its errno."""
         if self._saved is None:
             raise NotStopped(f"thread {self.tid} is not armed")
-        registers = _Registers(*self._saved)
-        registers[_RAX] = NUMBER[name]
-        registers[_ORIG_RAX] = 0xFFFFFFFFFFFFFFFF  # or the kernel would also restart the call it was interrupted in
-        registers[_RIP] = at
-        registers[_CS] = _LONG_MODE
-        for register, value in zip(_ARGUMENTS, arguments, strict=False):
-            registers[register] = value & 0xFFFFFFFFFFFFFFFF
-        self._ptrace(_SETREGS, 0, ctypes.byref(registers))
+        machine = _machine()
+        self._set_registers(machine.calling(self._saved, name, arguments, at))
+        if machine.call_set:
+            self._regset(_SETREGSET, machine.call_set, (ctypes.c_int * 1)(-1))
         self._to_syscall_stop()  # entry
         self._to_syscall_stop()  # exit
-        self._ptrace(_GETREGS, 0, ctypes.byref(registers))
-        result = ctypes.c_longlong(registers[_RAX]).value
+        result = machine.returned(self._registers())
         if -4096 < result < 0:
             raise CallError(-result, f"{name} in thread {self.tid}: {os.strerror(-result)}")
         return result
@@ -153,7 +139,7 @@ class Tracee:
             return
         try:
             if self._saved is not None:
-                self._ptrace(_SETREGS, 0, ctypes.byref(_resumed(self._saved)))
+                self._set_registers(_machine().resumed(self._saved))
                 self._ptrace(_SETSIGMASK, 8, ctypes.byref(self._mask))
             self._ptrace(_DETACH, 0, self._pending)
         except Gone:
@@ -194,17 +180,20 @@ class Tracee:
         except ProcessLookupError:
             raise Gone from None
 
+    def _registers(self) -> list[int]:
+        words = (ctypes.c_uint64 * _machine().words)()
+        self._regset(_GETREGSET, _NT_PRSTATUS, words)
+        return list(words)
 
-def _resumed(saved: ctypes.Array[ctypes.c_ulonglong]) -> ctypes.Array[ctypes.c_ulonglong]:
-    """The registers with which a thread goes on where it was stopped: inside a call, it makes that call again.
+    def _set_registers(self, words: Sequence[int]) -> None:
+        self._regset(_SETREGSET, _NT_PRSTATUS, (ctypes.c_uint64 * len(words))(*words))
 
-    The kernel does this itself only on the way out of a signal, which an injected call has used up.
-    """
-    registers = _Registers(*saved)
-    number = ctypes.c_longlong(registers[_ORIG_RAX]).value
-    code = -ctypes.c_longlong(registers[_RAX]).value
-    if number >= 0 and (code in _RESTART_AGAIN or code == _RESTART_BLOCK):
-        registers[_RAX] = NUMBER["restart_syscall"] if code == _RESTART_BLOCK else number
-        registers[_RIP] -= 2  # back over the `syscall` instruction
-        registers[_ORIG_RAX] = 0xFFFFFFFFFFFFFFFF
-    return registers
+    def _regset(self, request: int, which: int, block: ctypes.Array[Any]) -> None:
+        vector = (ctypes.c_uint64 * 2)(ctypes.addressof(block), ctypes.sizeof(block))  # struct iovec
+        self._ptrace(request, which, ctypes.byref(vector))
+
+
+def _machine() -> Machine:
+    if HERE is None:
+        raise NotStopped("injection is not written for this machine")
+    return HERE

@@ -1,54 +1,114 @@
-"""Places in a stopped process's memory: an instruction to make calls by, and room for their arguments."""
+"""Places in a stopped process's memory: an instruction to make calls by, and room for their arguments.
+
+The kernel's own page (vdso) holds the instruction on x86-64, most programs do somewhere; one that has neither gets it
+written over its own code for as long as all its threads stand still.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
+from clawback.enforcement.kernel.registers import HERE
 from clawback.enforcement.quarantine import tree
 
-__all__ = ["SPARE", "more_descriptors", "peek", "places", "poke"]
+__all__ = ["SPARE", "Borrowed", "borrowed", "more_descriptors"]
 
 SPARE = 4096
 """Bytes of room."""
 
 _MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (....) \S+ \S+ \S+ *(.*)")
-_INSTRUCTION = b"\x0f\x05"
+_MOST_READ = 1 << 20
 
 
-def places(pid: int, memory: BinaryIO) -> tuple[int, int]:
-    """Addresses of a `syscall` instruction and of memory to borrow while every thread of the process is stopped."""
-    instruction, spare = 0, 0
-    regions = []
-    for line in tree.read(f"/proc/{pid}/maps", limit=1 << 22).splitlines():
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """Addresses in a process: `instruction` calls the kernel, `spare` is the room."""
+
+    instruction: int
+    spare: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    name: str
+    start: int
+    end: int
+    flags: str
+
+
+@contextlib.contextmanager
+def borrowed(tid: int, block: Callable[[int], bytes]) -> Iterator[Borrowed]:
+    """Put `block`, made for its address, into the room; what was there, and code written over, is put back at the end.
+
+    While every thread of the process is stopped. By a thread, since the process's first may have ended before the
+    others and shows no memory then. `ValueError` where there is no place, or it cannot be written.
+    """
+    with Path(f"/proc/{tid}/mem").open("r+b", buffering=0) as memory:
+        regions = _regions(tid)
+        room = next((one for one in regions if one.flags == "rw-p" and one.end - one.start >= SPARE), None)
+        content = block(room.start) if room else b""
+        if room is None or len(content) > SPARE:
+            raise ValueError("no room in its memory to make a call from")
+        with contextlib.ExitStack() as kept:
+            instruction = _found(memory, regions)
+            if not instruction:
+                instruction = _written(memory, regions, kept)
+            kept.callback(_poke, memory, room.start, _peek(memory, room.start, len(content)))
+            _poke(memory, room.start, content)
+            yield Borrowed(instruction, room.start)
+
+
+def _regions(tid: int) -> list[_Region]:
+    found = []
+    for line in tree.read(f"/proc/{tid}/maps", limit=1 << 24).splitlines():
         match = _MAP.match(line)
-        if match is None:
+        if match is not None and int(match[1], 16) < 1 << 63:
+            found.append(_Region(match[4], int(match[1], 16), int(match[2], 16), match[3]))
+    return found
+
+
+def _found(memory: BinaryIO, regions: list[_Region]) -> int:
+    """Where the instruction is already: in the kernel's page, else in any code."""
+    wanted = HERE.instruction if HERE else b""
+    step = 1 if len(wanted) == 2 else 4
+    for region in sorted(regions, key=lambda one: one.name != "[vdso]"):
+        if region.flags[2] != "x":
             continue
-        start, end = int(match[1], 16), int(match[2], 16)
-        regions.append((match[4] != "[vdso]", start, end, match[3]))
-        if not spare and match[3] == "rw-p" and end - start >= SPARE:
-            spare = start
-    for _other, start, end, flags in sorted(regions):  # the kernel's own page first: it always holds one
-        if flags[2] == "x" and not instruction and start < 1 << 63:
-            found = peek(memory, start, min(end - start, 1 << 20)).find(_INSTRUCTION)
-            instruction = start + found if found >= 0 else 0
-    if not instruction or not spare:
-        raise ValueError("no place in its memory to make a call from")
-    return instruction, spare
+        with contextlib.suppress(OSError):  # a page of a file that has become shorter
+            code = _peek(memory, region.start, min(region.end - region.start, _MOST_READ))
+            at = code.find(wanted)
+            while at >= 0 and at % step:
+                at = code.find(wanted, at + 1)
+            if at >= 0:
+                return region.start + at
+    return 0
 
 
-def peek(memory: BinaryIO, address: int, size: int) -> bytes:
-    """Read from /proc/PID/mem."""
+def _written(memory: BinaryIO, regions: list[_Region], kept: contextlib.ExitStack) -> int:
+    """Over code of its own, which the kernel copies for the writer: no file and no other process sees it."""
+    wanted = HERE.instruction if HERE else b""
+    for region in regions:
+        if region.flags[2:] == "xp":
+            before = _peek(memory, region.start, len(wanted))
+            _poke(memory, region.start, wanted)
+            kept.callback(_poke, memory, region.start, before)
+            return region.start
+    raise ValueError("no code in its memory to make a call from")
+
+
+def _peek(memory: BinaryIO, address: int, size: int) -> bytes:
     memory.seek(address)
     data: bytes = memory.read(size)
     return data
 
 
-def poke(memory: BinaryIO, address: int, data: bytes) -> None:
-    """Write to it, whatever the mapping's permissions. `ValueError` where not all could be written."""
+def _poke(memory: BinaryIO, address: int, data: bytes) -> None:
     memory.seek(address)
     if memory.write(data) != len(data):
         raise ValueError("its memory could not be written")

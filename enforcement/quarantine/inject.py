@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
+import os
+import signal
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clawback.enforcement.kernel.ptrace import SUPPORTED, CallError, Gone, NotStopped, Tracee, pause, quiet
+from clawback.enforcement.kernel.ptrace import SUPPORTED, Gone, Tracee, pause, quiet
 from clawback.enforcement.quarantine import freeze, tree
-from clawback.enforcement.quarantine.borrow import SPARE, more_descriptors, peek, places, poke
-from clawback.enforcement.quarantine.sealed import landlock_everything, sealed_program
+from clawback.enforcement.quarantine.implant import Work, seal_processes
 from clawback.enforcement.sandbox.record import Sandbox
 
-__all__ = ["BASELINE", "WALLED", "run"]
+__all__ = ["BASELINE", "WALLED", "WORKER", "run"]
 
 BASELINE = "seal.json"
 """In the sandbox's folder: thread → (start ticks, seccomp filters) before the first seal."""
@@ -34,21 +33,11 @@ BASELINE = "seal.json"
 WALLED = "seal-landlock.json"
 """The same: thread → start ticks, of those that Landlock's rules were put on."""
 
-_SET_MODE_FILTER, _FLAG_TSYNC, _FLAG_LOG = 1, 1, 2
-_SET_NO_NEW_PRIVS = 38
+WORKER = "a kernel worker of an io_uring, which no filter reaches"
+"""Why a thread of that kind is not sealed."""
 
-
-@dataclass
-class _Work:
-    """Threads by id, and how each came out: `sealed` by seccomp, `walled` by Landlock; `failed`, `open` say why not."""
-
-    tracees: dict[int, Tracee] = field(default_factory=dict)
-    before: dict[int, int] = field(default_factory=dict)
-    sealed: set[int] = field(default_factory=set)
-    failed: dict[int, str] = field(default_factory=dict)
-    gone: set[int] = field(default_factory=set)
-    walled: set[int] = field(default_factory=set)
-    open: dict[int, str] = field(default_factory=dict)
+_SEIZE_SECONDS = 5.0
+"""For a tree without a freezer, which may fork meanwhile; half of what a helper is given in all."""
 
 
 def run(*, box: dict[str, Any], patience: float) -> dict[str, Any]:
@@ -59,10 +48,10 @@ def run(*, box: dict[str, Any], patience: float) -> dict[str, Any]:
     """
     sandbox = Sandbox(**box)
     if not SUPPORTED:
-        error = "injection is written for x86-64 only"
+        error = "injection is not written for this machine"
         return {"sealed": 0, "unsealed": {}, "open": {}, "frozen": False, "error": error}
     was_frozen = bool(sandbox.cgroup) and tree.read(f"{sandbox.cgroup}/cgroup.freeze").strip() == "1"
-    work = _Work()
+    work = Work()
     quiet()
     keep = True  # frozen, unless everything was sealed
     try:
@@ -85,34 +74,43 @@ def run(*, box: dict[str, Any], patience: float) -> dict[str, Any]:
     }
 
 
-def _seize(box: Sandbox, work: _Work, patience: float) -> None:
+def _seize(box: Sandbox, work: Work, patience: float) -> None:
     if box.cgroup and not freeze.set_frozen(box, wanted=True):
         work.failed[box.pid] = "the tree could not be frozen first"
     waiting: set[int] = set()
+    end = time.monotonic() + _SEIZE_SECONDS
     while new := [tid for tid in tree.threads(box) if tid not in work.tracees and tid not in work.gone]:
+        inside = frozenset(tree.threads(box))
         for tid in new:
-            _catch(tid, work)
+            _catch(tid, work, inside)
+        if time.monotonic() > end:
+            work.failed[box.pid] = "it grew faster than it could be seized"
+            break
         # Without a freezer, a thread may have forked between being seized and stopping: hence the next look.
         waiting = _wait(work, set(work.tracees) - work.gone, 0.05)
     _baseline(box, work)
     if box.cgroup:
         freeze.set_frozen(box, wanted=False)
-    _seal_processes(work, set(work.tracees) - waiting - work.gone)
+    seal_processes(work, set(work.tracees) - waiting - work.gone)
     end = time.monotonic() + patience
     while waiting - work.gone and time.monotonic() < end:
         _free_children_of(waiting, work)
         still = _wait(work, waiting - work.gone, 0.01)
-        _seal_processes(work, waiting - still - work.gone)
+        seal_processes(work, waiting - still - work.gone)
         waiting = still
     _keep_walled(box, work)
     for tid in waiting - work.gone - work.sealed:
         work.failed[tid] = "inside vfork, and its child does not end"
 
 
-def _catch(tid: int, work: _Work) -> None:
+def _catch(tid: int, work: Work, inside: frozenset[int]) -> None:
     reason = ""
     for _ in tree.until(0.1):
         try:
+            if tree.kernel_worker(tid):
+                work.gone.add(tid)
+                work.failed[tid] = WORKER
+                return
             tracee = Tracee(tid, int(_field(tid, "Tgid")))
             tracee.interrupt()
             work.tracees[tid] = tracee
@@ -122,14 +120,21 @@ def _catch(tid: int, work: _Work) -> None:
             return
         except OSError as error:  # EPERM is also the answer of a thread that is just ending
             reason = f"could not be seized: {error.strerror}"
-            if _field(tid, "State")[:1] in {"Z", "X", "0"}:
-                work.gone.add(tid)
-                return
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                tracer = int(_field(tid, "TracerPid"))
+                if _field(tid, "State")[:1] in {"Z", "X", "0"}:
+                    work.gone.add(tid)
+                    return
+                if tracer in inside:
+                    # Frozen or not, it dies, and lets go of what it traced: that thread stays where the freezer has it.
+                    os.kill(tracer, signal.SIGKILL)
+                elif tracer:
+                    reason += f", because process {tracer} outside traces it"
     work.gone.add(tid)
     work.failed[tid] = reason
 
 
-def _wait(work: _Work, tids: set[int], seconds: float) -> set[int]:
+def _wait(work: Work, tids: set[int], seconds: float) -> set[int]:
     """Those that have not stopped in this time."""
     left = set(tids)
     end = time.monotonic() + seconds
@@ -147,7 +152,7 @@ def _wait(work: _Work, tids: set[int], seconds: float) -> set[int]:
     return left
 
 
-def _baseline(box: Sandbox, work: _Work) -> None:
+def _baseline(box: Sandbox, work: Work) -> None:
     """Written before anything is injected; a thread that is in it already keeps its first count."""
     path = Path(box.folder, BASELINE)
     known: dict[str, list[int]] = json.loads(path.read_text()) if path.exists() else {}
@@ -176,7 +181,7 @@ def _keep(path: Path, value: Any) -> None:
     draft.replace(path)
 
 
-def _keep_walled(box: Sandbox, work: _Work) -> None:
+def _keep_walled(box: Sandbox, work: Work) -> None:
     """Nothing in /proc shows Landlock's rules: what the kernel answered when they were made is all there is to keep."""
     found: dict[str, int] = {}
     for tid in work.walled - work.gone:
@@ -185,86 +190,7 @@ def _keep_walled(box: Sandbox, work: _Work) -> None:
     _keep(Path(box.folder, WALLED), found)
 
 
-def _seal_processes(work: _Work, tids: set[int]) -> None:
-    groups: dict[int, list[Tracee]] = {}
-    for tid in tids - (work.sealed & work.walled):
-        groups.setdefault(work.tracees[tid].pid, []).append(work.tracees[tid])
-    for tracees in groups.values():
-        try:
-            _seal_process(tracees, work)
-        except (OSError, NotStopped, ValueError) as error:
-            for tracee in tracees:
-                if tracee.tid not in work.sealed | work.gone:
-                    work.failed[tracee.tid] = str(error)
-
-
-def _seal_process(tracees: list[Tracee], work: _Work) -> None:
-    """All stopped threads of one process. A thread that waits inside vfork is reached by TSYNC all the same."""
-    pid = tracees[0].pid
-    program = sealed_program()
-    with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
-        instruction, spare = places(pid, memory)
-        kept = peek(memory, spare, SPARE)
-        # struct sock_fprog, the filter, and struct landlock_ruleset_attr
-        block = struct.pack("=HxxxxxxQ", len(program) // 8, spare + 16) + program + landlock_everything()
-        poke(memory, spare, block)
-        try:
-            for tracee in tracees:
-                try:
-                    tracee.arm()
-                    if tracee.tid not in work.walled:
-                        _wall_thread(tracee, instruction, spare + 16 + len(program), work)
-                    if tracee.tid not in work.sealed:
-                        _seal_thread(tracee, instruction, spare, work)
-                except Gone:
-                    work.gone.add(tracee.tid)
-        finally:
-            poke(memory, spare, kept[: len(block)])
-
-
-def _wall_thread(tracee: Tracee, instruction: int, attributes: int, work: _Work) -> None:
-    """Landlock's rules that allow nothing: no file opens any more. Thread by thread: it knows no TSYNC before ABI 8."""
-    size = len(landlock_everything())
-    if not size:
-        work.open[tracee.tid] = "Landlock is not in this kernel"
-        return
-    try:
-        if not tree.status(tracee.tid).no_new_privs:
-            tracee.call("prctl", (_SET_NO_NEW_PRIVS, 1, 0, 0, 0), at=instruction)
-        with more_descriptors(tracee.pid):
-            rules = tracee.call("landlock_create_ruleset", (attributes, size, 0), at=instruction)
-        try:
-            tracee.call("landlock_restrict_self", (rules, 0), at=instruction)
-        finally:
-            tracee.call("close", (rules,), at=instruction)
-    except CallError as error:  # it has as many layers of rules as the kernel allows
-        work.open[tracee.tid] = str(error.strerror)
-        return
-    work.walled.add(tracee.tid)
-
-
-def _seal_thread(tracee: Tracee, instruction: int, spare: int, work: _Work) -> None:
-    if not tree.status(tracee.tid).no_new_privs:
-        tracee.call("prctl", (_SET_NO_NEW_PRIVS, 1, 0, 0, 0), at=instruction)
-    try:
-        diverged = tracee.call("seccomp", (_SET_MODE_FILTER, _FLAG_TSYNC | _FLAG_LOG, spare), at=instruction)
-    except CallError:
-        diverged = -1
-    if diverged:
-        # A thread has filters of its own that the others lack: each gets this one separately.
-        tracee.call("seccomp", (_SET_MODE_FILTER, _FLAG_LOG, spare), at=instruction)
-    newest = tracee.filter(tree.status(tracee.tid).filters - 1)
-    if newest is not None and newest != sealed_program():
-        raise ValueError("the kernel shows another filter than the one injected")
-    for tid, other in work.tracees.items():
-        if other.pid == tracee.pid and tid not in work.gone and tree.status(tid).filters > work.before.get(tid, 0):
-            work.sealed.add(tid)
-            work.failed.pop(tid, None)
-    if tracee.tid not in work.sealed:
-        raise ValueError("the kernel took the filter and does not show it")
-
-
-def _free_children_of(waiting: set[int], work: _Work) -> None:
+def _free_children_of(waiting: set[int], work: Work) -> None:
     """Let sealed children of threads inside vfork run, under the filter, so that their parents come out."""
     parents = {work.tracees[tid].pid for tid in waiting}
     for tid, tracee in work.tracees.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clawback.enforcement.quarantine import tree
 from clawback.enforcement.quarantine.helper import Run
-from clawback.enforcement.quarantine.inject import BASELINE, WALLED
+from clawback.enforcement.quarantine.inject import BASELINE, WALLED, WORKER
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.model import Level, LevelResult
@@ -57,10 +57,13 @@ def _judge(box: Sandbox, clock: Clock, missing: list[str], note: str) -> LevelRe
         return clock.none(f"0 of {len(threads)} threads sealed", *missing, "the sealed filter")
     # A thread that is not in the file descends from one that is: it inherited a filter more than the fewest there were.
     fewest = min((filters for _ticks, filters in known.values()), default=0)
-    sealed, open_threads = 0, []
+    sealed, open_threads, workers = 0, [], []
     for tid in threads:
         try:
             ticks, now = tree.start_ticks(tid), tree.status(tid)
+            if tree.kernel_worker(tid):
+                workers.append(tid)
+                continue
         except (FileNotFoundError, ProcessLookupError):
             continue
         first = known.get(str(tid), [0, 0])
@@ -73,11 +76,12 @@ def _judge(box: Sandbox, clock: Clock, missing: list[str], note: str) -> LevelRe
     if unwalled and not any(line.startswith("Landlock") for line in missing):
         missing.append(f"Landlock on {unwalled} threads")
     missing += [f"thread {tid} has no sealed filter" for tid in open_threads if not _named(tid, missing)]
-    number = sealed + len(open_threads)
+    missing += [f"thread {tid}: {WORKER}" for tid in workers if not _named(tid, missing)]
+    number = sealed + len(open_threads) + len(workers)
     clock.count(
         processes=len(tree.processes(box)), threads=number, sealed=sealed, walled=max(0, len(threads) - unwalled)
     )
-    observed = f"{sealed} of {sealed + len(open_threads)} threads show the sealed filter{note}"
+    observed = f"{sealed} of {number} threads show the sealed filter{note}"
     observed += f"; Landlock was put on {len(threads) - unwalled}"
     return clock.judged(observed, tuple(missing), anything=sealed > 0)
 

@@ -17,6 +17,7 @@ __all__ = [
     "Status",
     "ancestry",
     "gone",
+    "kernel_worker",
     "names",
     "process_folder",
     "processes",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+_USER_WORKER = 0x4000
 _STOP_BIT = 1 << (signal.SIGSTOP - 1)
 
 
@@ -196,6 +198,14 @@ def status(tid: int) -> Status:
         seccomp=int(values.get("Seccomp", "0")),
         stop_pending=bool((int(values.get("SigPnd", "0"), 16) | int(values.get("ShdPnd", "0"), 16)) & _STOP_BIT),
     )
+
+
+def kernel_worker(tid: int) -> bool:
+    """Whether a thread listed among a process's never runs its program, but works for it inside the kernel (io_uring).
+
+    By field 9 of stat, include/linux/sched.h: PF_USER_WORKER; its name would be the agent's to choose.
+    """
+    return bool(int(read(f"/proc/{tid}/stat").rpartition(")")[2].split()[6]) & _USER_WORKER)
 
 
 def until(seconds: float) -> Iterator[None]:
