@@ -140,12 +140,7 @@ def ladder_action(
 
     def capture(ctx: Context, params: LadderParams) -> Record:
         info = ctx.world.core.agent(params.agent)
-        mine = info.hold.levels_of(ctx.incident.id) if info.hold else ()
-        return {
-            "instance": info.instance,
-            "held": [item.word for item in hold_levels(info)],
-            "ours": [item.word for item in mine],
-        }
+        return {"instance": info.instance, "held": [item.word for item in hold_levels(info)]}
 
     def apply(ctx: Context, params: LadderParams, _captured: Record) -> Record:
         return result_record(
@@ -173,8 +168,8 @@ def ladder_action(
         )
 
     def revert(ctx: Context, params: LadderParams, captured: Record) -> None:
-        if level.word in captured.get("ours", captured["held"]):
-            return  # ordered before this step: not its to lift
+        if level.word in captured["held"]:
+            return  # somebody's hold from before this incident: not ours to lift
         if level not in hold_levels(ctx.world.core.agent(params.agent)):
             return
         ctx.world.core.release(

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import gone, hold_levels, result_record, seen
-from clawback.model import Enforcement, Level, Phase
+from clawback.model import Enforcement, Level, LevelResult, Phase
 
 __all__ = ["ACTION", "ReleaseParams"]
 
@@ -73,7 +73,11 @@ def _apply(ctx: Context, params: ReleaseParams, captured: Record) -> Record:
     held = hold_levels(ctx.world.core.agent(params.agent))
     # From what stands now: after a crash, some or all of it is lifted already.
     levels = tuple(level for level in _levels(captured["released"]) if level in held)
-    results = ctx.world.core.release(params.agent, levels=levels, reason=params.reason, by=ctx.actor) if levels else ()
+    results: tuple[LevelResult, ...] = ()
+    if levels:
+        results = ctx.world.core.release(
+            params.agent, levels=levels, reason=params.reason, by=ctx.actor, incident=ctx.incident.id
+        )
     return {"left": [result_record(result) for result in results]}
 
 

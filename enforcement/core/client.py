@@ -16,7 +16,19 @@ from pydantic import TypeAdapter
 from clawback.enforcement.core import wire
 from clawback.enforcement.core.stdio import send_stdio
 from clawback.errors import ClawbackError, InvalidInput, Unreachable
-from clawback.model import AgentInfo, Attempt, AttemptResult, EvidenceBundle, LaunchSpec, Level, LevelResult
+from clawback.model import (
+    AgentInfo,
+    Attempt,
+    AttemptResult,
+    EvidenceBundle,
+    Halt,
+    HaltedAgent,
+    HaltReport,
+    LaunchSpec,
+    Level,
+    LevelResult,
+    Selector,
+)
 
 __all__ = ["CoreClient"]
 
@@ -65,19 +77,55 @@ class CoreClient:
         return wire.AGENT.validate_json(self._call("POST", "/agents", body, repeat=False))
 
     def contain(
-        self, agent: str, level: Level, *, instance: str = "", reason: str, by: str, incident: str = ""
+        self,
+        agent: str,
+        level: Level,
+        *,
+        instance: str = "",
+        reason: str,
+        by: str,
+        incident: str = "",
+        due_seconds: float = 0,
     ) -> LevelResult:
-        """Make one level true and keep it so; the result is what was observed."""
-        body = {"level": level.word, "instance": instance, "reason": reason, "by": by, "incident": incident}
+        """Make one level true and keep it so; the result is what was observed.
+
+        After `due_seconds` the hold is reported as due. It is lifted by a release alone.
+        """
+        body = {
+            "level": level.word,
+            "instance": instance,
+            "reason": reason,
+            "by": by,
+            "incident": incident,
+            "due_seconds": due_seconds,
+        }
         return wire.RESULT.validate_json(self._call("POST", _at(agent, "contain"), body))
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level's postcondition back; changes nothing."""
         return wire.RESULT.validate_json(self._call("GET", _at(agent, f"probe?level={level.word}")))
 
-    def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
-        """Undo the levels given, or all of the hold's; each result says how much of the level still holds."""
-        body = {"levels": [level.word for level in levels], "reason": reason, "by": by}
+    def release(
+        self,
+        agent: str,
+        *,
+        levels: Sequence[Level] = (),
+        reason: str,
+        by: str,
+        incident: str = "",
+        everyone: bool = False,
+    ) -> tuple[LevelResult, ...]:
+        """Lift one holder's order, or the levels given of it; each result says how much of the level still holds.
+
+        `incident` names the holder; without it there has to be one only, unless `everyone` is meant.
+        """
+        body = {
+            "levels": [level.word for level in levels],
+            "reason": reason,
+            "by": by,
+            "incident": incident,
+            "everyone": everyone,
+        }
         return wire.RESULTS.validate_json(self._call("POST", _at(agent, "release"), body))
 
     def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
@@ -93,6 +141,43 @@ class CoreClient:
     def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
         """Collect a bounded, redacted, hashed snapshot."""
         return wire.BUNDLE.validate_json(self._call("POST", _at(agent, "evidence"), {"incident": incident}))
+
+    def halt(
+        self,
+        selector: Selector,
+        level: Level,
+        *,
+        reason: str,
+        by: str,
+        incident: str = "",
+        due_seconds: float = 0,
+    ) -> HaltReport:
+        """Freeze every agent that the selector means, and hold them up to `level`; starts that match are refused.
+
+        The report has each freeze as read back. What comes after freezing is under way: `halt_report` has it.
+        """
+        body = {
+            "selector": {"kind": selector.kind.value, "value": selector.value},
+            "level": level.word,
+            "reason": reason,
+            "by": by,
+            "incident": incident,
+            "due_seconds": due_seconds,
+        }
+        return wire.HALT.validate_json(self._call("POST", "/halts", body, repeat=False))
+
+    def halts(self) -> tuple[Halt, ...]:
+        """Those that stand."""
+        return wire.HALTS.validate_json(self._call("GET", "/halts"))
+
+    def halt_report(self, halt: str) -> HaltReport:
+        """How far it is, agent by agent."""
+        return wire.HALT.validate_json(self._call("GET", _at(halt, room="halts")))
+
+    def lift(self, halt: str, *, reason: str, by: str) -> tuple[HaltedAgent, ...]:
+        """End a halt: what nothing else holds goes on."""
+        answer = self._call("POST", _at(halt, "lift", room="halts"), {"reason": reason, "by": by})
+        return wire.HALTED.validate_json(answer)
 
     def wait(self, agent: str, *, instance: str = "") -> int:
         """The exit status once the instance (the present one where none is named) has ended, without limit of time.
@@ -161,10 +246,10 @@ class CoreClient:
         raise _error(answer, response.status)
 
 
-def _at(agent: str, rest: str = "") -> str:
+def _at(agent: str, rest: str = "", *, room: str = "agents") -> str:
     if not agent or agent in {".", ".."}:
-        raise InvalidInput("agent: empty or no name", hint="clawback agents lists them")
-    return f"/agents/{quote(agent, safe='')}" + (f"/{rest}" if rest else "")
+        raise InvalidInput(f"{room.removesuffix('s')}: empty or no name", hint=f"clawback {room} lists them")
+    return f"/{room}/{quote(agent, safe='')}" + (f"/{rest}" if rest else "")
 
 
 def _error(answer: bytes, status: int) -> ClawbackError:

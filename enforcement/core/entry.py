@@ -51,8 +51,9 @@ class Integrity:
 class Entry:
     """Changed by the core alone.
 
-    `slow` is held by whatever changes the agent and may take long; freezing and isolating never wait for it, and count
-    `orders` up instead, so that a release in progress can tell that a new order came.
+    `orders` counts: freezing and isolating wait for nothing, so a release in progress can tell by it that a new order
+    came. `settled` is set when its start is over: until then a frozen agent would never come to its first instruction,
+    and its start would not end.
     """
 
     box: Sandbox
@@ -62,9 +63,8 @@ class Entry:
     integrity: Integrity | None = None
     enforced: dict[Level, Enforcement] = field(default_factory=dict)
     orders: int = 0
-    slow: threading.RLock = field(default_factory=threading.RLock)
+    settled: threading.Event = field(default_factory=threading.Event)
     ended: Future[int] = field(default_factory=Future)
-    pidfds: list[int] = field(default_factory=list)
 
     @property
     def running(self) -> bool:
@@ -95,6 +95,7 @@ class Entry:
             tenant=spec.tenant if spec else "",
             team=spec.team if spec else "",
             tags=spec.tags if spec else (),
+            parent=spec.parent if spec else "",
         )
 
 

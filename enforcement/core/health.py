@@ -33,6 +33,10 @@ class Health:
             "since_ns": self._since,
             "agents": len(running),
             "held": len(parts.holds.all()),
+            "halts": len(parts.halts.all()),
+            "due": sum(order.due for hold in parts.holds.all() for order in hold.orders)
+            + sum(halt.order.due for halt in parts.halts.all()),
+            "damaged": sorted((*parts.holds.damaged, *parts.halts.damaged)),
             "telemetry": dict(sources),
             "telemetry_missing": sorted(name for name, why in sources.items() if why != "on"),
             "telemetry_lost": parts.telemetry.writer.lost_total,

@@ -20,6 +20,7 @@ import uvicorn
 from clawback.enforcement.core.parts import CoreParameters
 from clawback.enforcement.core.peers import Permissions, protocol
 from clawback.enforcement.core.routes import Routes
+from clawback.enforcement.core.rules import ReleaseRules
 from clawback.enforcement.core.server import Api
 from clawback.enforcement.core.service import Service
 from clawback.enforcement.core.stdio import StdioDesk
@@ -49,6 +50,8 @@ def serve(
     canaries: tuple[str, ...] = (),
     landlock_audit: bool = False,
     heartbeat_seconds: float = 5.0,
+    verify_seconds: float = 5.0,
+    release: ReleaseRules | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `STATE/run/core.sock` appears when everything is ready, and not before.
 
@@ -71,6 +74,8 @@ def serve(
                 canaries=canaries,
                 landlock_audit=landlock_audit,
                 heartbeat_seconds=heartbeat_seconds,
+                verify_seconds=verify_seconds,
+                release=release or ReleaseRules(),
             )
         )
         _hasten()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 
+from clawback.enforcement.core.entry import Entry
+from clawback.enforcement.core.holds import FOUND
 from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.quarantine import freeze
-from clawback.errors import Refused
-from clawback.model import Enforcement, Level, LevelResult, Lifecycle, Severity
+from clawback.errors import NotFound, Refused
+from clawback.model import Enforcement, Level, LevelResult, Lifecycle, Order, Severity
 
-__all__ = ["Orders"]
+__all__ = ["SETTLE_SECONDS", "Orders"]
+
+SETTLE_SECONDS = 0.05
+"""How long a freeze waits for a start to end that is under way: a sandbox frozen before its command is there would
+leave the start hanging. Past it the agent is frozen all the same."""
 
 _AT_ONCE = frozenset({Level.FREEZE, Level.ISOLATE})
 _RANK = {Enforcement.NONE: 0, Enforcement.PARTIAL: 1, Enforcement.FULL: 2}
@@ -25,7 +32,16 @@ class Orders:
         self._levels = levels
 
     def contain(
-        self, agent: str, level: Level, *, instance: str = "", reason: str, by: str, incident: str = ""
+        self,
+        agent: str,
+        level: Level,
+        *,
+        instance: str = "",
+        reason: str,
+        by: str,
+        uid: int,
+        incident: str = "",
+        due_ns: int = 0,
     ) -> LevelResult:
         """Make one level true: the hold first, durably, then the kernel.
 
@@ -35,69 +51,167 @@ class Orders:
         began = time.perf_counter()
         parts = self._parts
         entry = parts.entry(agent, instance=instance)
+        if not entry.settled.is_set():
+            entry.settled.wait(SETTLE_SECONDS)
         if level is Level.FREEZE:
             freeze.strike(entry.box)
+        order = Order(
+            levels=(level,),
+            reason=reason,
+            by=by,
+            uid=uid,
+            incident=incident,
+            placed_ns=time.time_ns(),
+            due_ns=due_ns,
+        )
         with parts.orders:
             entry.orders += 1
-            parts.holds.add(agent, level, reason=reason, by=by, incident=incident, at_ns=time.time_ns())
-        if level in _AT_ONCE:
-            result = self._levels.apply(entry, level)
-        else:
-            with parts.slow[agent]:
-                result = self._levels.apply(entry, level)
-        entry.enforced[level] = result.enforcement
+            parts.holds.place(agent, order)
+        result = self.carry_out(entry, level)
         parts.metrics.contained(result, time.perf_counter() - began)
         parts.say(
             Lifecycle.OTHER, "hold", f"{level.word} {result.enforcement}", entry, message=f"by {by}: {result.observed}"
         )
         return result
 
-    def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
-        """Undo levels, the highest first; the order is lifted only after the kernel was, so that a crash keeps it."""
-        parts = self._parts
-        entry = parts.entry(agent)
-        with parts.slow[agent]:
-            orders = entry.orders
-            hold = parts.holds.get(agent)
-            chosen = sorted(set(levels or (hold.levels if hold else ())), reverse=True)
-            results = tuple(self._levels.undo(entry, level) for level in chosen)
-            with parts.orders:
-                overtaken = entry.orders != orders
-                if not overtaken:
-                    parts.holds.remove(agent, tuple(chosen))
-                    for level in chosen:
-                        entry.enforced.pop(level, None)
-            if overtaken:
-                hold = parts.holds.get(agent)
-                if hold is not None:
-                    self._levels.assert_hold(entry, hold)
-                raise Refused(f"{agent} was ordered held again during its release", hint="look at the new order first")
-        words = ", ".join(f"{result.level.word} {result.enforcement}" for result in results)
-        parts.say(Lifecycle.OTHER, "hold", "released", entry, message=f"by {by}: {reason}; still: {words}")
-        return results
+    def carry_out(self, entry: Entry, level: Level) -> LevelResult:
+        """Make true what is ordered already."""
+        if level in _AT_ONCE:
+            result = self._levels.apply(entry, level)
+        else:
+            with self._parts.slow[entry.box.agent]:
+                result = self._levels.apply(entry, level)
+        entry.enforced[level] = result.enforcement
+        return result
 
-    def keep(self, agent: str) -> None:
-        """Verify one hold, and assert it again if less of it holds than did. Skipped while a slow order runs."""
+    def release(
+        self,
+        agent: str,
+        *,
+        levels: Sequence[Level] = (),
+        reason: str,
+        by: str,
+        uid: int,
+        incident: str = "",
+        everyone: bool = False,
+    ) -> tuple[LevelResult, ...]:
+        """Lift one holder's order. Levels that another holder orders stay.
+
+        With an incident: its own, and what was ordered by hand without naming any, which belongs to whoever works on
+        the agent. Without: that of the one holder there is. With `everyone`: all.
+
+        The highest level first, and the order is lifted only after the kernel was, so that a crash keeps it.
+        `Refused` where several hold it and none is named, where the rules forbid it (which is an event), where a halt
+        holds it, and where a new order came meanwhile.
+        """
         parts = self._parts
         entry = parts.entries.get(agent)
-        if entry is None or not entry.running or not parts.slow[agent].acquire(blocking=False):
-            return
+        if entry is None and parts.holds.get(agent) is None:
+            raise NotFound(f"no agent {agent[:64]!r}", hint="clawback agents lists them")
+        with parts.slow[agent]:
+            count = entry.orders if entry else 0
+            mine = self._chosen(agent, incident, everyone=everyone)
+            try:
+                parts.parameters.release.check(uid, mine, agent)
+            except Refused as error:
+                self._refused(entry, agent, by, uid, error)
+                raise
+            ordered = {level for order in mine for level in order.levels}
+            chosen = sorted(ordered & set(levels) if levels else ordered, reverse=True)
+            results = tuple(self.undo(entry, mine, level) for level in chosen) if entry else ()
+            with parts.orders:
+                overtaken = entry is not None and entry.orders != count
+                if not overtaken:
+                    parts.holds.lift(agent, mine, chosen)
+            if entry is not None and overtaken:
+                if (hold := parts.hold(agent)) is not None:
+                    self._levels.assert_hold(entry, hold)
+                raise Refused(f"{agent} was ordered held again during its release", hint="look at the new order first")
+            left = parts.hold(agent)
+            if entry is not None:
+                for level in set(chosen) - set(left.levels if left else ()):
+                    entry.enforced.pop(level, None)
+        words = ", ".join(f"{result.level.word} {result.enforcement}" for result in results)
+        others = f"; held on by {', '.join(order.holder for order in left.orders)}" if left else ""
+        parts.say(
+            Lifecycle.OTHER,
+            "hold",
+            "released",
+            entry,
+            message=f"by {by} (user {uid}): {reason}; still: {words}{others}",
+        )
+        return results
+
+    def keep(self, agent: str) -> bool:
+        """Verify one hold, and assert it again if less of it holds than did. Whether all was as it should be, or there
+        was nothing to look at. Skipped while a slow order runs.
+        """
+        parts = self._parts
+        entry = parts.entries.get(agent)
+        if entry is None or not entry.running or not entry.settled.is_set():
+            return True
+        if not parts.slow[agent].acquire(blocking=False):
+            return True
+        sound = True
         try:
-            hold = parts.holds.get(agent)
+            hold = parts.hold(agent)
             for level in hold.levels if hold else ():
                 before = entry.enforced.get(level, Enforcement.FULL)
                 seen = self._levels.probe(entry, level)
                 if _RANK[seen.enforcement] >= _RANK[before] or not entry.running:
                     continue
+                sound = False
                 result = self._levels.apply(entry, level)
                 parts.metrics.drifts.inc()
+                found = "; ".join((seen.observed, *seen.missing))
                 parts.say(
                     Lifecycle.OTHER,
                     "hold",
                     f"{level.word} reasserted: {result.enforcement}",
                     entry,
                     severity=Severity.HIGH,
-                    message=f"found: {seen.observed}",
+                    message=f"found {seen.enforcement} where {before} held: {found}; now: {result.observed}",
                 )
         finally:
             parts.slow[agent].release()
+        return sound
+
+    def _chosen(self, agent: str, incident: str, *, everyone: bool) -> tuple[Order, ...]:
+        own = self._parts.holds.get(agent)
+        orders = own.orders if own else ()
+        if incident:
+            # What the core holds because a file was damaged may have been anybody's: no incident takes it for its own.
+            return tuple(order for order in orders if order.incident == incident or _by_hand(order))
+        holders = list(dict.fromkeys(order.holder for order in orders))
+        if len(holders) > 1 and not everyone:
+            raise Refused(
+                f"{agent} is held by {len(holders)}: {', '.join(holders)[:300]}",
+                hint="name the incident whose hold to lift, or say that it is everyone's",
+            )
+        halted = self._parts.others(agent, orders)
+        if halted and not orders:
+            raise Refused(f"{agent} is held by {halted[0].holder}", hint=f"clawback lift {halted[0].halt}")
+        return orders
+
+    def undo(self, entry: Entry, mine: Sequence[Order], level: Level) -> LevelResult:
+        """Release one level of these orders in the kernel, unless others order it too."""
+        others = [one for one in self._parts.others(entry.box.agent, mine) if level in one.levels]
+        if not others:
+            return self._levels.undo(entry, level)
+        seen = self._levels.probe(entry, level)
+        names = ", ".join(dict.fromkeys(order.holder for order in others))
+        return dataclasses.replace(seen, observed=f"still ordered by {names}: {seen.observed}")
+
+    def _refused(self, entry: Entry | None, agent: str, by: str, uid: int, error: Refused) -> None:
+        self._parts.say(
+            Lifecycle.OTHER,
+            "hold",
+            "release refused",
+            entry,
+            severity=Severity.MEDIUM,
+            message=f"{agent}: by {by} (user {uid}): {error.message}",
+        )
+
+
+def _by_hand(order: Order) -> bool:
+    return not order.incident and (order.uid >= 0 or order.reason == FOUND)

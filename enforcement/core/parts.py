@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.gateway_link import GatewayLink
+from clawback.enforcement.core.halts import Halts
 from clawback.enforcement.core.holds import Holds
 from clawback.enforcement.core.metrics import Metrics
+from clawback.enforcement.core.rules import ReleaseRules
 from clawback.enforcement.core.specs import Specs
 from clawback.enforcement.sandbox.spawner import Spawner
 from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
 from clawback.errors import NotFound, Refused
-from clawback.model import AgentInfo, Lifecycle, Severity
+from clawback.model import AgentInfo, Halt, Hold, LaunchSpec, Lifecycle, Order, Selector, SelectorKind, Severity
 
 __all__ = ["CoreParameters", "Parts"]
+
+_DEEPEST = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,8 @@ class CoreParameters:
     canaries: tuple[str, ...] = ()
     landlock_audit: bool = False
     heartbeat_seconds: float = 5.0
+    verify_seconds: float = 5.0
+    release: ReleaseRules = field(default_factory=ReleaseRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,7 @@ class Parts:
 
     parameters: CoreParameters
     holds: Holds
+    halts: Halts
     specs: Specs
     telemetry: SandboxTelemetry
     metrics: Metrics
@@ -51,11 +59,58 @@ class Parts:
 
     def agents(self) -> tuple[AgentInfo, ...]:
         """All agents, running or not."""
-        return tuple(entry.info(self.holds.get(name)) for name, entry in sorted(self.entries.copy().items()))
+        return tuple(entry.info(self.hold(name)) for name, entry in sorted(self.entries.copy().items()))
 
     def agent(self, agent: str) -> AgentInfo:
         """One of them. `NotFound`."""
-        return self.entry(agent).info(self.holds.get(agent))
+        return self.entry(agent).info(self.hold(agent))
+
+    def hold(self, agent: str, spec: LaunchSpec | None = None) -> Hold | None:
+        """Every order that holds the agent now: its own and those of the halts that match it, by `spec` where it has
+        not been started yet.
+        """
+        own = self.holds.get(agent)
+        entry = self.entries.get(agent)
+        if spec is None and entry is not None:
+            spec = entry.spec
+        known = spec is not None or entry is not None
+        halted = [halt.order for halt in self.halts.all() if known and self.matches(halt.selector, agent, spec)]
+        return Hold.of(agent, (*(own.orders if own else ()), *halted))
+
+    def matches(self, selector: Selector, agent: str, spec: LaunchSpec | None) -> bool:
+        """Whether it means this agent. An agent whose launch record is lost is meant by every selector."""
+        if selector.kind is SelectorKind.ALL or spec is None:
+            return True
+        match selector.kind:
+            case SelectorKind.TENANT:
+                return spec.tenant == selector.value
+            case SelectorKind.TEAM:
+                return spec.team == selector.value
+            case SelectorKind.TAG:
+                return selector.value in spec.tags
+            case SelectorKind.TREE:
+                return selector.value in (agent, *self.ancestors(spec))
+
+    def halted(self, halt: Halt) -> tuple[Entry, ...]:
+        """The agents that run and that it means."""
+        entries = self.entries.copy().items()
+        return tuple(one for name, one in entries if one.running and self.matches(halt.selector, name, one.spec))
+
+    def ancestors(self, spec: LaunchSpec) -> tuple[str, ...]:
+        """For whom an agent works, and for whom that one does: nearest first, at most 64."""
+        found: list[str] = []
+        while spec.parent and spec.parent not in found and len(found) < _DEEPEST:
+            found.append(spec.parent)
+            entry = self.entries.get(spec.parent)
+            if entry is None or entry.spec is None:
+                break
+            spec = entry.spec
+        return tuple(found)
+
+    def others(self, agent: str, orders: Collection[Order]) -> tuple[Order, ...]:
+        """What holds the agent besides these orders."""
+        hold = self.hold(agent)
+        return tuple(order for order in hold.orders if order not in orders) if hold else ()
 
     def entry(self, agent: str, *, instance: str = "") -> Entry:
         """The agent's latest instance. `NotFound`; `Refused` where another instance was meant."""

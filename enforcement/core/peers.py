@@ -21,8 +21,10 @@ VERBS = frozenset(
         "attempt",
         "contain",
         "evidence",
+        "halt",
         "health",
         "launch",
+        "lift",
         "metrics",
         "probe",
         "relaunch",
@@ -30,7 +32,7 @@ VERBS = frozenset(
         "wait",
     }
 )
-"""What can be asked; `agents` covers one agent too. Each is also a verb of the allow-list."""
+"""What can be asked; `agents` covers one agent too, and looking at halts. Each is also a verb of the allow-list."""
 
 _STRANGERS = 64
 _STRANGER_SECONDS = 2.0

@@ -2,6 +2,7 @@
 
     GET  /healthz  /metrics  /agents  /agents/AGENT  /agents/AGENT/wait?instance=  /agents/AGENT/probe?level=
     POST /agents  /agents/AGENT/contain  …/release  …/relaunch  …/attempt  …/evidence
+    GET  /halts  /halts/HALT     POST /halts  /halts/HALT/lift
 
 Freezing and isolating have threads of their own, so that no launch and no evidence ever stands before a freeze, and one
 agent's freeze that the kernel is slow to grant does not stand before another's.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ _IMMEDIATE = frozenset({Level.FREEZE, Level.ISOLATE})
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, let in: `agent` is the path's second part, `uid` the caller's user as the kernel says."""
+    """One request, let in: `agent` is the path's second part (or a halt's id), `uid` the caller's by the kernel."""
 
     request: Request
     agent: str
@@ -77,6 +79,10 @@ class Routes:
             ("POST", "/agents/*/relaunch"): ("relaunch", self._relaunch),
             ("POST", "/agents/*/attempt"): ("attempt", self._attempt),
             ("POST", "/agents/*/evidence"): ("evidence", self._evidence),
+            ("GET", "/halts"): ("agents", self._halts),
+            ("POST", "/halts"): ("halt", self._halt),
+            ("GET", "/halts/*"): ("agents", self._halt_report),
+            ("POST", "/halts/*/lift"): ("lift", self._lift),
         }
 
     def close(self) -> None:
@@ -112,7 +118,14 @@ class Routes:
 
         def contain() -> Any:
             return self._service.orders.contain(
-                call.agent, body.level, instance=body.instance, reason=body.reason, by=body.by, incident=body.incident
+                call.agent,
+                body.level,
+                instance=body.instance,
+                reason=body.reason,
+                by=body.by,
+                uid=call.uid,
+                incident=body.incident,
+                due_ns=_due(body.due_seconds),
             )
 
         pool = self._reflex if body.level in _IMMEDIATE else self._workers
@@ -129,7 +142,15 @@ class Routes:
     async def _release(self, call: Call) -> Response:
         body = wire.read(wire.ReleaseBody, await call.body())
         results = await self._work(
-            lambda: self._service.orders.release(call.agent, levels=body.levels, reason=body.reason, by=body.by)
+            lambda: self._service.orders.release(
+                call.agent,
+                levels=body.levels,
+                reason=body.reason,
+                by=body.by,
+                uid=call.uid,
+                incident=body.incident,
+                everyone=body.everyone,
+            )
         )
         return _json(wire.RESULTS.dump_json(results))
 
@@ -153,12 +174,46 @@ class Routes:
 
     async def _evidence(self, call: Call) -> Response:
         body = wire.read(wire.EvidenceBody, await call.body())
-        bundle = await self._work(lambda: self._service.evidence(call.agent, incident=body.incident))
+        bundle = await self._work(lambda: self._service.snapshots.collect(call.agent, incident=body.incident))
         return _json(wire.BUNDLE.dump_json(bundle), 201)
 
     async def _wait(self, call: Call) -> Response:
         status = await self._service.ends.wait(call.agent, call.request.query_params.get("instance", ""))
         return _json(json.dumps({"exit_status": status}).encode())
+
+    async def _halts(self, _call: Call) -> Response:
+        return _json(wire.HALTS.dump_json(self._service.parts.halts.all()))
+
+    async def _halt(self, call: Call) -> Response:
+        body = wire.read(wire.HaltBody, await call.body())
+
+        def halt() -> Any:
+            return self._service.halting.halt(
+                body.selector,
+                body.level,
+                reason=body.reason,
+                by=body.by,
+                uid=call.uid,
+                incident=body.incident,
+                due_ns=_due(body.due_seconds),
+            )
+
+        report = await asyncio.get_running_loop().run_in_executor(self._reflex, halt)
+        return _json(wire.HALT.dump_json(report), 201)
+
+    async def _halt_report(self, call: Call) -> Response:
+        return _json(wire.HALT.dump_json(await self._work(lambda: self._service.halting.report(call.agent))))
+
+    async def _lift(self, call: Call) -> Response:
+        body = wire.read(wire.LiftBody, await call.body())
+        halted = await self._work(
+            lambda: self._service.halting.lift(call.agent, reason=body.reason, by=body.by, uid=call.uid)
+        )
+        return _json(wire.HALTED.dump_json(halted))
+
+
+def _due(seconds: float) -> int:
+    return time.time_ns() + int(seconds * 1e9) if seconds else 0
 
 
 def _json(content: bytes, status: int = 200) -> Response:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from clawback.enforcement.core.ends import Ends
 from clawback.enforcement.core.gateway_link import GatewayLink
+from clawback.enforcement.core.halting import Halting
+from clawback.enforcement.core.halts import Halts
 from clawback.enforcement.core.health import Health
 from clawback.enforcement.core.holds import Holds
 from clawback.enforcement.core.keeper import Keeper
@@ -13,21 +15,21 @@ from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.metrics import Metrics
 from clawback.enforcement.core.orders import Orders
 from clawback.enforcement.core.parts import CoreParameters, Parts
+from clawback.enforcement.core.snapshots import Snapshots
 from clawback.enforcement.core.specs import Specs
 from clawback.enforcement.core.starts import Starts
 from clawback.enforcement.core.watchdog import Watchdog
-from clawback.enforcement.evidence import collect
 from clawback.enforcement.sandbox.attempt import attempt
 from clawback.enforcement.sandbox.spawner import Spawner
 from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
-from clawback.model import Attempt, AttemptResult, EvidenceBundle, Level, LevelResult, Lifecycle
+from clawback.model import Attempt, AttemptResult, Level, LevelResult, Lifecycle
 
 __all__ = ["Service"]
 
 
 class Service:
-    """Thread-safe. Rooms: `parts` (who is there), `starts`, `orders`, `ends`, `health`; they raise as
-    `clawback.world.Core` says.
+    """Thread-safe. Rooms: `parts` (who is there), `starts`, `orders`, `halting`, `ends`, `snapshots`, `health`; they
+    raise as `clawback.world.Core` says.
     """
 
     def __init__(self, parameters: CoreParameters) -> None:
@@ -36,6 +38,7 @@ class Service:
         self.parts = Parts(
             parameters=parameters,
             holds=Holds(state / "holds"),
+            halts=Halts(state / "halts"),
             specs=Specs(state / "agents"),
             telemetry=SandboxTelemetry(
                 state / "telemetry", uid_base=parameters.uid_base, landlock_audit=parameters.landlock_audit
@@ -49,9 +52,11 @@ class Service:
         self._levels = Levels(self.parts)
         self.ends = Ends(self.parts)
         self.orders = Orders(self.parts, self._levels)
+        self.snapshots = Snapshots(self.parts)
+        self.halting = Halting(self.parts, self._levels, self.orders, self.snapshots)
         self._watchdog = Watchdog(self.parts.telemetry, self.ends.ended, heartbeat_seconds=parameters.heartbeat_seconds)
         self.starts = Starts(self.parts, self._levels, self.ends, self._watchdog)
-        self._keeper = Keeper(self.parts.holds, self.orders)
+        self._keeper = Keeper(self.parts, self.orders, seconds=parameters.verify_seconds)
         self.health = Health(
             self.parts,
             {
@@ -77,6 +82,7 @@ class Service:
         """Stop everything but the agents, which run on and are found again."""
         self.parts.say(Lifecycle.STOP, "core", "stopped")
         self._keeper.close()
+        self.halting.close()
         self._watchdog.close()
         self.parts.link.close()
         self.parts.spawner.close()
@@ -89,7 +95,3 @@ class Service:
     def try_inside(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
         """Try each from inside."""
         return attempt(self.parts.spawner, self.parts.running(agent).box, attempts)
-
-    def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
-        """Collect a snapshot under `STATE/evidence/INCIDENT`."""
-        return collect(self.parts.entry(agent).box, self.parts.parameters.state / "evidence", incident=incident)

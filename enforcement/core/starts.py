@@ -9,10 +9,12 @@ import time
 
 import structlog
 
+from clawback.enforcement.core import group_freeze
 from clawback.enforcement.core.attach import fetch_listener
 from clawback.enforcement.core.ends import Ends
 from clawback.enforcement.core.entry import Entry, tracked
 from clawback.enforcement.core.gateway_link import Attachment
+from clawback.enforcement.core.holds import FOUND
 from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.core.specs import check_name, read_secrets
@@ -22,8 +24,8 @@ from clawback.enforcement.quarantine import freeze, ladder
 from clawback.enforcement.quarantine.tree import processes
 from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.record import Sandbox
-from clawback.errors import NotEnforced, NotFound, Refused
-from clawback.model import AgentInfo, AgentState, Enforcement, LaunchSpec, Level, Lifecycle
+from clawback.errors import InvalidInput, NotEnforced, NotFound, Refused
+from clawback.model import AgentInfo, AgentState, Enforcement, LaunchSpec, Level, Lifecycle, Order
 
 __all__ = ["Starts"]
 
@@ -46,7 +48,8 @@ class Starts:
         for problem in problems:
             _log.error("sandbox record unreadable", problem=problem)
         for box in found:  # oldest first: the newest instance of each agent stays
-            parts.entries[box.agent] = Entry(box=box, spec=parts.specs.read(box.agent))
+            entry = parts.entries[box.agent] = Entry(box=box, spec=parts.specs.read(box.agent))
+            entry.settled.set()
         for box in found:
             state = inventory.state(box)
             if state is AgentState.RUNNING:
@@ -55,19 +58,16 @@ class Starts:
             if parts.entries[box.agent].box is box:
                 self._ends.record(parts.entries[box.agent], read_ending(box.folder) or Ending(state, None))
         for name, entry in parts.entries.items():
-            if entry.running and parts.holds.get(name) is None and _stands_still(entry.box):
-                parts.holds.add(
-                    name,
-                    Level.FREEZE,
-                    reason="found frozen without a hold",
-                    by="core",
-                    incident="",
-                    at_ns=time.time_ns(),
-                )
-        for hold in parts.holds.all():
-            held = parts.entries.get(hold.agent)
-            if held is not None and held.running:
-                self._levels.assert_hold(held, hold)
+            if not entry.running:
+                continue
+            hold = parts.hold(name)
+            if hold is None and _stands_still(entry.box):
+                order = Order(levels=(Level.FREEZE,), reason=FOUND, by="core", placed_ns=time.time_ns())
+                hold = parts.holds.place(name, order)
+            if hold is not None:
+                self._levels.assert_hold(entry, hold)
+        # Each leaf stands for itself by now; a core that died while it halted all may have left the whole group frozen.
+        group_freeze.thaw(parts.parameters.cgroup)
         return len(found)
 
     def follow_found(self) -> None:
@@ -83,7 +83,8 @@ class Starts:
         try:
             agent = check_name(spec.agent)
             with parts.slow[agent]:
-                self._refuse_held(agent)
+                self._check_parent(spec)
+                self._refuse_held(agent, spec)
                 before = parts.entries.get(agent)
                 if before is not None and before.running:
                     raise Refused(f"{agent} is running already", hint="stop it first, or choose another --agent")
@@ -98,10 +99,10 @@ class Starts:
         parts = self._parts
         entry = parts.entry(agent)
         with parts.slow[agent]:
-            self._refuse_held(agent)
             spec = parts.specs.read(agent)
             if spec is None:
                 raise NotFound(f"{agent} has no launch record", hint="launch it anew with clawback run")
+            self._refuse_held(agent, spec)
             stopped = ladder.apply(entry.box, Level.STOP)
             if stopped.enforcement is not Enforcement.FULL:
                 raise NotEnforced(f"{agent} is not gone: {stopped.observed}", hint="the old processes must end first")
@@ -109,13 +110,27 @@ class Starts:
             new = dataclasses.replace(spec, policy_version=policy_version, policy_text=policy_text)
             return self._start(new, None)
 
-    def _refuse_held(self, agent: str) -> None:
-        hold = self._parts.holds.get(agent)
+    def _check_parent(self, spec: LaunchSpec) -> None:
+        if not spec.parent:
+            return
+        if spec.parent not in self._parts.entries:
+            raise InvalidInput(f"parent: no agent {spec.parent[:64]!r}", hint="clawback agents lists them")
+        if spec.agent in self._parts.ancestors(spec):
+            raise InvalidInput(f"parent: {spec.parent} works for {spec.agent} itself", hint="name another, or none")
+
+    def _refuse_held(self, agent: str, spec: LaunchSpec) -> None:
+        hold = self._parts.hold(agent, spec)
         if hold is not None:
             words = ", ".join(level.word for level in hold.levels)
+            names = ", ".join(dict.fromkeys(order.holder for order in hold.orders))
             raise Refused(
-                f"{agent} is held ({words}) by {hold.by}: {hold.reason[:200]}",
-                hint="starting is no release: release it",
+                f"{agent} is held ({words}) by {names[:200]}: {hold.reason[:200]}",
+                hint="starting is no release: release it, or lift the halt",
+            )
+        if spec.parent and self._parts.hold(spec.parent):
+            raise Refused(
+                f"{agent} is not started: {spec.parent}, for which it works, is held",
+                hint="release the parent first",
             )
 
     def _start(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> AgentInfo:
@@ -137,23 +152,28 @@ class Starts:
             parts.specs.write(spec)
             started.append(Entry(box=box, spec=spec))
             parts.entries[spec.agent] = started[0]
+            # From here on whoever orders a hold finds the entry; whoever did before is found here.
+            self._refuse_held(spec.agent, spec)
             self._observe(box)
 
         try:
             launched = parts.spawner.launch(spec, policy, secrets=secrets, stdio=stdio, prepared=prepared)
         except BaseException:
-            if started:
-                parts.entries.pop(spec.agent)
             if before is not None:
                 parts.entries[spec.agent] = before
                 if before.spec is not None:
                     parts.specs.write(before.spec)
+            elif started:
+                parts.entries.pop(spec.agent)
+            for entry in started:
+                entry.settled.set()
             raise
+        started[0].settled.set()
         launched.end.close()  # the shim's own word of the end; `exit.json` and the pidfd outlive this core
         entry = started[0]
         entry.box = launched.record
         # An order that came while the agent was being started saw no instance to act on: it is carried out now.
-        hold = parts.holds.get(spec.agent)
+        hold = parts.hold(spec.agent)
         if hold is not None:
             self._levels.assert_hold(entry, hold)
         self._follow(entry, launched.listener_fd)

@@ -14,9 +14,13 @@ from clawback.model import (
     AttemptResult,
     CredentialRef,
     EvidenceBundle,
+    Halt,
+    HaltedAgent,
+    HaltReport,
     LaunchSpec,
     Level,
     LevelResult,
+    Selector,
 )
 
 __all__ = [
@@ -25,6 +29,9 @@ __all__ = [
     "ATTEMPTS",
     "BUNDLE",
     "ERRORS",
+    "HALT",
+    "HALTED",
+    "HALTS",
     "MAX_BODY",
     "MAX_POLICY",
     "RESULT",
@@ -32,7 +39,9 @@ __all__ = [
     "AttemptBody",
     "ContainBody",
     "EvidenceBody",
+    "HaltBody",
     "LaunchBody",
+    "LiftBody",
     "RelaunchBody",
     "ReleaseBody",
     "level",
@@ -51,6 +60,9 @@ RESULT = TypeAdapter(LevelResult)
 RESULTS = TypeAdapter(tuple[LevelResult, ...])
 ATTEMPTS = TypeAdapter(tuple[AttemptResult, ...])
 BUNDLE = TypeAdapter(EvidenceBundle)
+HALT = TypeAdapter(HaltReport)
+HALTS = TypeAdapter(tuple[Halt, ...])
+HALTED = TypeAdapter(tuple[HaltedAgent, ...])
 
 ERRORS: dict[str, tuple[int, type[ClawbackError]]] = {
     "InvalidInput": (400, InvalidInput),
@@ -109,22 +121,46 @@ class LaunchBody(_Body):
     stdio: Annotated[str, Field(max_length=64)] = ""
 
 
+Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
+
+
 class ContainBody(_Body):
-    """One level of the ladder."""
+    """One level of the ladder. `due_seconds` from now the hold is due to be looked at; 0: never."""
 
     level: AnyLevel
     reason: Text
     by: Name
     instance: Name = ""
     incident: Name = ""
+    due_seconds: Seconds = 0
 
 
 class ReleaseBody(_Body):
-    """No levels: all of the hold's."""
+    """No levels: all of the order's. No incident: the one holder's there is, or with `everyone` all holders'."""
 
     reason: Text
     by: Name
     levels: Annotated[tuple[AnyLevel, ...], Field(max_length=8)] = ()
+    incident: Name = ""
+    everyone: bool = False
+
+
+class HaltBody(_Body):
+    """Freeze, and hold up to `level`, whatever the selector means."""
+
+    selector: Annotated[Selector, _known_keys(Selector)]
+    level: AnyLevel
+    reason: Text
+    by: Name
+    incident: Name = ""
+    due_seconds: Seconds = 0
+
+
+class LiftBody(_Body):
+    """End a halt."""
+
+    reason: Text
+    by: Name
 
 
 class RelaunchBody(_Body):

@@ -25,6 +25,7 @@ from clawback.model import (
     LaunchSpec,
     Level,
     LevelResult,
+    Order,
     PolicyVersion,
 )
 from clawback.world import World
@@ -100,9 +101,11 @@ class MemoryCore:
         info = self.known[agent]
         if instance and instance != info.instance:
             raise Refused(f"{agent} is instance {info.instance}")
-        levels = {*(info.hold.levels if info.hold else ()), level}
-        hold = Hold(agent=agent, levels=tuple(sorted(levels)), reason=reason, by=by, incident=incident)
-        self.known[agent] = replace(info, hold=hold)
+        orders = info.hold.orders if info.hold else ()
+        before = next((one for one in orders if (one.incident or one.by) == (incident or by)), None)
+        levels = tuple(sorted({*(before.levels if before else ()), level}))
+        order = Order(levels=levels, reason=reason, by=by, incident=incident)
+        self.known[agent] = replace(info, hold=Hold.of(agent, (*(one for one in orders if one is not before), order)))
         if level in self.lies:
             return LevelResult(level=level, enforcement=Enforcement.FULL, observed="done, believe me")
         self.enforced[agent][level] = Enforcement.FULL
@@ -114,15 +117,22 @@ class MemoryCore:
         self._ask(f"probe {level.word}")
         return self._result(agent, level)
 
-    def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
+    def release(
+        self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str, incident: str = ""
+    ) -> tuple[LevelResult, ...]:
         self._ask("release")
         info = self.known[agent]
-        held = info.hold.levels if info.hold else ()
-        wanted = tuple(levels) or held
-        left = tuple(level for level in held if level not in wanted)
-        self.known[agent] = replace(info, hold=replace(info.hold, levels=left) if info.hold and left else None)
+        orders = info.hold.orders if info.hold else ()
+        mine = [one for one in orders if not incident or one.incident in ("", incident)]
+        wanted = tuple(levels) or tuple(sorted({level for one in mine for level in one.levels}))
+        after = [
+            replace(one, levels=tuple(x for x in one.levels if x not in wanted)) if one in mine else one
+            for one in orders
+        ]
+        hold = Hold.of(agent, tuple(one for one in after if one.levels))
+        self.known[agent] = replace(info, hold=hold)
         for level in wanted:
-            if level < Level.SEAL and level not in self.lies:
+            if level < Level.SEAL and level not in self.lies and level not in (hold.levels if hold else ()):
                 self.enforced[agent].pop(level, None)
         return tuple(self._result(agent, level) for level in wanted)
 

@@ -1,4 +1,4 @@
-"""`run`, `agents`, `contain`, `release`: agents, by way of the core alone."""
+"""`agents`, `contain`, `release`: agents one by one, by way of the core alone."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import getpass
 import os
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clawback.cli.app import app, settings
 from clawback.cli.output import console, print_json, safe, table
-from clawback.errors import ClawbackError, InvalidInput, NotEnforced, Unreachable
-from clawback.model import Enforcement, LaunchSpec, Level, LevelResult
+from clawback.errors import InvalidInput, NotEnforced
+from clawback.model import AgentInfo, Enforcement, Hold, Level, LevelResult
 
 if TYPE_CHECKING:
     from clawback.enforcement.core.client import CoreClient
 
-__all__ = ["operator"]
+__all__ = ["connect", "operator", "print_results", "read_duration", "read_level"]
 
 _JSON = Annotated[bool, typer.Option("--json", help="print JSON")]
-_CANNOT_START = 125
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LEFT = {Enforcement.NONE: "undone", Enforcement.PARTIAL: "partly left", Enforcement.FULL: "stays"}
 
 
@@ -36,13 +36,15 @@ def operator() -> str:
     return f"operator:{name}({uid})"
 
 
-def _core() -> CoreClient:
+def connect() -> CoreClient:
+    """The core of this call's settings."""
     from clawback.enforcement.core.client import CoreClient
 
     return CoreClient(settings().core_socket)
 
 
-def _level(word: str) -> Level:
+def read_level(word: str) -> Level:
+    """`InvalidInput` names the words there are."""
     try:
         return Level[word.upper()]
     except KeyError:
@@ -50,109 +52,59 @@ def _level(word: str) -> Level:
         raise InvalidInput(f"--level: {word!r} is no level", hint=f"one of {words}") from None
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def run(
-    command: Annotated[list[str], typer.Argument(help="the program and its arguments, after --", metavar="-- CMD...")],
-    policy: Annotated[Path, typer.Option("--policy", help="policy file")],
-    agent: Annotated[
-        str | None, typer.Option("--agent", help="stable id; default: made from the program's name")
-    ] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE to pass on; never a secret")] = None,
-    workdir: Annotated[Path | None, typer.Option("--workdir", help="folder to show and start in, read-only")] = None,
-) -> None:
-    """Run a program as an agent, in a sandbox, and end with its exit status."""
-    status = _run(command, policy, agent, env or [], workdir)
-    raise typer.Exit(status)
-
-
-def _run(command: list[str], policy: Path, agent: str | None, env: list[str], workdir: Path | None) -> int:
-    from clawback.enforcement.gateway.client import GatewayClient
-
-    chosen = settings()
-    try:
-        text = policy.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{policy}: {error}", hint="--policy names a readable policy file") from None
-    _check(text, policy)
-    environment = dict(_pair(item) for item in env)
-    version = 0
-    try:
-        version = (
-            GatewayClient(chosen.gateway_socket)
-            .put(policy.stem, text, author=operator(), reason="clawback run")
-            .version
-        )
-    except Unreachable:
-        sys.stderr.write("warning: the gateway does not answer; the agent starts with no way out\n")
-    core = _core()
-    try:
-        started = core.launch(
-            LaunchSpec(
-                agent=agent or _agent_id(command[0]),
-                command=tuple(command),
-                policy=policy.stem,
-                policy_version=version,
-                policy_text=text,
-                environment=environment,
-                workdir=str(workdir.resolve()) if workdir else "/",
-                readable=(str(workdir.resolve()),) if workdir else (),
-            ),
-            stdio=(0, 1, 2),
-        )
-    except ClawbackError as error:
-        if isinstance(error, Unreachable):
-            raise
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return _CANNOT_START
-    status = core.wait(started.agent, instance=started.instance)
-    return 128 - status if status < 0 else status
-
-
-def _check(text: str, path: Path) -> None:
-    from clawback.enforcement.policy.loader import load
-
-    load(text, where=str(path))
-
-
-def _pair(item: str) -> tuple[str, str]:
-    name, mark, value = item.partition("=")
-    if not mark or not name:
-        raise InvalidInput(f"--env {name!r}: no value", hint="--env NAME=VALUE")
-    return name, value
-
-
-def _agent_id(program: str) -> str:
-    stem = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(program).name.lower()).strip("-")
-    return f"{stem[:40] or 'agent'}-{os.urandom(3).hex()}"
-
-
 @app.command()
-def agents(*, as_json: _JSON = False) -> None:
-    """List the agents of this host."""
-    found = _core().agents()
+def agents(
+    *,
+    tree: Annotated[bool, typer.Option("--tree", help="show who works for whom")] = False,
+    as_json: _JSON = False,
+) -> None:
+    """List the agents of this host, and what holds each."""
+    found = connect().agents()
     if as_json:
         print_json(found)
         return
     table(
-        ("agent", "instance", "state", "hold", "pid", "policy", "age", "command"),
+        ("agent", "instance", "state", "hold", "by", "pid", "policy", "age", "command"),
         (
             (
-                info.agent,
+                "  " * depth + info.agent,
                 info.instance,
                 info.state.value,
                 "+".join(level.word for level in info.hold.levels) if info.hold else "-",
+                _holders(info.hold),
                 info.pid,
                 f"{info.policy} v{info.policy_version}",
                 f"{(time.time_ns() - info.started_ns) / 1e9:.0f} s",
                 " ".join(info.command),
             )
-            for info in found
+            for depth, info in (_as_tree(found) if tree else ((0, info) for info in found))
         ),
         empty="no agents",
     )
 
 
-def _print_results(results: tuple[LevelResult, ...], *, as_json: bool, released: bool = False) -> None:
+def _holders(hold: Hold | None) -> str:
+    if hold is None:
+        return "-"
+    names = dict.fromkeys(order.holder + (" (due)" if order.due else "") for order in hold.orders)
+    return ", ".join(names) or hold.by
+
+
+def _as_tree(found: Sequence[AgentInfo]) -> Iterator[tuple[int, AgentInfo]]:
+    """Each agent after the one that it works for, and how deep; those whose parent is not known stand first."""
+    known = {info.agent for info in found}
+    below: dict[str, list[AgentInfo]] = {}
+    for info in found:
+        below.setdefault(info.parent if info.parent in known else "", []).append(info)
+    stack = [(0, info) for info in reversed(below.get("", []))]
+    while stack:
+        depth, info = stack.pop()
+        yield depth, info
+        stack.extend((depth + 1, child) for child in reversed(below.get(info.agent, [])))
+
+
+def print_results(results: Sequence[LevelResult], *, as_json: bool, released: bool = False) -> None:
+    """One line each, and what is missing."""
     if as_json:
         print_json(results)
         return
@@ -163,17 +115,37 @@ def _print_results(results: tuple[LevelResult, ...], *, as_json: bool, released:
             console.print(f"{'':9} missing: {safe(missing, 300)}")
 
 
+def read_duration(words: str) -> float:
+    """Seconds of `90s`, `30m`, `8h` or `7d`; 0 of nothing."""
+    if not words:
+        return 0
+    number, unit = words[:-1], words[-1:]
+    if unit not in _UNITS or not number.isdigit() or not int(number):
+        raise InvalidInput(f"--for: {words!r} is no time", hint="such as 90s, 30m, 8h or 7d")
+    return float(int(number) * _UNITS[unit])
+
+
 @app.command()
 def contain(
     agent: Annotated[str, typer.Argument(help="the agent's id")],
     level: Annotated[str, typer.Option("--level", help="freeze, isolate, restrict, seal or stop")],
     reason: Annotated[str, typer.Option("--reason", help="why; kept with the hold")],
     only: Annotated[bool, typer.Option("--only", help="this level alone, not those below it")] = False,
+    review: Annotated[
+        str, typer.Option("--for", help="report the hold as due after 90s, 30m, 8h, 7d; it is never lifted by itself")
+    ] = "",
+    incident: Annotated[
+        str, typer.Option("--incident", help="the incident or case it belongs to; no other then lifts it")
+    ] = "",
     as_json: _JSON = False,
 ) -> None:
-    """Quarantine an agent up to a level of the ladder, now. Needs only the core."""
-    wanted = _level(level)
-    core = _core()
+    """Quarantine an agent up to a level of the ladder, now. Needs only the core.
+
+    Many at once, or an agent with all that work for it: clawback halt.
+    """
+    wanted = read_level(level)
+    due = read_duration(review)
+    core = connect()
     info = core.agent(agent)
     # Stopping includes what is below it; sealing a tree that is about to be killed would only delay that.
     below = [step for step in Level if step < wanted and not (wanted is Level.STOP and step > Level.ISOLATE)]
@@ -181,10 +153,20 @@ def contain(
     results: list[LevelResult] = []
     for step in steps:
         if step is Level.STOP:
-            bundle = core.evidence(agent, incident="")
+            bundle = core.evidence(agent, incident=incident)
             sys.stderr.write(f"evidence: {bundle.folder} ({bundle.files} files, sha256 {bundle.sha256})\n")
-        results.append(core.contain(agent, step, instance=info.instance, reason=reason, by=operator()))
-    _print_results(tuple(results), as_json=as_json)
+        results.append(
+            core.contain(
+                agent,
+                step,
+                instance=info.instance,
+                reason=reason,
+                by=operator(),
+                incident=incident,
+                due_seconds=due,
+            )
+        )
+    print_results(results, as_json=as_json)
     short = [result for result in results if result.enforcement is not Enforcement.FULL]
     if short:
         words = ", ".join(f"{result.level.word}: {result.enforcement}" for result in short)
@@ -195,11 +177,20 @@ def contain(
 def release(
     agent: Annotated[str, typer.Argument(help="the agent's id")],
     reason: Annotated[str, typer.Option("--reason", help="why; kept in the record")],
+    incident: Annotated[str, typer.Option("--incident", help="lift this incident's hold alone")] = "",
+    everyone: Annotated[bool, typer.Option("--all", help="lift every holder's order on this agent")] = False,
     as_json: _JSON = False,
 ) -> None:
-    """Lift an agent's hold and undo what can be undone; says what cannot."""
-    results = _core().release(agent, reason=reason, by=operator())
-    _print_results(results, as_json=as_json, released=True)
+    """Lift an agent's hold and undo what can be undone; says what cannot.
+
+    Where several hold it, what one lifts the others keep. A halt is lifted with clawback lift.
+    """
+    core = connect()
+    results = core.release(agent, reason=reason, by=operator(), incident=incident, everyone=everyone)
+    print_results(results, as_json=as_json, released=True)
+    if (hold := core.agent(agent).hold) is not None:
+        words = "+".join(level.word for level in hold.levels)
+        raise NotEnforced(f"{agent} is still held ({words}) by {_holders(hold)}", hint="release or lift that too")
     left = [result.level.word for result in results if result.enforcement is not Enforcement.NONE]
     if left:
         raise NotEnforced(

@@ -15,6 +15,7 @@ __all__: list[str] = []
 def core() -> None:
     """Run the enforcement core: sandboxes and quarantine. As root, or rootless with less."""
     from clawback.enforcement.core.main import serve
+    from clawback.enforcement.core.rules import ReleaseRules
 
     chosen = settings()
     serve(
@@ -25,6 +26,10 @@ def core() -> None:
         canaries=chosen.core.canaries,
         landlock_audit=chosen.core.landlock_audit,
         heartbeat_seconds=chosen.core.heartbeat_seconds,
+        verify_seconds=chosen.core.verify_seconds,
+        release=ReleaseRules(
+            separation=chosen.core.release.separation, approvers=frozenset(chosen.core.release.approvers)
+        ),
     )
 
 

@@ -66,12 +66,6 @@ class Hold:
             orders=orders,
         )
 
-    def levels_of(self, incident: str) -> tuple[Level, ...]:
-        """The levels that this incident ordered."""
-        if not self.orders:
-            return self.levels if self.incident == incident else ()
-        return tuple(sorted({level for order in self.orders if order.incident == incident for level in order.levels}))
-
 
 class SelectorKind(StrEnum):
     """What a halt goes by."""

@@ -53,9 +53,12 @@ class Core(Protocol):
         """Read one level's postcondition back, from inside where that is where it shows; changes nothing."""
         ...
 
-    def release(self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str) -> tuple[LevelResult, ...]:
-        """Undo the levels given (all of the hold's where none are), in reverse. A result's enforcement is how much of
-        the level still holds: `none` is a complete release; `full` after seal or stop, which only a relaunch undoes.
+    def release(
+        self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str, incident: str = ""
+    ) -> tuple[LevelResult, ...]:
+        """Undo the levels given (all of the order's where none are), in reverse, of this incident's order and
+        what was ordered by hand; without an incident, of the one order there is. A result's enforcement is how much of the level still holds: `none` is a
+        complete release; `full` after seal or stop, which only a relaunch undoes, and where another order stands.
         """
         ...
 

@@ -48,11 +48,12 @@ def until(what: Callable[[], T], *, seconds: float = 10.0, why: str = "it did no
 
 
 class RunningCore:
-    def __init__(self, state: Path, group: str, uid_base: int, allow: dict[int, tuple[str, ...]]) -> None:
+    def __init__(self, state: Path, group: str, uid_base: int, allow: dict[int, tuple[str, ...]], more: str) -> None:
         self.state = state
         self.group = group
         self.uid_base = uid_base
         self.allow = allow
+        self.more = more
         self.process: subprocess.Popen[bytes] | None = None
         self.client = CoreClient(state / "run" / "core.sock", timeout=20.0)
 
@@ -60,8 +61,9 @@ class RunningCore:
         code = (
             "import sys; from pathlib import Path; from clawback.enforcement.core.main import serve\n"
             "from clawback import log; log.configure()\n"
+            "from clawback.enforcement.core.rules import ReleaseRules\n"
             f"serve(Path({str(self.state)!r}), cgroup={self.group!r}, uid_base={self.uid_base}, allow={self.allow!r},"
-            f" canaries=({CANARY!r},), heartbeat_seconds=0.3)"
+            f" canaries=({CANARY!r},), heartbeat_seconds=0.3, {self.more})"
         )
         self.process = subprocess.Popen([sys.executable, "-c", code])
         until(self._answers, why="the core did not come up")
@@ -153,13 +155,13 @@ def _rmdir(group: Path) -> bool:
     return True
 
 
-def _make(allow: dict[int, tuple[str, ...]] | None = None) -> RunningCore:
+def _make(allow: dict[int, tuple[str, ...]] | None = None, more: str = "") -> RunningCore:
     if os.geteuid() != 0:
         pytest.skip("needs root: outer user ids, cgroups and the kernel's audit")
     state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     state.chmod(0o755)
     uid_base = 2_200_000 + random.randrange(10_000) * 100
-    return RunningCore(state, f"clawback-core-{secrets.token_hex(4)}", uid_base, allow or {})
+    return RunningCore(state, f"clawback-core-{secrets.token_hex(4)}", uid_base, allow or {}, more)
 
 
 @pytest.fixture
@@ -167,8 +169,8 @@ def make_core() -> Iterator[Callable[..., RunningCore]]:
     """Cores that are not started yet; all that they made is gone at the end."""
     made: list[RunningCore] = []
 
-    def make(allow: dict[int, tuple[str, ...]] | None = None) -> RunningCore:
-        made.append(_make(allow))
+    def make(allow: dict[int, tuple[str, ...]] | None = None, more: str = "") -> RunningCore:
+        made.append(_make(allow, more))
         return made[-1]
 
     yield make
