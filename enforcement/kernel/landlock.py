@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from clawback.enforcement.kernel import libc
 
-__all__ = ["Rights", "Ruleset", "abi", "rights"]
+__all__ = ["Rights", "Ruleset", "abi", "accepted", "rights"]
 
 # linux/landlock.h
 _CREATE_VERSION = 1
@@ -84,6 +84,31 @@ def rights(version: int | None = None) -> Rights:
         connect=_CONNECT_TCP if version >= 4 else 0,
         flags=_LOG_SAME_EXEC_OFF | _LOG_NEW_EXEC_ON if version >= 7 else 0,
     )
+
+
+def accepted() -> tuple[int, int, int]:
+    """Every right that this kernel takes, known here or not: (files, network, scopes), found by asking for each alone.
+
+    For whoever denies everything: what a later ABI adds is then denied too. Zeros without Landlock.
+    """
+    return _accepted(0), _accepted(1), _accepted(2)
+
+
+def _accepted(word: int) -> int:
+    found = 0
+    for bit in range(64):
+        words = [0, 0, 0]
+        words[word] = 1 << bit
+        try:
+            # No more of the structure than is needed: an ABI that does not know a word refuses what holds it.
+            block = (ctypes.c_uint64 * 3)(*words)
+            os.close(libc.syscall("landlock_create_ruleset", ctypes.byref(block), 8 * (word + 1), 0))
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.E2BIG, errno.ENOMSG, errno.ENOSYS, errno.EOPNOTSUPP}:
+                raise
+            break  # rights are numbered without gaps
+        found |= 1 << bit
+    return found
 
 
 def _allow_paths(ruleset: int, paths: Iterable[str], access: int) -> None:

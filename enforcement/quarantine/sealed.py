@@ -49,11 +49,7 @@ def sealed_program() -> bytes:
 
 @cache
 def landlock_everything() -> bytes:
-    """`struct landlock_ruleset_attr` that handles, and so denies, all that this ABI knows; empty without one."""
-    version = landlock.abi()
-    if version < 1:
-        return b""
-    # Rights by ABI, include/uapi/linux/landlock.h: 13 from the start, REFER, TRUNCATE, IOCTL_DEV; TCP; scopes.
-    files = (1 << (13 + (version >= 2) + (version >= 3) + (version >= 5))) - 1
-    words = [files, 3 if version >= 4 else 0, 3 if version >= 6 else 0]
-    return struct.pack("=3Q", *words)[: 24 if version >= 6 else 16 if version >= 4 else 8]
+    """`struct landlock_ruleset_attr` that handles, and so denies, all that this kernel takes; empty without it."""
+    words = landlock.accepted()
+    length = max((index + 1 for index, word in enumerate(words) if word), default=0)
+    return struct.pack(f"={length}Q", *words[:length])
