@@ -16,10 +16,13 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+
+from clawback.enforcement.core.desk import Desk
 
 __all__ = ["Attachment", "GatewayLink"]
 
@@ -40,10 +43,14 @@ class Attachment:
 
 
 class GatewayLink:
-    """A thread that keeps the gateway's picture equal to the core's. `add` and `remove` return at once."""
+    """A thread that keeps the gateway's picture equal to the core's. `add` and `remove` return at once.
 
-    def __init__(self, path: Path) -> None:
+    `desk` answers what the gateway asks.
+    """
+
+    def __init__(self, path: Path, desk: Desk | None = None) -> None:
         self._path = path
+        self._desk = desk
         self._lock = threading.Lock()
         self._wanted: dict[str, Attachment] = {}
         self._delivered: set[str] = set()
@@ -143,6 +150,7 @@ class GatewayLink:
                     self._absent = False
                     self._connected = True
                     _log.info("gateway connected")
+                    self._open_desk(link)
                     self._serve(link)
             except (OSError, ValueError) as error:
                 # Its socket without a listener, or none: the process is gone, and with it every connection it had.
@@ -181,6 +189,13 @@ class GatewayLink:
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
 
+    def _open_desk(self, link: socket.socket) -> None:
+        """Let this gateway ask; one that does not want to has no answers, and denies what it would need them for."""
+        if self._desk is not None:
+            with self._desk.open() as theirs:
+                self._send(link, {"desk": True}, (theirs.fileno(),))
+            self._answer(link, "desk")
+
     def _detach(self, link: socket.socket, instance: str) -> None:
         self._send(link, {"detach": instance}, ())
         if not self._answer(link, instance):
@@ -202,7 +217,7 @@ class GatewayLink:
         self._delivered.add(item.instance)
 
     @staticmethod
-    def _send(link: socket.socket, message: dict[str, str], descriptors: tuple[int, ...]) -> None:
+    def _send(link: socket.socket, message: Mapping[str, str | bool], descriptors: tuple[int, ...]) -> None:
         line = json.dumps(message).encode() + b"\n"
         sent = socket.send_fds(link, [line], list(descriptors)) if descriptors else link.send(line)
         if sent < len(line):

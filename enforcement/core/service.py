@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clawback.enforcement.core.desk import Desk
 from clawback.enforcement.core.ends import Ends
 from clawback.enforcement.core.gateway_link import GatewayLink
 from clawback.enforcement.core.halting import Halting
@@ -14,6 +15,7 @@ from clawback.enforcement.core.keeper import Keeper
 from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.metrics import Metrics
 from clawback.enforcement.core.orders import Orders
+from clawback.enforcement.core.outfit import caller, resolve
 from clawback.enforcement.core.parts import CoreParameters, Parts
 from clawback.enforcement.core.snapshots import Snapshots
 from clawback.enforcement.core.specs import Specs
@@ -35,6 +37,10 @@ class Service:
     def __init__(self, parameters: CoreParameters) -> None:
         state = parameters.state
         metrics = Metrics()
+        self._desk = Desk(
+            lambda instance: caller(self.parts, instance).box,
+            lambda instance, name: resolve(self.parts, instance, name),
+        )
         self.parts = Parts(
             parameters=parameters,
             holds=Holds(state / "holds"),
@@ -44,7 +50,7 @@ class Service:
                 state / "telemetry", uid_base=parameters.uid_base, landlock_audit=parameters.landlock_audit
             ),
             metrics=metrics,
-            link=GatewayLink(state / "run" / "gateway-attach.sock"),
+            link=GatewayLink(state / "run" / "gateway-attach.sock", self._desk),
             spawner=Spawner.start(
                 state, cgroup=parameters.cgroup, uid_base=parameters.uid_base, canaries=parameters.canaries
             ),
@@ -85,6 +91,7 @@ class Service:
         self.halting.close()
         self._watchdog.close()
         self.parts.link.close()
+        self._desk.close()
         self.parts.spawner.close()
         self.parts.telemetry.close()
 

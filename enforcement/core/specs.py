@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -63,7 +64,8 @@ class Specs:
 def read_secrets(store: Path, spec: LaunchSpec) -> tuple[dict[str, str], tuple[CredentialRef, ...]]:
     """Name → the value that is current in the store now, and what identifies each of them.
 
-    A value that was replaced since the spec was written has another identity than the spec's. `NotFound` where one of
+    A value that was replaced since the spec was written has another identity than the spec's; how it is given is the
+    spec's to say. `NotFound` where one of
     the spec's credentials has no value.
     """
     values: dict[str, str] = {}
@@ -79,7 +81,8 @@ def read_secrets(store: Path, spec: LaunchSpec) -> tuple[dict[str, str], tuple[C
             ) from None
         try:
             values[ref.name] = _text(home, "value", ref.name)
-            refs.append(_REF.validate_json(_text(home, "ref.json", ref.name)))
+            stored = _REF.validate_json(_text(home, "ref.json", ref.name))
+            refs.append(replace(stored, delivery=ref.delivery, variable=ref.variable, hosts=ref.hosts))
         except (ValidationError, FileNotFoundError):
             raise InvalidInput(f"the credential {ref.name!r} has no sound ref.json", hint="put it anew") from None
         finally:

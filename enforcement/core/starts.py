@@ -16,6 +16,7 @@ from clawback.enforcement.core.entry import Entry, tracked
 from clawback.enforcement.core.gateway_link import Attachment
 from clawback.enforcement.core.holds import FOUND
 from clawback.enforcement.core.levels import Levels
+from clawback.enforcement.core.outfit import outfitted, withheld
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.core.specs import check_name, read_secrets
 from clawback.enforcement.core.watchdog import Ending, Watchdog, read_ending
@@ -157,7 +158,13 @@ class Starts:
             self._observe(box)
 
         try:
-            launched = parts.spawner.launch(spec, policy, secrets=secrets, stdio=stdio, prepared=prepared)
+            launched = parts.spawner.launch(
+                outfitted(spec, parts.parameters.state, network=policy.network != "none"),
+                policy,
+                secrets=withheld(spec, secrets),
+                stdio=stdio,
+                prepared=prepared,
+            )
         except BaseException:
             if before is not None:
                 parts.entries[spec.agent] = before

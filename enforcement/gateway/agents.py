@@ -30,6 +30,7 @@ class Agent:
         self.instance = instance
         self.policy = policy
         self.lookups = asyncio.Semaphore(_LOOKUPS)
+        self.buffered = 0  # bytes of bodies that are kept because a rule looks at them
         self.connections: set[Connection] = set()
         self._gateway = gateway
         self._listeners: list[socket.socket] = []

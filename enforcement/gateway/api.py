@@ -167,7 +167,7 @@ def _decide(gateway: Gateway, policy: str, attempt: _Attempt) -> Decision:
     except BadRequestError as error:
         version = gateway.policies.active(policy).version
         return Decision(allowed=False, rule="", reason=error.reason, policy=policy, policy_version=version)
-    return gateway.policies.decide(policy, host=host, port=port, method=method, path=path)
+    return gateway.policies.judge(policy, host=host, port=port, method=method, path=path).decision
 
 
 def _policy(request: Request) -> str:

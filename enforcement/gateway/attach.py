@@ -2,6 +2,7 @@
 
     {"agent": ID, "instance": ID, "policy": NAME} + 1 or 2 listeners (IPv4, IPv6)   →  {"ok": true}
     {"detach": INSTANCE}                                                           →  {"ok": true}
+    {"desk": true} + 1 socket on which the core answers questions (`asking`)       →  {"ok": true}
     anything else                                                                  →  {"ok": false, "error": WHY}
 
 Only root and the user that the gateway was started by may speak here: who attaches a listener says who the agent is.
@@ -89,8 +90,12 @@ class AttachServer:
             if set(message) == {"detach"}:
                 self._gateway.detach(_word(message, "detach"))
                 return _reply("")
+            if set(message) == {"desk"}:
+                self._gateway.asking.connect(_desk(fds))
+                fds = []
+                return _reply("")
             if set(message) != {"agent", "instance", "policy"}:
-                raise ValueError("expected agent, instance and policy, or detach")
+                raise ValueError("expected agent, instance and policy, or detach, or desk")
             agent, instance, policy = (_word(message, key) for key in ("agent", "instance", "policy"))
             if not 1 <= len(fds) <= 2:
                 raise ValueError(f"{len(fds)} descriptors, expected 1 or 2 listeners")
@@ -104,6 +109,16 @@ class AttachServer:
         finally:
             for fd in fds:
                 os.close(fd)
+
+
+def _desk(fds: list[int]) -> socket.socket:
+    if len(fds) != 1:
+        raise ValueError(f"{len(fds)} descriptors, expected one socket")
+    probe = socket.socket(fileno=os.dup(fds[0]))
+    with probe:
+        if (probe.family, probe.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            raise ValueError("the desk is not a Unix socket of packets")
+    return socket.socket(fileno=fds[0])
 
 
 def _listeners(fds: list[int]) -> list[socket.socket]:

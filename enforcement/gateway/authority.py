@@ -19,14 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from clawback.enforcement.gateway.given import BUNDLE
 from clawback.enforcement.policy.names import address_of
 from clawback.enforcement.policy.ownership import give
 from clawback.errors import InvalidInput
 
-__all__ = ["BUNDLE", "Authority", "prepare"]
-
-BUNDLE = Path("gateway", "bundle.pem")
-"""Below the state folder: what an agent is to trust."""
+__all__ = ["Authority", "prepare"]
 
 _KEY, _CERTIFICATE = "ca.key", "ca.pem"
 _YEARS = 5

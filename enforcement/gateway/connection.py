@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from clawback.enforcement.gateway.channel import Channel, Plain
+from clawback.enforcement.gateway.case import CallerOf, Case, DeniedError, gather
+from clawback.enforcement.gateway.channel import Plain
 from clawback.enforcement.gateway.destinations import ForbiddenAddressError, UnreachableHostError
-from clawback.enforcement.gateway.exchange import AgentGoneError, Exchange, UpstreamError
-from clawback.enforcement.gateway.intercept import TlsRefusedError, outgoing, terminate
+from clawback.enforcement.gateway.exchange import AgentGoneError, Exchange, UpstreamError, reach
+from clawback.enforcement.gateway.intercept import TlsRefusedError, terminate
+from clawback.enforcement.gateway.policies import Judged
 from clawback.enforcement.gateway.records import Flow
 from clawback.enforcement.gateway.replies import drain, refuse, reusable, skip_empty_body
 from clawback.enforcement.gateway.sockets import close, reset, sever, tune_agent
@@ -54,6 +56,7 @@ class Connection:
         self._agent = agent
         self._sock = sock
         self._wire = Wire(Plain(sock), h11.SERVER)
+        self._caller = CallerOf(sock)
         self._inside: Target | None = None  # the CONNECT whose TLS ended here
         self._number = number
         self._requests = 0
@@ -124,34 +127,57 @@ class Connection:
         return await self._answer(event, target)
 
     async def _answer(self, request: h11.Request, target: Target) -> bool:
+        case: Case | None = None
+        try:
+            case = await self._case(request, target)
+            return await self._act(request, target, case)
+        except DeniedError as error:
+            return await self._denied(target, error.decision, error.case.severity)
+        finally:
+            if case is not None and case.body is not None:
+                self._agent.buffered -= len(case.body)
+
+    async def _act(self, request: h11.Request, target: Target, case: Case) -> bool:
         gateway, agent = self._gateway, self._agent
-        decision = gateway.decide(agent, target)
-        addresses: tuple[Address, ...] = ()
-        if decision.allowed and not decision.inspect:  # inspected, each request inside finds its own way
-            try:
+        try:
+            decision = case.judged.decision
+            addresses: tuple[Address, ...] = ()
+            if decision.allowed and not decision.inspect:  # inspected, each request inside finds its own way
                 async with agent.lookups:
-                    addresses = await gateway.destinations.addresses(target.host, target.port)
-            except ForbiddenAddressError as error:
-                decision = replace(decision, allowed=False, reason=str(error), level="destination")
-            except UnreachableHostError as error:
-                if not await self._record(target, decision):
-                    return await self._refuse(503, "unavailable", "the decision could not be recorded")
-                return await self._refuse(502, "upstream", str(error))
-            # The agent may have been cut, or the policy changed, while the name was looked up.
-            if decision.allowed:
-                again = gateway.decide(agent, target)
+                    addresses = await gateway.destinations.addresses(target.host, target.port, case.judged.networks)
+                # The agent may have been cut, or the policy changed, while all this was found out.
+                again = self.judge(target, case.body).decision
                 decision = again if not again.allowed or again.inspect else decision
+        except ForbiddenAddressError as error:
+            decision = replace(decision, allowed=False, reason=str(error), level="destination")
+        except UnreachableHostError as error:
+            if not await self._record(target, decision):
+                return await self._refuse(503, "unavailable", "the decision could not be recorded")
+            return await self._refuse(502, "upstream", str(error))
+        if not decision.allowed:
+            return await self._denied(target, decision, case.severity)
         if not await self._record(target, decision):
             return await self._refuse(503, "unavailable", "the decision could not be recorded")
-        if not decision.allowed:
-            return await self._refuse(403, "denied", decision.reason, decision)
         if decision.inspect:
             return await self._look_inside(target)
         try:
             self._upstream = await gateway.destinations.connect(addresses, target.port)
         except UnreachableHostError as error:
             return await self._refuse(502, "upstream", str(error))
-        return await self._carry(request, target, decision, self._upstream)
+        return await self._carry(request, target, decision, self._upstream, case)
+
+    async def _denied(self, target: Target, decision: Decision, severity: Severity) -> bool:
+        if not await self._record(target, decision, severity=severity):
+            return await self._refuse(503, "unavailable", "the decision could not be recorded")
+        return await self._refuse(403, "denied", decision.reason, decision)
+
+    def judge(self, target: Target, body: bytes | None = None) -> Judged:
+        """By what is known of the caller by now."""
+        return self._gateway.judge(self._agent, target, self._caller.programs, body)
+
+    async def _case(self, request: h11.Request, target: Target) -> Case:
+        """Find out what the policy asks to know; `DeniedError` where that alone decides."""
+        return await gather(self._gateway, self._agent, self._caller, self._wire, request, target)
 
     async def _look_inside(self, target: Target) -> bool:
         """Take the agent's TLS off; what is inside is served as requests from here on."""
@@ -173,7 +199,9 @@ class Connection:
         await self._wire.send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
         return self._wire.http.trailing_data[0]
 
-    async def _carry(self, request: h11.Request, target: Target, decision: Decision, upstream: socket.socket) -> bool:
+    async def _carry(
+        self, request: h11.Request, target: Target, decision: Decision, upstream: socket.socket, case: Case
+    ) -> bool:
         self.flow = Flow(
             records=self._gateway.records,
             agent=self._agent.agent,
@@ -184,13 +212,15 @@ class Connection:
         )
         idle = self._gateway.limits.idle
         failed: UpstreamError | None = None
+        exchange: Exchange | None = None
         clean = False
         try:
             if target.method == "CONNECT":
                 await tunnel(self._sock, upstream, await self._established(), self.flow, idle)
             else:
-                channel = await self._outgoing(target, upstream)
-                await Exchange(self._wire, channel, self.flow).run(request, idle)
+                channel = await reach(target, upstream, self._gateway.destinations.tls, self._gateway.limits.handshake)
+                exchange = Exchange(self._wire, channel, self.flow, body=case.body, filled=case.filled)
+                await exchange.run(request, idle)
             clean = target.method == "CONNECT" or self._wire.http.their_state is not h11.SEND_BODY
         except UpstreamError as error:
             if error.answered:
@@ -207,6 +237,8 @@ class Connection:
         finally:
             (close if clean else reset)(upstream)
             self._upstream = None
+            if exchange is not None and exchange.blotted:
+                self._gateway.records.echoed(self.flow, exchange.blotted)
             self.flow.close("" if clean else self._why or "ended early")
             self.flow = None
         if failed is not None:
@@ -217,21 +249,6 @@ class Connection:
         if target.method != "CONNECT":
             await drain(self._wire, self._gateway.limits.linger)
         return False
-
-    async def _outgoing(self, target: Target, upstream: socket.socket) -> Channel:
-        if not target.secure:
-            return Plain(upstream)
-        gateway = self._gateway
-        try:
-            return await outgoing(upstream, gateway.destinations.tls, target.host, gateway.limits.handshake)
-        except ssl.SSLCertVerificationError as error:
-            raise UpstreamError(f"TLS: {error.verify_message}", answered=False) from None
-        except ssl.SSLError as error:
-            raise UpstreamError(f"TLS: {error.reason}", answered=False) from None
-        except OSError as error:
-            raise UpstreamError(error.strerror or "connection lost", answered=False) from None
-        except TimeoutError:
-            raise UpstreamError("TLS took too long to begin", answered=False) from None
 
     @property
     def _id(self) -> str:
@@ -249,7 +266,7 @@ class Connection:
 
     async def _refused_tls(self, target: Target, reason: str) -> None:
         """An allowed tunnel came to nothing: to whoever watches, a denial."""
-        decision = self._gateway.decide(self._agent, target)
+        decision = self.judge(target).decision
         denied = replace(decision, allowed=False, reason=reason[:_MAX_REASON], level="content", inspect=False)
         await self._record(target, denied, severity=Severity.HIGH)
 

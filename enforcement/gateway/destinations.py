@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from clawback.enforcement.gateway.sockets import close, tune_upstream
@@ -60,8 +61,15 @@ class Destinations:
                     hint="such as api.example.com: 192.0.2.7",
                 ) from None
 
-    def forbidden(self, address: Address) -> str:
-        """Why no agent may reach the address; empty where it may."""
+    def forbidden(self, address: Address, networks: Sequence[str] = ()) -> str:
+        """Why no agent may reach the address; empty where it may.
+
+        `networks` are those in which a rule wants all its addresses to be, private ones among them; what leads to the
+        host itself or its link is none of them, whatever a rule says.
+        """
+        within = tuple(_network(text) for text in networks)
+        if within and not any(address.version == network.version and address in network for network in within):
+            return "not within the rule's allowed_ips:"
         for form in _forms(address):
             if any(form.version == network.version and form in network for network in self._private):
                 continue
@@ -70,19 +78,20 @@ class Destinations:
                 ("link-local", form.is_link_local),
                 ("multicast", form.is_multicast),
                 ("unspecified", form.is_unspecified),
-                ("private or reserved", not form.is_global),
+                ("private or reserved", not form.is_global and not within),
             ):
                 if holds:
                     return kind
         return ""
 
-    async def addresses(self, host: str, port: int) -> tuple[Address, ...]:
-        """Where the normal name `host` may be connected to."""
+    async def addresses(self, host: str, port: int, networks: Sequence[str] = ()) -> tuple[Address, ...]:
+        """Where the normal name `host` may be connected to; with `networks` only if all of it lies in them."""
         literal = address_of(host) or self._names.get(host)
         found = (literal,) if literal is not None else await self._lookup(host, port)
-        allowed = tuple(address for address in found if not self.forbidden(address))
-        if not allowed:
-            raise ForbiddenAddressError(f"{self.forbidden(found[0])} address refused")
+        allowed = tuple(address for address in found if not self.forbidden(address, networks))
+        if not allowed or (networks and len(allowed) < len(found)):
+            why = next(reason for address in found if (reason := self.forbidden(address, networks)))
+            raise ForbiddenAddressError(f"{why} address refused")
         return allowed
 
     async def _lookup(self, host: str, port: int) -> tuple[Address, ...]:
@@ -145,6 +154,7 @@ def _forms(address: Address) -> tuple[Address, ...]:
     return (address,)
 
 
+@lru_cache(maxsize=1024)
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text)

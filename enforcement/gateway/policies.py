@@ -11,14 +11,14 @@ import structlog
 
 from clawback.enforcement.gateway.metrics import Metrics
 from clawback.enforcement.gateway.records import Records
-from clawback.enforcement.policy.engine import decide
+from clawback.enforcement.policy.endpoint_engine import Programs
+from clawback.enforcement.policy.engine import Engine
 from clawback.enforcement.policy.loader import load
 from clawback.enforcement.policy.store import PolicyStore, Stamp
-from clawback.enforcement.policy.types import NetworkPolicy
 from clawback.errors import ClawbackError, NotFound
 from clawback.model import Decision, PolicyVersion
 
-__all__ = ["ActivePolicies"]
+__all__ = ["ActivePolicies", "Judged"]
 
 _POLL_SECONDS = 0.04  # an edit is taken when two looks in a row see the same, so within 80 ms and the time to read it
 
@@ -28,7 +28,17 @@ _log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class _Active:
     version: PolicyVersion
-    network: NetworkPolicy
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A decision, and what whoever acts on it must keep to or ask again with (see `policy.verdict`)."""
+
+    decision: Decision
+    networks: tuple[str, ...] = ()
+    wants_caller: bool = False
+    wants_body: int = 0
 
 
 class ActivePolicies:
@@ -55,15 +65,36 @@ class ActivePolicies:
             raise NotFound(f"no policy {policy!r} is in force", hint="see `clawback policy list`")
         return self._active[policy].version
 
-    def decide(self, policy: str, *, host: str, port: int, method: str, path: str) -> Decision:
+    def judge(
+        self,
+        policy: str,
+        *,
+        host: str,
+        port: int,
+        method: str,
+        path: str,
+        programs: Programs | None = None,
+        body: bytes | None = None,
+    ) -> Judged:
         """What the version in force says; without one everything is denied."""
         active = self._active.get(policy)
         if active is None:
-            return Decision(allowed=False, rule="", reason="no policy in force", policy=policy, policy_version=0)
+            none = Decision(allowed=False, rule="", reason="no policy in force", policy=policy, policy_version=0)
+            return Judged(none)
         begun = time.perf_counter()
-        verdict = decide(active.network, host=host, port=port, method=method, path=path)
+        verdict = active.engine.decide(host=host, port=port, method=method, path=path, programs=programs, body=body)
         self._metrics.decision_seconds.observe(time.perf_counter() - begun)
-        return Decision(**verdict._asdict(), policy=policy, policy_version=active.version.version)
+        decision = Decision(
+            allowed=verdict.allowed,
+            rule=verdict.rule,
+            reason=verdict.reason,
+            policy=policy,
+            policy_version=active.version.version,
+            level=verdict.level,
+            inspect=verdict.inspect,
+            audit=verdict.audit,
+        )
+        return Judged(decision, verdict.networks, verdict.wants_caller, verdict.wants_body)
 
     async def refresh(self, policy: str, *, announce: bool = True) -> PolicyVersion:
         """Bring the newest recorded version into force, if it is not yet. A change that is none is not announced."""
@@ -122,4 +153,4 @@ class ActivePolicies:
     def _newest(self, policy: str) -> _Active:
         version = self.store.active(policy)
         text = self.store.read(policy, version.version)
-        return _Active(version, load(text, where=f"policy {policy} version {version.version}").network)
+        return _Active(version, Engine(load(text, where=f"policy {policy} version {version.version}").network))

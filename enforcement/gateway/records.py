@@ -77,6 +77,24 @@ class Records:
         )
         return written is not None
 
+    def echoed(self, flow: Flow, count: int) -> None:
+        """A destination sent an agent's credential back, and it was blotted out `count` times."""
+        self.writer.emit(
+            NetworkActivity,
+            activity_id=NetworkActivity.TRAFFIC,
+            severity=Severity.HIGH,
+            disposition=Disposition.BLOCKED,
+            agent=flow.agent,
+            instance=flow.instance,
+            policy=flow.decision.policy,
+            policy_version=flow.decision.policy_version,
+            host=flow.target.host,
+            port=flow.target.port,
+            connection=flow.connection,
+            rule=flow.decision.rule,
+            reason=f"the answer had the agent's credential in it {count} times; blotted out",
+        )
+
     def change(self, version: PolicyVersion, previous: int) -> None:
         """A version became active."""
         self.writer.emit(

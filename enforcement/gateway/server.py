@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clawback.enforcement.gateway.agents import Agent
+from clawback.enforcement.gateway.asking import Asking
 from clawback.enforcement.gateway.authority import Authority
 from clawback.enforcement.gateway.connection import Limits
 from clawback.enforcement.gateway.destinations import Destinations
 from clawback.enforcement.gateway.metrics import Metrics
-from clawback.enforcement.gateway.policies import ActivePolicies
+from clawback.enforcement.gateway.policies import ActivePolicies, Judged
 from clawback.enforcement.gateway.records import Records
 from clawback.enforcement.gateway.sockets import AbortWatch
 from clawback.enforcement.gateway.target import Target
+from clawback.enforcement.policy.endpoint_engine import Programs
 from clawback.enforcement.policy.store import PolicyStore
 from clawback.model import Decision, Lifecycle
 
@@ -41,6 +43,7 @@ class Gateway:
         self.records = Records(state / "telemetry", self.metrics)
         self.destinations = Destinations(resolve, allow_private, upstream_ca)
         self.authority = Authority(state)
+        self.asking = Asking()
         self.policies = ActivePolicies(
             PolicyStore(state / "policies"), self.records, self.metrics, self._enforce_on_open
         )
@@ -65,6 +68,7 @@ class Gateway:
             for connection in list(agent.connections):
                 await connection.over()
         self.agents.clear()
+        self.asking.close()
         self.aborts.close()
         self.destinations.close()
         self.records.lifecycle(Lifecycle.STOP, "stopped")
@@ -97,15 +101,24 @@ class Gateway:
         """Take a cut back; False where there was none."""
         return self.cut.pop(agent, None) is not None
 
-    def decide(self, agent: Agent, target: Target) -> Decision:
+    def judge(
+        self, agent: Agent, target: Target, programs: Programs | None = None, body: bytes | None = None
+    ) -> Judged:
         """By the version in force, unless the agent is cut off."""
         if agent.agent in self.cut:
             version = self.policies.versions().get(agent.policy, 0)
-            return Decision(
+            cut = Decision(
                 allowed=False, rule="", reason="agent is cut off", policy=agent.policy, policy_version=version
             )
-        return self.policies.decide(
-            agent.policy, host=target.host, port=target.port, method=target.method, path=target.path
+            return Judged(cut)
+        return self.policies.judge(
+            agent.policy,
+            host=target.host,
+            port=target.port,
+            method=target.method,
+            path=target.path,
+            programs=programs,
+            body=body,
         )
 
     def count(self, decision: Decision) -> None:
@@ -123,8 +136,9 @@ class Gateway:
             for connection in list(agent.connections):
                 if connection.flow is None:
                     continue
-                decision = self.decide(agent, connection.flow.target)
-                if not decision.allowed or decision.inspect:  # a tunnel that was blind, and may no longer be
+                judged = connection.judge(connection.flow.target)
+                allowed = judged.decision.allowed or judged.wants_body  # a body that was let through has been seen
+                if not allowed or judged.decision.inspect:  # a tunnel that was blind, and may no longer be
                     connection.abort("denied by the new policy version")
 
     async def _heartbeat(self) -> None:

@@ -7,32 +7,49 @@ the gateway, and each request inside is decided anew.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from clawback.enforcement.policy.endpoint_engine import Endpoints, Programs
 from clawback.enforcement.policy.names import AmbiguousError, normal_host, normal_path, path_glob
 from clawback.enforcement.policy.types import EgressRule, NetworkPolicy
+from clawback.enforcement.policy.verdict import Verdict
 
-__all__ = ["Verdict", "decide"]
-
-
-class Verdict(NamedTuple):
-    """`rule` is empty where none matched. `level`, `inspect`: see `clawback.model.Decision`."""
-
-    allowed: bool
-    rule: str
-    reason: str
-    level: str = "destination"
-    inspect: bool = False
-
+__all__ = ["Engine", "decide"]
 
 _TUNNEL = ("CONNECT",)
 
 
-def decide(network: NetworkPolicy, *, host: str, port: int, method: str, path: str) -> Verdict:
-    """What the policy says to `method` on `host:port path`; for CONNECT `path` is ignored.
+class Engine:
+    """One policy, made ready for many decisions."""
 
-    `path` may carry a query, which no rule sees. Hosts and paths are taken in any spelling and compared in one.
-    """
+    def __init__(self, network: NetworkPolicy) -> None:
+        self._network = network
+        self._endpoints = Endpoints(network.rules)
+
+    def decide(
+        self,
+        *,
+        host: str,
+        port: int,
+        method: str,
+        path: str,
+        programs: Programs | None = None,
+        body: bytes | None = None,
+    ) -> Verdict:
+        """What the policy says to `method` on `host:port path`; for CONNECT `path` is ignored.
+
+        `path` may carry a query, which only OpenShell's rules see. Hosts and paths are taken in any spelling and
+        compared in one. `programs` and `body` are for rules that look at them: see `Verdict`.
+        """
+        if not self._network.rules:
+            return decide(self._network, host=host, port=port, method=method, path=path)
+        try:
+            name = normal_host(host)
+        except AmbiguousError as error:
+            return Verdict(False, "", f"host refused: {error}")
+        return self._endpoints.decide(name, port, method.upper(), path, programs, body)
+
+
+def decide(network: NetworkPolicy, *, host: str, port: int, method: str, path: str) -> Verdict:
+    """The same for a `networkPolicy` document, once."""
     try:
         name = normal_host(host)
     except AmbiguousError as error:

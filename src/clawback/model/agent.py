@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from clawback.model.hold import Hold
 from clawback.model.level import Enforcement
@@ -39,11 +40,19 @@ class CredentialRef:
     aws-session    `role` (ARN), `session` (name), `user`
 
     `name` is the file under `/run/secrets` in the sandbox, and the name in the secret store.
+
+    delivery   how an agent is given it: `file`, or `placeholder`: the file, and the environment's `variable` where one
+               is named, hold `clawback:resolve:NAME`, and the gateway puts the value in its place in request headers
+    hosts      where a placeholder's value may go: `HOST[:PORT]` by verified TLS, `http://HOST[:PORT]` in the clear;
+               `*.` before a host means any below it
     """
 
     kind: str
     name: str
     identifiers: dict[str, str] = field(default_factory=dict)
+    delivery: Literal["file", "placeholder"] = "file"
+    variable: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,76 @@
+"""What an agent is given for its way out: the gateway's certificate to trust, and placeholders instead of secrets.
+
+A placeholder is worthless outside the gateway, which puts the value in its place on the way to the hosts that the
+credential is for, and only there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from clawback.enforcement.core.entry import Entry
+from clawback.enforcement.core.parts import Parts
+from clawback.enforcement.core.specs import read_secrets
+from clawback.enforcement.gateway.given import BUNDLE, PLACEHOLDER
+from clawback.errors import InvalidInput, NotFound, Refused
+from clawback.model import LaunchSpec
+
+__all__ = ["caller", "outfitted", "resolve", "withheld"]
+
+_TRUST = (
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO",
+)  # fmt: skip
+
+
+def outfitted(spec: LaunchSpec, state: Path, *, network: bool) -> LaunchSpec:
+    """The order as it is carried out, not as it is kept: what the agent itself says of these variables comes first."""
+    added: dict[str, str] = {}
+    readable = spec.readable
+    bundle = state.absolute() / BUNDLE
+    if network and bundle.is_file():
+        added |= dict.fromkeys(_TRUST, str(bundle))
+        readable = (*readable, str(bundle))
+    added |= {
+        ref.variable: PLACEHOLDER + ref.name
+        for ref in spec.credentials
+        if ref.delivery == "placeholder" and ref.variable
+    }
+    return dataclasses.replace(spec, readable=readable, environment=added | spec.environment)
+
+
+def withheld(spec: LaunchSpec, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The secrets as the agent gets them under /run/secrets."""
+    kept = {ref.name for ref in spec.credentials if ref.delivery == "placeholder"}
+    return {name: PLACEHOLDER + name if name in kept else value for name, value in secrets.items()}
+
+
+def caller(parts: Parts, instance: str) -> Entry:
+    """The running agent that this is the instance of. `NotFound`."""
+    entry = next((one for one in parts.entries.copy().values() if one.box.instance == instance), None)
+    if entry is None or not entry.running:
+        raise NotFound("the agent does not run")
+    return entry
+
+
+def resolve(parts: Parts, instance: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """What a running agent's placeholder stands for at this moment, and for which hosts.
+
+    Read from the store each time, so that what was replaced or taken away is so at once. `Refused` while the agent is
+    held; `NotFound` where it has no such placeholder. `name` may be a credential's or its variable's.
+    """
+    entry = caller(parts, instance)
+    if parts.hold(entry.box.agent) is not None:
+        raise Refused("the agent is held")
+    if entry.spec is None:
+        raise NotFound("the agent has no launch record")
+    for ref in entry.spec.credentials:
+        if ref.delivery == "placeholder" and name in {ref.name, ref.variable}:
+            one = dataclasses.replace(entry.spec, credentials=(ref,))
+            values, _ = read_secrets(parts.parameters.state / "secrets", one)
+            value = values[ref.name].removesuffix("\n")
+            if not value or not value.isascii() or not value.isprintable():
+                raise InvalidInput(f"the credential {ref.name!r} is nothing that can stand in a header")
+            return value, ref.hosts
+    raise NotFound("the agent has no such placeholder")
