@@ -42,6 +42,7 @@ class Health:
             "telemetry_lost": parts.telemetry.writer.lost_total,
             "gateway": "connected" if parts.link.connected else "absent",
             "without_gateway": unattached[:100],
+            "supervisor": parts.supervision.state,
         }
 
     def count(self) -> tuple[dict[str, int], dict[str, int], int, int]:

@@ -51,6 +51,7 @@ def serve(
     landlock_audit: bool = False,
     heartbeat_seconds: float = 5.0,
     verify_seconds: float = 5.0,
+    escalation_seconds: float = 60.0,
     release: ReleaseRules | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `STATE/run/core.sock` appears when everything is ready, and not before.
@@ -75,6 +76,7 @@ def serve(
                 landlock_audit=landlock_audit,
                 heartbeat_seconds=heartbeat_seconds,
                 verify_seconds=verify_seconds,
+                escalation_seconds=escalation_seconds,
                 release=release or ReleaseRules(),
             )
         )

@@ -16,6 +16,7 @@ from clawback.enforcement.core.metrics import Metrics
 from clawback.enforcement.core.rules import ReleaseRules
 from clawback.enforcement.core.specs import Specs
 from clawback.enforcement.sandbox.spawner import Spawner
+from clawback.enforcement.supervise.link import SupervisorLink
 from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
 from clawback.errors import NotFound, Refused
 from clawback.model import AgentInfo, Halt, Hold, LaunchSpec, Lifecycle, Order, Selector, SelectorKind, Severity
@@ -36,6 +37,7 @@ class CoreParameters:
     landlock_audit: bool = False
     heartbeat_seconds: float = 5.0
     verify_seconds: float = 5.0
+    escalation_seconds: float = 60.0
     release: ReleaseRules = field(default_factory=ReleaseRules)
 
 
@@ -52,6 +54,7 @@ class Parts:
     telemetry: SandboxTelemetry
     metrics: Metrics
     link: GatewayLink
+    supervision: SupervisorLink
     spawner: Spawner
     entries: dict[str, Entry] = field(default_factory=dict)
     slow: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))

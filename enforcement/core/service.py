@@ -23,8 +23,9 @@ from clawback.enforcement.core.starts import Starts
 from clawback.enforcement.core.watchdog import Watchdog
 from clawback.enforcement.sandbox.attempt import attempt
 from clawback.enforcement.sandbox.spawner import Spawner
+from clawback.enforcement.supervise.link import SupervisorLink
 from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
-from clawback.model import Attempt, AttemptResult, Level, LevelResult, Lifecycle
+from clawback.model import Attempt, AttemptResult, Level, LevelResult, Lifecycle, Severity
 
 __all__ = ["Service"]
 
@@ -51,6 +52,7 @@ class Service:
             ),
             metrics=metrics,
             link=GatewayLink(state / "run" / "gateway-attach.sock", self._desk),
+            supervision=SupervisorLink(state, expiry_seconds=parameters.escalation_seconds, lost=self._unsupervised),
             spawner=Spawner.start(
                 state, cgroup=parameters.cgroup, uid_base=parameters.uid_base, canaries=parameters.canaries
             ),
@@ -91,9 +93,14 @@ class Service:
         self.halting.close()
         self._watchdog.close()
         self.parts.link.close()
+        self.parts.supervision.close()
         self._desk.close()
         self.parts.spawner.close()
         self.parts.telemetry.close()
+
+    def _unsupervised(self, why: str) -> None:
+        message = f"the supervisor is gone ({why}): what agents escalate is refused until it is back"
+        self.parts.say(Lifecycle.STOP, "supervisor", "lost", severity=Severity.HIGH, message=message)
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level back."""

@@ -73,6 +73,8 @@ class Starts:
 
     def follow_found(self) -> None:
         """Report on those that run, and give them their way out, as after a launch."""
+        if any("escalation" in entry.box.layers for entry in self._parts.entries.values() if entry.running):
+            self._parts.supervision.want()  # one that is there serves them already, a new one finds them
         for entry in self._parts.entries.values():
             if entry.running:
                 self._observe(entry.box)
@@ -156,6 +158,9 @@ class Starts:
             # From here on whoever orders a hold finds the entry; whoever did before is found here.
             self._refuse_held(spec.agent, spec)
             self._observe(box)
+            if not parts.supervision.attach(box):
+                message = "what it escalates is refused until a supervisor finds it"
+                parts.say(Lifecycle.OTHER, "supervision", "unsupervised", started[0], message=message)
 
         try:
             launched = parts.spawner.launch(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 from pathlib import Path
+from typing import Any
 
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import InvalidInput
@@ -12,18 +15,39 @@ from clawback.model import Level
 
 __all__ = ["Orders"]
 
+_LEVELS = re.compile(r'"levels"\s*:\s*\[([^\]]*)\]')
+_DEEPEST = 64
+_CLOCK_STEP_NS = 100_000_000
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file of the core's, whose first line may be a heading; empty where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        head, _, body = text.partition("\n")
+        found = json.loads(body if body and '"sha256"' in head else text)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
 
 class Orders:
     """Orders are in `STATE/supervise/refused.json`, agent → by whom, flushed before they are acknowledged.
 
-    Holds are the core's, in `STATE/holds/AGENT.json`, and read from there: a core that is gone still holds.
+    Holds and halts are the core's, in `STATE/holds/AGENT.json` and `STATE/halts/ID.json`, and read from there: a core
+    that is gone still holds. A file that cannot be understood bars whoever it may mean.
 
     An instance that was seen under a seal stays barred: its Landlock rules were tightened, those of the supervisor's
     hand inside were not, and what it opened could be more than the agent may.
     """
 
     def __init__(self, state: Path) -> None:
+        self._state = state
         self._holds = state / "holds"
+        self._halts = state / "halts"
+        self._halted: dict[
+            str, tuple[int, bool]
+        ] = {}  # agent → when the folder was last changed, whether a halt means it
         self._path = state / "supervise" / "refused.json"
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._refused: dict[str, str] = {}
@@ -46,19 +70,60 @@ class Orders:
         if box.instance in self._sealed:
             return "seal"
         hold = self._holds / f"{box.agent}.json"
-        if not os.path.exists(hold):  # noqa: PTH110 - asked at each call, at half the cost
-            return ""
-        if self._is_seal(hold):
+        if os.path.exists(hold):  # noqa: PTH110 - asked at each call, at half the cost
+            self._note_seal(box, hold)
+            return "hold"
+        return "halt" if self._is_halted(box) else ""
+
+    def _note_seal(self, box: Sandbox, hold: Path) -> None:
+        try:
+            levels = _LEVELS.findall(hold.read_text(encoding="utf-8", errors="replace"))
+        except FileNotFoundError:
+            return  # lifted just now: this call is refused all the same, the next is not
+        if not levels or any(str(Level.SEAL.value) in found.replace(" ", "").split(",") for found in levels):
             self._sealed = [*self._sealed[-999:], box.instance]
             self._write()
-        return "hold"
 
-    @staticmethod
-    def _is_seal(hold: Path) -> bool:
+    def _is_halted(self, box: Sandbox) -> bool:
         try:
-            return Level.SEAL in json.loads(hold.read_text(encoding="utf-8"))["levels"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return True  # a damaged order is no permission
+            changed = os.stat(self._halts).st_mtime_ns  # noqa: PTH116 - as above
+        except FileNotFoundError:
+            return False
+        seen, found = self._halted.get(box.agent, (0, False))
+        if seen != changed:
+            halts = [_object(path) for path in self._halts.glob("*.json")]
+            found = any(self._means(halt, box.agent) for halt in halts)
+            if time.time_ns() - changed > _CLOCK_STEP_NS:  # else the folder may change again and not look so
+                self._halted[box.agent] = (changed, found)
+        return found
+
+    def _means(self, halt: dict[str, Any], agent: str) -> bool:
+        selector = halt.get("selector") or {}
+        value = selector.get("value")
+        spec = self._spec(agent)
+        match selector.get("kind"):
+            case "tenant":
+                return spec.get("tenant", value) == value
+            case "team":
+                return spec.get("team", value) == value
+            case "tag":
+                return value in spec.get("tags", (value,))
+            case "tree":
+                return self._works_for(agent, value)
+        return True
+
+    def _works_for(self, agent: str, ancestor: object) -> bool:
+        for _ in range(_DEEPEST):
+            spec = self._spec(agent)
+            if agent == ancestor or not spec:
+                return True
+            agent = spec.get("parent") or ""
+            if not agent:
+                return False
+        return True
+
+    def _spec(self, agent: str) -> dict[str, Any]:
+        return _object(self._state / "agents" / agent / "spec.json")
 
     def refuse(self, agent: str, *, by: str) -> None:
         """Refuse everything that this agent escalates. Durable on return; `OSError` where it could not be."""

@@ -71,6 +71,9 @@ class CoreSettings(_Section):
         False, description="switch the host's audit on, so that Landlock denials are reported (80 ns a system call)"
     )
     heartbeat_seconds: float = Field(5.0, gt=0)
+    escalation_seconds: float = Field(
+        60.0, gt=0, le=3600, description="how long an escalated system call waits for a person; then it is refused"
+    )
     verify_seconds: float = Field(
         5.0, ge=0.1, description="each hold is verified anew at least this often; sooner after an order or a drift"
     )

@@ -27,6 +27,7 @@ def core() -> None:
         landlock_audit=chosen.core.landlock_audit,
         heartbeat_seconds=chosen.core.heartbeat_seconds,
         verify_seconds=chosen.core.verify_seconds,
+        escalation_seconds=chosen.core.escalation_seconds,
         release=ReleaseRules(
             separation=chosen.core.release.separation, approvers=frozenset(chosen.core.release.approvers)
         ),

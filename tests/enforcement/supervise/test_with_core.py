@@ -1,0 +1,196 @@
+"""The core starts the supervisor with the first agent that needs one, and again when it is gone; both may be killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawback.enforcement.core.client import CoreClient
+from clawback.enforcement.kernel import cgroups
+from clawback.enforcement.sandbox import inventory
+from clawback.enforcement.supervise.client import SupervisorClient
+from clawback.errors import ClawbackError, Unreachable
+from clawback.model import LaunchSpec, Level
+
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+
+POLICY = """\
+apiVersion: openshell.nvidia.com/v1
+kind: SandboxPolicy
+metadata: {name: test}
+spec:
+  isolation:
+    network: restricted
+    syscalls:
+      base: default
+      escalate: [getpgid, kill]
+      decide:
+      - {names: [kill], decision: allow}
+"""
+PROGRAM = """
+import ctypes, os, sys
+for line in sys.stdin:
+    results = []
+    for call in (lambda: os.kill(os.getpid(), 0), lambda: os.getpgid(0)):
+        try: call(); results.append("ok")
+        except OSError as error: results.append(str(error.errno))
+    print(*results, flush=True)
+"""
+
+
+class Core:
+    def __init__(self, state: Path, wait_for: Any) -> None:
+        self.state = state
+        self.group = f"clawback-supervised-{secrets.token_hex(4)}"
+        self.base = random.randrange(1_000, 30_000) * 65_536
+        self.client = CoreClient(state / "run" / "core.sock", timeout=20.0)
+        self.supervisor = SupervisorClient(state)
+        self._wait_for = wait_for
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        code = (
+            "from pathlib import Path; from clawback.enforcement.core.main import serve; from clawback import log\n"
+            f"log.configure(); serve(Path({str(self.state)!r}), cgroup={self.group!r}, uid_base={self.base})"
+        )
+        self._process = subprocess.Popen([sys.executable, "-c", code])
+        self._wait_for(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            return self.client.health()["status"] == "ok"
+        except Unreachable:
+            return False
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def supervisor_pid(self, other_than: int = 0) -> int:
+        def found() -> int:
+            try:
+                pid = int(self.supervisor.status()["pid"])
+            except Unreachable:
+                return 0
+            return pid if pid != other_than else 0
+
+        return int(self._wait_for(found))
+
+    def clean(self) -> None:
+        self.kill()
+        try:
+            os.kill(int(self.supervisor.status()["pid"]), signal.SIGKILL)
+        except Unreachable:
+            pass
+        for record in inventory.read_all(self.state)[0]:
+            if inventory.is_process(record.pid, record.start_ticks):
+                os.kill(record.pid, signal.SIGKILL)
+            self._wait_for(lambda r=record: not inventory.is_process(r.shim_pid, r.shim_start_ticks))
+            inventory.remove(record)
+        cgroups.remove_parent(cgroups.discover(), self.group)
+
+
+@pytest.fixture
+def core(state: Path, wait_for: Any) -> Iterator[Core]:
+    made = Core(state, wait_for)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.clean()
+
+
+class Program:
+    def __init__(self, core: Core) -> None:
+        inner, self._told = os.pipe()
+        output, outer = os.pipe()
+        self._lines = os.fdopen(output)
+        spec = LaunchSpec(
+            agent="alpha",
+            command=(sys.executable, "-c", PROGRAM),
+            policy="test",
+            policy_version=1,
+            policy_text=POLICY,
+        )
+        core.client.launch(spec, stdio=(inner, outer, 2))
+        os.close(inner)
+        os.close(outer)
+
+    def tell(self) -> None:
+        os.write(self._told, b"go\n")
+
+    def hear(self) -> str:
+        return self._lines.readline().strip()
+
+    def close(self) -> None:
+        os.close(self._told)
+        self._lines.close()
+
+
+def test_supervision_outlives_the_core_and_comes_back_after_its_own_death(core, wait_for):
+    assert core.client.health()["supervisor"] == "unneeded"
+    program = Program(core)
+    assert core.client.health()["supervisor"] == "up"
+
+    def answered(word: str) -> None:
+        program.tell()
+        (ask,) = wait_for(core.supervisor.escalations)
+        core.supervisor.answer(ask["id"], allow=True, by="test", reason="test")
+        assert program.hear() == word
+
+    answered("ok ok")
+    first = core.supervisor_pid()
+    core.kill()
+    answered("ok ok")  # nobody but the core is missing
+    core.start()
+    assert core.supervisor_pid() == first
+    os.kill(first, signal.SIGKILL)
+    core.supervisor_pid(other_than=first)
+    wait_for(lambda: core.supervisor.status()["supervised"])
+    answered("ok ok")
+    wait_for(lambda: '"lost"' in (core.state / "telemetry/sandbox.jsonl").read_text())
+    program.close()
+
+
+def test_a_hold_of_the_core_bars_the_agent_until_it_is_released(core, wait_for):
+    program = Program(core)
+    program.tell()
+    wait_for(core.supervisor.escalations)
+    held = core.client.contain("alpha", Level.FREEZE, reason="test", by="test")
+    assert held.enforcement == "full"  # a call that waits does not keep its process from freezing
+    wait_for(lambda: not core.supervisor.escalations())
+    assert core.supervisor.status("alpha")["agents"][0]["barred"] == "hold"
+    core.client.release("alpha", reason="test", by="test")
+    assert core.supervisor.status("alpha")["agents"][0]["barred"] == ""
+    (ask,) = wait_for(core.supervisor.escalations)  # thawed, the call starts over
+    core.supervisor.answer(ask["id"], allow=False, by="test", reason="test")
+    assert program.hear() == "ok 1"
+    program.close()
+
+
+def test_a_supervisor_that_hangs_is_replaced(core, wait_for):
+    program = Program(core)
+    hung = core.supervisor_pid()
+    os.kill(hung, signal.SIGSTOP)
+    program.tell()
+    impatient = SupervisorClient(core.state, timeout=0.3)
+
+    def replaced() -> bool:
+        try:
+            return impatient.status()["pid"] != hung
+        except ClawbackError:
+            return False
+
+    wait_for(replaced, seconds=30)
+    assert program.hear().startswith(("1 ", "ok "))  # it was refused by the shim, or came after the change
+    program.close()
