@@ -32,13 +32,19 @@ _LOOPBACK = (
 _REFUSALS = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
 
 
-def apply(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
-    """Cut, then look from inside. Works on a frozen tree and on a running one. `patience` in seconds."""
+def apply(box: Sandbox, *, own: frozenset[str] | None = None, patience: float = 1.0) -> LevelResult:
+    """Cut, then look from inside. Works on a frozen tree and on a running one. `patience` in seconds.
+
+    `own`: what the shim has open, for a caller who has joined the agent's user namespace and sees nobody outside any
+    more; it shuts down no socket either, not knowing who else uses it.
+    """
     clock = Clock(Level.ISOLATE)
     try:
         with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
             left, refused = _cut(route, diag, patience)
-            ways = ways_out.shut(ways_out.found(box, diag), box)
+            ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own)
+            if own is None:
+                ways = ways_out.shut(ways, box)
             return _judge(box, _look(route, tcp4, tcp6, left), clock, ways, *refused)
     except ProcessLookupError:
         return _ended(box, clock)
@@ -46,12 +52,12 @@ def apply(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
         return clock.none(f"the network namespace could not be cut: {error.strerror}", "every part of isolation")
 
 
-def probe(box: Sandbox) -> LevelResult:
+def probe(box: Sandbox, *, own: frozenset[str] | None = None) -> LevelResult:
     """From inside: connects to the gateway fail at once, no address is left, no socket has a peer."""
     clock = Clock(Level.ISOLATE)
     try:
         with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
-            ways = ways_out.found(box, diag)
+            ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own)
             return _judge(box, _look(route, tcp4, tcp6, netlink.sockets(diag)), clock, ways)
     except ProcessLookupError:
         return _ended(box, clock)

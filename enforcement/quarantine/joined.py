@@ -7,11 +7,12 @@ can, and is inside for as long as one order takes.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from clawback.enforcement.kernel import capabilities, libc
-from clawback.enforcement.quarantine import isolate, tree
+from clawback.enforcement.quarantine import isolate, tree, ways_out
 from clawback.enforcement.quarantine.helper import Run
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import Sandbox
@@ -20,7 +21,11 @@ from clawback.model import Enforcement, Level, LevelResult
 
 __all__ = ["isolation", "run"]
 
-_VERBS = {"apply": isolate.apply, "probe": isolate.probe, "release": isolate.release}
+_VERBS: dict[str, Callable[..., LevelResult]] = {
+    "apply": isolate.apply,
+    "probe": isolate.probe,
+    "release": isolate.release,
+}
 
 
 def isolation(verb: str, box: Sandbox, call: Run) -> LevelResult:
@@ -42,13 +47,14 @@ def isolation(verb: str, box: Sandbox, call: Run) -> LevelResult:
 def run(*, box: dict[str, Any], verb: str) -> dict[str, Any]:
     """In the child, which has one thread: join, do it, answer `enforcement`, `observed`, `missing` and `counts`."""
     sandbox = Sandbox(**box)
+    own = {"own": ways_out.shims(sandbox)} if verb != "release" else {}  # from inside it could not be read
     with tree.process_folder(sandbox) as folder:
         owner = os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
         libc.setns(owner, libc.CLONE_NEWUSER)
     finally:
         os.close(owner)
-    result = _VERBS[verb](sandbox)
+    result = _VERBS[verb](sandbox, **own)
     return {
         "enforcement": result.enforcement.value,
         "observed": result.observed,

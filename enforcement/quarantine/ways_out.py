@@ -21,7 +21,7 @@ from clawback.enforcement.kernel.open_gate import beneath
 from clawback.enforcement.quarantine import mounted, tree
 from clawback.enforcement.sandbox.record import Sandbox
 
-__all__ = ["Way", "found", "named", "reachable", "shut"]
+__all__ = ["Way", "found", "named", "reachable", "shims", "shut"]
 
 _NAMED = 16
 _CUT = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK})
@@ -45,8 +45,13 @@ class Way:
         return f"process {self.pid} has {self.what[:128]} open as {self.descriptor}, which leads out of the sandbox"
 
 
-def found(box: Sandbox, diag: socket.socket) -> tuple[Way, ...]:
-    """All of every process; `diag` is a sock_diag socket in the agent's namespace."""
+def shims(box: Sandbox) -> frozenset[str]:
+    """What its shim has open: what leads there is the sandbox's own."""
+    return frozenset(_links(box.shim_pid).values()) if _is(box.shim_pid, box.shim_start_ticks) else frozenset()
+
+
+def found(box: Sandbox, diag: socket.socket, own: frozenset[str]) -> tuple[Way, ...]:
+    """All of every process; `diag` is a sock_diag socket in the agent's namespace, `own` what `shims` said."""
     peers = unix_sockets.peers(diag)
     links: dict[int, dict[int, str]] = {}
     for pid in tree.processes(box):
@@ -56,8 +61,6 @@ def found(box: Sandbox, diag: socket.socket) -> tuple[Way, ...]:
     known = {None, *(int(what[8:-1]) for what in held)}
     inside = Path(f"/proc/{box.pid}/ns/net").stat().st_ino
     devices = mounted.private(box)
-    shims = _links(box.shim_pid) if _is(box.shim_pid, box.shim_start_ticks) else {}
-    own = frozenset(shims.values())
     ways: list[Way] = []
     pipes: dict[str, list[Way]] = {}
     ends: dict[str, int] = {}
