@@ -25,6 +25,7 @@ _ENDED = "the sandbox has ended: no process is left"
 _STOPPED = frozenset("TtZX")
 _BY_SIGNAL = frozenset("Tt")
 _DEAD = frozenset("ZX")
+_NAMED = 16
 _LOOK = 0.5  # seconds that a probe may take to find the tree standing still
 
 
@@ -41,6 +42,10 @@ def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> Lev
     _order(box, wanted=True)
     # Written again: a seal under way thaws for a moment, and from now on finds the order when it is done.
     set_frozen(box, wanted=True, patience=patience)
+    for pid in _strays(box):
+        with contextlib.suppress(OSError):  # it has ended, or the reading says that it is still outside
+            tree.write(f"{box.cgroup}/cgroup.procs", str(pid))
+            set_frozen(box, wanted=True, patience=patience)
     return _judge(box, clock)
 
 
@@ -118,12 +123,23 @@ def _judge(box: Sandbox, clock: Clock) -> LevelResult:
         clock.count(processes=0, frozen=0)
         return clock.full(_ENDED)
     number = len(tree.processes(box))
-    clock.count(processes=number, frozen=number if held else 0)
+    outside = _strays(box)
+    clock.count(processes=number + len(outside), frozen=number if held else 0)
     if number == 0 and tree.gone(box):
         return clock.full(_ENDED)
+    if held and outside:
+        missing = [f"process {pid} is outside the frozen cgroup" for pid in outside[:_NAMED]]
+        return clock.partial(f"{number} of {_count(number + len(outside))} frozen", *missing)
     if held:
         return clock.full(f"{_count(number)} frozen")
     return clock.none(f"{_count(number)} not frozen", "cgroup.events does not say frozen")
+
+
+def _strays(box: Sandbox) -> tuple[int, ...]:
+    try:
+        return tree.strays(box) if tree.start_ticks(box.pid) == box.start_ticks else ()
+    except ProcessLookupError:
+        return ()
 
 
 def _judge_signals(box: Sandbox, clock: Clock, *failed: str) -> LevelResult:

@@ -25,6 +25,7 @@ __all__ = [
     "reading",
     "start_ticks",
     "status",
+    "strays",
     "threads",
     "until",
     "write",
@@ -129,6 +130,23 @@ def threads(box: Sandbox) -> tuple[int, ...]:
     for pid in ancestry(box):
         try:
             found.extend(int(name) for name in names(f"/proc/{pid}/task"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended while we looked
+    return tuple(sorted(found))
+
+
+def strays(box: Sandbox) -> tuple[int, ...]:
+    """Descendants of the first process that are not in the sandbox's cgroup: nothing inside can leave it by itself."""
+    inside = _listed(box.cgroup, "cgroup.procs")
+    found: list[int] = []
+    queue = [box.pid]
+    while queue:
+        pid = queue.pop()
+        try:
+            for tid in names(f"/proc/{pid}/task"):
+                queue.extend(int(child) for child in read(f"/proc/{pid}/task/{tid}/children").split())
+            if pid not in inside and status(pid).state not in {"Z", "X"}:
+                found.append(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue  # ended while we looked
     return tuple(sorted(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from pathlib import Path
 
@@ -158,3 +159,59 @@ for n in range(4): threading.Thread(target=again, args=(n,)).start()
         assert made.gateway.accepted == accepted
         assert isolate.release(made.box).enforcement is Enforcement.NONE
         make.wait_until(lambda: made.board[0] == 0, "connects again")
+
+
+def test_loopback_raised_behind_its_back_is_seen(make):
+    made = make(UPLOAD)
+    make.wait_until(lambda: made.gateway.received > 0, "bytes come")
+    isolate.apply(made.box)
+    with inside.opened(made.box, (inside.ROUTE,)) as (route,):
+        for link in netlink.links(route):
+            netlink.set_link(route, link.index, up=True)
+    make.wait_until(lambda: made.board[4] > 0, "the agent connects again")
+    seen = isolate.probe(made.box)
+    assert seen.enforcement is Enforcement.NONE
+    assert "address 127.0.0.1/8 is still there" in seen.missing
+    assert any("connect from inside to 127.0.0.1: connected" in line for line in seen.missing), seen
+    assert (seen.counts["addresses"], seen.counts["uncut"]) == (2, len(seen.missing))
+    assert isolate.apply(made.box).enforcement is Enforcement.FULL
+
+
+OTHER_WAYS = """
+def udp():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one: one.sendto(b"x", ("127.0.0.1", 53))
+def dns():
+    try: socket.getaddrinfo("example.com", 443)
+    except socket.gaierror as error: raise OSError(200 - error.errno, "no answer") from None
+def raw(): socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close()
+def packet(): socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+def vsock(): socket.socket(40, socket.SOCK_STREAM).close()
+def route():
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as one:
+        one.send(struct.pack("=IHHIIBxHiII", 32, 16, 5, 1, 0, 0, 0, 1, 1, 1))  # RTM_NEWLINK: loopback up
+        if (number := -struct.unpack_from("=i", one.recv(4096), 16)[0]): raise OSError(number, "refused")
+def abstract():
+    with socket.socket(socket.AF_UNIX) as one: one.connect("\\0clawback-test-outside")
+while True:
+    for n, call in enumerate((udp, dns, raw, packet, vsock, route, abstract)):
+        number = code(call)
+        if number: board[n + 8] = number
+        else: board[n] += 1
+    board[20] += 1
+"""
+
+
+def test_no_other_way_leads_out(make):
+    with socket.socket(socket.AF_UNIX) as outside:
+        outside.bind("\0clawback-test-outside")
+        outside.listen()
+        made = make(OTHER_WAYS)
+        made.moves(20)
+        assert isolate.apply(made.box).enforcement is Enforcement.FULL
+        made.moves(20)
+        before = [made.board[n] for n in range(7)]
+        made.moves(20)
+        made.moves(20)
+        assert [made.board[n] for n in range(7)] == before
+        assert made.board[8] == errno.ENETUNREACH
+        assert all(made.board[n + 8] for n in range(7))
