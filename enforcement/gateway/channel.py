@@ -80,6 +80,8 @@ class Secure:
             except ssl.SSLWantReadError:
                 await self._flush(None)
                 await self._fill()
+                # A client that ends its part and goes on to ask would wait 40 ms for a delayed acknowledgement.
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             except ssl.SSLError:
                 with contextlib.suppress(OSError):  # the alert tells the other side why, if it still listens
                     await self._flush(None)

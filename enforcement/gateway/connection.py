@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -60,7 +59,8 @@ class Connection:
         self._inside: Target | None = None  # the CONNECT whose TLS ended here
         self._number = number
         self._requests = 0
-        self._opened = 0  # which of them opened the tunnel
+        self._opening: Target | None = None  # the same, until there was a request inside
+        self._broken_off = False  # by the agent
         self._why = ""
         self._task: asyncio.Task[None] | None = None
         self.flow: Flow | None = None  # what is being carried now
@@ -70,17 +70,17 @@ class Connection:
         """Begin; `ended` is called when it is over."""
         self._task = asyncio.ensure_future(self._run())
         self._task.add_done_callback(lambda task: ended(self, task))
-        self._gateway.aborts.add(self._sock, lambda: self.abort("agent's connection was reset"))
+        self._gateway.aborts.add(self._sock, lambda: self.abort("agent's connection was reset", broken_off=True))
 
     async def over(self) -> None:
         """Wait for the end."""
         if self._task is not None:
             await asyncio.wait((self._task,))
 
-    def abort(self, why: str) -> None:
+    def abort(self, why: str, *, broken_off: bool = False) -> None:
         """Reset the agent's side and the destination's; `why` goes into the telemetry."""
         if self._task is not None and not self._why:
-            self._why = why
+            self._why, self._broken_off = why, broken_off
             if self._upstream is not None:
                 sever(self._upstream)  # cancelling takes turns of the loop; not another byte may leave in them
             self._task.cancel()
@@ -94,11 +94,12 @@ class Connection:
             clean = True
         except (OSError, AgentGoneError, UpstreamError, TimeoutError, h11.ProtocolError) as error:
             self._why = self._why or (str(error) or type(error).__name__)[:200]
-            if self._inside is not None and isinstance(error, ssl.SSLError) and self._requests == self._opened:
-                # By TLS 1.3 a client says what it thinks of a certificate when our side is done already.
-                await self._refused_tls(self._inside, f"the agent does not take the gateway's TLS: {error.reason}")
+            self._broken_off = isinstance(error, OSError)
         finally:
             self._gateway.aborts.remove(self._sock)
+            if self._opening is not None and self._broken_off:
+                # A client that does not take our certificate says so, or just goes; by TLS 1.3 when we are done.
+                self._note(self._opening, f"the agent does not take the gateway's TLS: {self._why}", Severity.MEDIUM)
             (close if clean else reset)(self._sock)
 
     async def _serve_one(self) -> bool:
@@ -120,6 +121,7 @@ class Connection:
         if not isinstance(event, h11.Request):
             return False
         self._requests += 1
+        self._opening = None
         try:
             target = target_of(event, self._inside)
         except BadRequestError as error:
@@ -182,15 +184,16 @@ class Connection:
     async def _look_inside(self, target: Target) -> bool:
         """Take the agent's TLS off; what is inside is served as requests from here on."""
         early = await self._established()
+        self._opening = target
         limits, authority = self._gateway.limits, self._gateway.authority
         try:
             channel = await terminate(self._sock, early, target.host, authority, limits.handshake)
         except TlsRefusedError as error:
-            await self._refused_tls(target, str(error))
+            self._opening = None
+            self._note(target, str(error), Severity.HIGH)
             raise AgentGoneError(str(error)) from None
         self._wire = Wire(channel, h11.SERVER)
         self._inside = target
-        self._opened = self._requests
         return True
 
     async def _established(self) -> bytes:
@@ -229,7 +232,7 @@ class Connection:
             self._why = self._why or str(error)
         except TlsRefusedError as error:
             self._why = self._why or str(error)
-            await self._refused_tls(target, str(error))
+            self._note(target, str(error), Severity.HIGH)
             raise AgentGoneError(str(error)) from None
         except (OSError, AgentGoneError, TimeoutError) as error:
             self._why = self._why or (str(error) or type(error).__name__)[:200]
@@ -264,11 +267,14 @@ class Connection:
             await asyncio.sleep(0.1)
         return False
 
-    async def _refused_tls(self, target: Target, reason: str) -> None:
-        """An allowed tunnel came to nothing: to whoever watches, a denial."""
-        decision = self.judge(target).decision
-        denied = replace(decision, allowed=False, reason=reason[:_MAX_REASON], level="content", inspect=False)
-        await self._record(target, denied, severity=Severity.HIGH)
+    def _note(self, target: Target, reason: str, severity: Severity) -> None:
+        """An allowed tunnel came to nothing: to whoever watches, a denial. At once: the task may be ending."""
+        denied = replace(
+            self.judge(target).decision, allowed=False, reason=reason[:_MAX_REASON], level="content", inspect=False
+        )
+        self._gateway.count(denied)
+        records, agent = self._gateway.records, self._agent
+        records.decision(agent.agent, agent.instance, target, denied, self._id, severity=severity)
 
     async def _bad(self, status: int, reason: str, request: h11.Request | None = None) -> bool:
         """Refuse what is no proper request, and record that somebody tried."""

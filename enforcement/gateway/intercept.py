@@ -20,7 +20,10 @@ class TlsRefusedError(Exception):
 
 
 async def terminate(sock: socket.socket, early: bytes, host: str, authority: Authority, seconds: float) -> Secure:
-    """The agent's side of a tunnel to `host`, in the clear for the gateway. Never passed on where that fails."""
+    """The agent's side of a tunnel to `host`, in the clear for the gateway. Never passed on where that fails.
+
+    `TlsRefusedError`; `ssl.SSLError` where the agent does not want it.
+    """
     loop = asyncio.get_running_loop()
     data = early
     try:
@@ -38,8 +41,6 @@ async def terminate(sock: socket.socket, early: bytes, host: str, authority: Aut
         raise TlsRefusedError(f"the policy looks inside this tunnel, and it is {error}") from None
     except TimeoutError:
         raise TlsRefusedError("TLS took too long to begin") from None
-    except ssl.SSLError as error:
-        raise TlsRefusedError(f"the agent does not take the gateway's TLS: {error.reason or 'no reason'}") from None
     return channel
 
 

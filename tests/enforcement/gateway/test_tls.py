@@ -128,7 +128,7 @@ def test_an_agent_that_does_not_take_our_certificate_fails_and_is_reported(near,
     ):
         pass
     event = near.until(lambda: blocked(near, "does not take the gateway's TLS"))[0]
-    assert event["severity_id"] == 4
+    assert event["severity_id"] == 3
     assert far.requests == []
 
 
