@@ -101,14 +101,15 @@ def shut(ways: tuple[Way, ...], box: Sandbox) -> tuple[Way, ...]:
 
 def reachable(box: Sandbox) -> list[str]:
     """Sockets bound outside to a path that the agent sees and may write to: no network namespace stands before one."""
-    paths = tuple(f"{one.path.rstrip('/')}/" for one in mounted.mounts(box) if one.path != "/")
+    own = mounted.private(box)
+    shared = {one.path: one.device not in own for one in mounted.mounts(box)}
     with tree.process_folder(box) as folder:
         root = os.open("root", os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
         try:
             return [
                 f"the socket {path[:256]!r}, bound outside, can be connected to"
                 for path in unix_sockets.bound_paths()
-                if path.startswith(paths) and _may_connect(root, path, box.uid)
+                if _shared(path, shared) and _may_connect(root, path, box.uid)
             ]
         finally:
             os.close(root)
@@ -216,6 +217,16 @@ def _shut(way: Way) -> bool:
         finally:
             os.close(handle)
     return True
+
+
+def _shared(path: str, mounts: dict[str, bool]) -> bool:
+    """Whether the mount that a path lies on is one that others than the agent see too."""
+    while path:
+        path = path.rpartition("/")[0]
+        found = mounts.get(path or "/")
+        if found is not None:
+            return found
+    return False
 
 
 def _may_connect(root: int, path: str, uid: int) -> bool:
