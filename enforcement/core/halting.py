@@ -14,7 +14,7 @@ from contextlib import nullcontext
 
 import structlog
 
-from clawback.enforcement.core import group_freeze
+from clawback.enforcement.core import group_freeze, mass_freeze
 from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.halt_reports import HaltReports
 from clawback.enforcement.core.halts import check_selector
@@ -109,7 +109,7 @@ class Halting:
             durable_ms=self._durable(flushed, halt),
         )
         self._reports.add(report)
-        self._tell(report)
+        self._rest.submit(self._tell, report)
         for entry in entries:
             self._rest.submit(self._go_on, halt, entry)
         return report
@@ -155,14 +155,11 @@ class Halting:
     def _strike(self, entries: tuple[Entry, ...], *, everything: bool) -> None:
         starting = [entry for entry in entries if not entry.settled.is_set()]
         with group_freeze.frozen(self._parts.parameters.cgroup) if everything else nullcontext():
-            for entry in entries:
-                if entry not in starting and entry.box.cgroup:
-                    group_freeze.strike(entry.box.cgroup)
+            mass_freeze.strike([entry for entry in entries if entry.settled.is_set()])
         end = time.monotonic() + SETTLE_SECONDS
         for entry in starting:
             entry.settled.wait(max(0.0, end - time.monotonic()))
-            if entry.box.cgroup:
-                group_freeze.strike(entry.box.cgroup)
+        mass_freeze.strike(starting)
 
     def _write(self, halt: Halt, began: float) -> float:
         self._parts.halts.write(halt)
@@ -179,9 +176,8 @@ class Halting:
             return -1.0
 
     def _verify(self, entry: Entry) -> LevelResult:
-        result = self._levels.apply(entry, Level.FREEZE)
+        result = mass_freeze.read_back(entry) or self._levels.apply(entry, Level.FREEZE)
         entry.enforced[Level.FREEZE] = result.enforcement
-        self._parts.metrics.contained(result, result.elapsed_ms / 1000)
         return result
 
     def _go_on(self, halt: Halt, entry: Entry) -> None:
@@ -226,6 +222,8 @@ class Halting:
             f"not frozen in full: {', '.join(short[:20]) or 'none'}"
         )
         self._parts.say(Lifecycle.OTHER, "hold", "halt", severity=Severity.HIGH, message=message)
+        for one in report.agents:
+            self._parts.metrics.contained(one.results[0], report.verified_ms / 1000)
 
 
 def _steps(level: Level) -> tuple[Level, ...]:

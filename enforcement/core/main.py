@@ -121,6 +121,7 @@ async def _serve(service: Service, permissions: Permissions, run: Path) -> None:
 
     def stop() -> None:
         server.should_exit = True
+        service.ends.leave()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from asyncio import BaseTransport, Transport
+from collections import Counter
 from collections.abc import Mapping
 from typing import ClassVar, cast
 
@@ -35,6 +36,7 @@ VERBS = frozenset(
 """What can be asked; `agents` covers one agent too, and looking at halts. Each is also a verb of the allow-list."""
 
 _STRANGERS = 64
+_CONNECTIONS = 64
 _STRANGER_SECONDS = 2.0
 
 _UCRED = struct.Struct("=iII")
@@ -72,12 +74,16 @@ class Permissions:
 def protocol(permissions: Permissions) -> type[HttpToolsProtocol]:
     """Uvicorn's HTTP, with the scope's `client` set to (uid, pid) of the peer: a Unix socket has no address.
 
-    Users who may do nothing get their 403, and are cut after two seconds; above 64 of their connections, at once. They
-    must not be able to use up the descriptors that an order needs.
+    Users who may do nothing get their 403, and are cut after two seconds; above 64 of their connections, at once. Of a
+    user who may do something, but is neither root nor the core's own, 64 connections are kept, and no more taken. None
+    must be able to use up the descriptors that an order needs.
     """
+    trusted = {0, os.geteuid()}
 
     class PeerProtocol(HttpToolsProtocol):
         strangers: ClassVar[set[object]] = set()
+        known: ClassVar[Counter[int]] = Counter()
+        counted = -1
 
         def connection_made(self, transport: BaseTransport) -> None:
             """Ask the kernel once for each connection."""
@@ -91,10 +97,19 @@ def protocol(permissions: Permissions) -> type[HttpToolsProtocol]:
                 else:
                     self.strangers.add(self)
                     self.loop.call_later(_STRANGER_SECONDS, connected.abort)
+            elif uid not in trusted:
+                if self.known[uid] >= _CONNECTIONS:
+                    connected.abort()
+                else:
+                    self.known[uid] += 1
+                    self.counted = uid
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget it."""
             self.strangers.discard(self)
+            if self.counted >= 0:
+                self.known[self.counted] -= 1
+                self.counted = -1
             super().connection_lost(exc)
 
     return PeerProtocol

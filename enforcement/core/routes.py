@@ -5,7 +5,8 @@
     GET  /halts  /halts/HALT     POST /halts  /halts/HALT/lift
 
 Freezing and isolating have threads of their own, so that no launch and no evidence ever stands before a freeze, and one
-agent's freeze that the kernel is slow to grant does not stand before another's.
+agent's freeze that the kernel is slow to grant does not stand before another's. So have starts and evidence: whoever
+may only launch cannot keep an order waiting. `calls.Calls` bounds what one user has under way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = ["Call", "Handler", "Routes"]
 
 T = TypeVar("T")
 
+_BODY_SECONDS = 10.0
 _IMMEDIATE = frozenset({Level.FREEZE, Level.ISOLATE})
 
 
@@ -44,14 +46,18 @@ class Call:
     uid: int
 
     async def body(self) -> bytes:
-        """All of it. `InvalidInput` where it is too large."""
+        """All of it. `InvalidInput` where it is too large, or does not come within ten seconds."""
         parts: list[bytes] = []
         size = 0
-        async for part in self.request.stream():
-            size += len(part)
-            if size > wire.MAX_BODY:
-                raise InvalidInput(f"body: more than {wire.MAX_BODY} bytes")
-            parts.append(part)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for part in self.request.stream():
+                    size += len(part)
+                    if size > wire.MAX_BODY:
+                        raise InvalidInput(f"body: more than {wire.MAX_BODY} bytes")
+                    parts.append(part)
+        except TimeoutError:
+            raise InvalidInput(f"body: not all of it came within {_BODY_SECONDS:g} s") from None
         return b"".join(parts)
 
 
@@ -65,6 +71,7 @@ class Routes:
         self._service = service
         self._stdio = stdio
         self._workers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="core")
+        self._starts = ThreadPoolExecutor(max_workers=8, thread_name_prefix="starts")
         self._reflex = ThreadPoolExecutor(max_workers=4, thread_name_prefix="reflex", initializer=go_first)
         self.table: dict[tuple[str, str], tuple[str, Handler]] = {
             ("GET", "/healthz"): ("health", self._health),
@@ -88,10 +95,14 @@ class Routes:
     def close(self) -> None:
         """Let what runs in the worker threads end."""
         self._workers.shutdown(wait=True, cancel_futures=True)
+        self._starts.shutdown(wait=True, cancel_futures=True)
         self._reflex.shutdown(wait=True)
 
     async def _work(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    async def _start(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._starts, work)
 
     async def _health(self, _call: Call) -> Response:
         health = self._service.health.read()
@@ -110,7 +121,7 @@ class Routes:
     async def _launch(self, call: Call) -> Response:
         body = wire.read(wire.LaunchBody, await call.body())
         stdio = self._stdio.claim(body.stdio, call.uid) if body.stdio else None
-        info = await self._work(lambda: self._service.starts.launch(body.spec, stdio=stdio))
+        info = await self._start(lambda: self._service.starts.launch(body.spec, stdio=stdio))
         return _json(wire.AGENT.dump_json(info), 201)
 
     async def _contain(self, call: Call) -> Response:
@@ -156,7 +167,7 @@ class Routes:
 
     async def _relaunch(self, call: Call) -> Response:
         body = wire.read(wire.RelaunchBody, await call.body())
-        info = await self._work(
+        info = await self._start(
             lambda: self._service.starts.relaunch(
                 call.agent,
                 policy_version=body.policy_version,
@@ -174,7 +185,7 @@ class Routes:
 
     async def _evidence(self, call: Call) -> Response:
         body = wire.read(wire.EvidenceBody, await call.body())
-        bundle = await self._work(lambda: self._service.snapshots.collect(call.agent, incident=body.incident))
+        bundle = await self._start(lambda: self._service.snapshots.collect(call.agent, incident=body.incident))
         return _json(wire.BUNDLE.dump_json(bundle), 201)
 
     async def _wait(self, call: Call) -> Response:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from clawback.enforcement.core import wire
+from clawback.enforcement.core.calls import Calls
 from clawback.enforcement.core.peers import Permissions
 from clawback.enforcement.core.routes import Call, Routes
 from clawback.errors import ClawbackError, NotFound
@@ -25,6 +26,7 @@ class Api:
     def __init__(self, routes: Routes, permissions: Permissions) -> None:
         self._routes = routes
         self._permissions = permissions
+        self._calls = Calls()
 
     def close(self) -> None:
         """Let what is under way end."""
@@ -56,7 +58,8 @@ class Api:
         # Root may do everything, so a request that reached us without credentials must not look like root.
         uid = int(request.client.host) if request.client else -1
         self._permissions.check(uid, verb)
-        return await handler(Call(request, name, uid))
+        with self._calls.one_of(uid, verb):
+            return await handler(Call(request, name, uid))
 
 
 def _failure(error: ClawbackError) -> Response:

@@ -235,3 +235,55 @@ def test_a_state_folder_with_too_long_a_path_is_refused(state):
 
     with pytest.raises(InvalidInput, match="path"):
         serve(state / ("x" * 100))
+
+
+def test_a_body_that_never_comes_is_given_up_and_others_are_served(shared):
+    path = str(shared.state / "run" / "core.sock")
+    slow = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    try:
+        for one in slow:
+            one.settimeout(20)
+            one.connect(path)
+            one.sendall(b"POST /agents/a/contain HTTP/1.1\r\nHost: core\r\nContent-Length: 100\r\n\r\n{")
+        assert shared.client.health()["status"] == "ok"
+        answer = slow[0].recv(65536)
+        assert answer.startswith(b"HTTP/1.1 400"), answer
+        assert b"within" in answer
+    finally:
+        for one in slow:
+            one.close()
+
+
+def test_a_user_with_a_right_cannot_use_up_the_connections_either(allowing):
+    path = str(allowing.state / "run" / "core.sock")
+    hold = (
+        "import os, socket, sys, time\nos.setuid(65534)\nheld = []\n"
+        "for _ in range(300):\n"
+        "    one = socket.socket(socket.AF_UNIX); one.connect(sys.argv[1]); held.append(one)\n"
+        "print('held', flush=True); sys.stdin.read()\n"
+    )
+    user = subprocess.Popen(["/usr/bin/python3", "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert user.stdout.readline() == b"held\n"
+        folder = Path(f"/proc/{allowing.process.pid}/fd")
+        allowing.until(lambda: len(list(folder.iterdir())) < 150, why="more than 64 connections of one user stay open")
+        assert allowing.client.health()["status"] == "ok"
+    finally:
+        user.communicate()
+    allowing.until(lambda: call_as(allowing, 65534, "GET /agents") == [200], why="the count never went down")
+
+
+def test_one_user_has_so_many_calls_under_way_and_no_more():
+    from clawback.enforcement.core.calls import Calls
+
+    calls = Calls()
+    held = [calls.one_of(7, "evidence") for _ in range(4)]
+    for one in held:
+        one.__enter__()
+    with pytest.raises(Unreachable, match="under way"), calls.one_of(7, "evidence"):
+        pass
+    with calls.one_of(8, "evidence"), calls.one_of(7, "contain"), calls.one_of(0, "evidence"):
+        pass
+    held[0].__exit__(None, None, None)
+    with calls.one_of(7, "evidence"):
+        pass

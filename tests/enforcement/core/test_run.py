@@ -1,0 +1,93 @@
+"""`clawback run`: it ends as its program does, also when the core comes and goes meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.kernel
+
+
+def run(core, policy, *words: str, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CLAWBACK_")}
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "clawback",
+            "--state",
+            str(core.state),
+            "run",
+            "--policy",
+            str(policy),
+            *options,
+            "--",
+            *words,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean,
+    )
+
+
+@pytest.fixture
+def policy(core):
+    path = core.state / "policy.yaml"
+    path.write_text(
+        "apiVersion: openshell.nvidia.com/v1\nkind: SandboxPolicy\nmetadata: {name: test}\n"
+        "spec:\n  isolation: {network: none}\n"
+    )
+    return path
+
+
+WAIT = "import sys; print('up', flush=True); sys.stdin.readline(); raise SystemExit(7)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_core_restarts_and_run_ends_as_the_agent_does(core, policy, number):
+    process = run(core, policy, "/usr/bin/python3", "-c", WAIT, options=("--agent", "a"))
+    assert process.stdout.readline() == b"up\n"
+    core.end(number)
+    core.start()
+    assert core.client.agent("a").state == "running"
+    out, err = process.communicate(b"\n", timeout=30)
+    assert (process.returncode, out) == (7, b""), err
+    assert err.count(b"lives on") == 1
+
+
+@pytest.mark.slow
+def test_an_agent_that_ends_while_no_core_is_there(core, policy):
+    process = run(core, policy, "/usr/bin/python3", "-c", WAIT, options=("--agent", "a"))
+    assert process.stdout.readline() == b"up\n"
+    core.end(signal.SIGKILL)
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    record = core.records()[0]
+    core.until(lambda: not Path(f"/proc/{record.pid}").exists())
+    core.start()
+    process.communicate(timeout=30)
+    assert process.returncode == 7
+
+
+@pytest.mark.slow
+def test_what_it_is_started_as_is_known(core, policy):
+    process = run(
+        core,
+        policy,
+        "/usr/bin/python3",
+        "-c",
+        WAIT,
+        options=("--agent", "a", "--tenant", "acme", "--team", "red", "--tag", "env=prod", "--tag", "tier=1"),
+    )
+    assert process.stdout.readline() == b"up\n"
+    info = core.client.agent("a")
+    assert (info.tenant, info.team, info.tags) == ("acme", "red", ("env=prod", "tier=1"))
+    process.communicate(b"\n", timeout=30)
+    assert process.returncode == 7
