@@ -21,7 +21,7 @@ from clawback.enforcement.kernel import libc
 from clawback.enforcement.supervise.supervisor import Supervisor
 from clawback.errors import ClawbackError, Refused
 
-_PR_SET_NAME, _PR_SET_DUMPABLE = 15, 4
+_PR_SET_NAME = 15
 _NICE = -10
 
 

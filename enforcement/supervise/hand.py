@@ -51,7 +51,7 @@ class Hand:
         theirs.close()
         os.close(pidfd)
         self._maker, self._pidfd = os.pidfd_open(pid), -1
-        self.greeted = False
+        self._ready = self.greeted = False
         self.sock = ours
         self.since = time.monotonic()
         self.sock.settimeout(SECONDS)
@@ -87,14 +87,16 @@ class Hand:
         return message, fds
 
     def greet(self) -> bool:
-        """Read one of its first words, instead of an answer; true once it serves. `Lost`."""
+        """Read one of its two first words, instead of an answer; true after both, which come in any order. `Lost`."""
         message, _ = self.receive()
         if "born" in message:
             try:
                 self._pidfd = os.pidfd_open(message["born"])
             except OSError as error:
                 raise Lost(f"the hand inside is gone: {error}") from None
-        self.greeted = message.get("ready") is True
+        else:
+            self._ready = True
+        self.greeted = self._ready and self._pidfd >= 0
         return self.greeted
 
     def end(self) -> None:

@@ -26,7 +26,7 @@ from clawback.enforcement.sandbox.job import INSIDE_ID, Restrictions
 __all__ = ["run"]
 
 _RESOLVE_NO_MAGICLINKS = 0x02
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 _MOST = 64
 _HOW = struct.Struct("=QQQ")
 _CREATES = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -223,6 +223,8 @@ def run(sock: socket.socket, pidfd: int, restrictions: dict[str, Any]) -> NoRetu
             os._exit(0)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.prctl(_PR_SET_NAME, "clawback-hand")
+        # The agent's user must not open its /proc entries, and by them it is not taken for a process of the agent's.
+        libc.prctl(_PR_SET_DUMPABLE, 0)
         init.apply_restrictions(Restrictions.from_json(restrictions), restrict.Escalating.LEFT_OUT)
         wire.send(sock, {"ready": True})
         _serve(sock)
