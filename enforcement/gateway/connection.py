@@ -21,6 +21,7 @@ from clawback.enforcement.gateway.replies import drain, refuse, reusable, skip_e
 from clawback.enforcement.gateway.sockets import close, reset, sever, tune_agent
 from clawback.enforcement.gateway.target import BadRequestError, Target, target_of
 from clawback.enforcement.gateway.tunnel import tunnel
+from clawback.enforcement.gateway.websocket import FrameError
 from clawback.enforcement.gateway.wire import Wire
 from clawback.enforcement.policy.names import Address
 from clawback.model import Decision, Severity
@@ -222,7 +223,8 @@ class Connection:
                 await tunnel(self._sock, upstream, await self._established(), self.flow, idle)
             else:
                 channel = await reach(target, upstream, self._gateway.destinations.tls, self._gateway.limits.handshake)
-                exchange = Exchange(self._wire, channel, self.flow, body=case.body, filled=case.filled)
+                upgrade = case.judged.upgrade
+                exchange = Exchange(self._wire, channel, self.flow, body=case.body, filled=case.filled, upgrade=upgrade)
                 await exchange.run(request, idle)
             clean = target.method == "CONNECT" or self._wire.http.their_state is not h11.SEND_BODY
         except UpstreamError as error:
@@ -230,7 +232,7 @@ class Connection:
                 raise
             failed = error
             self._why = self._why or str(error)
-        except TlsRefusedError as error:
+        except (TlsRefusedError, FrameError) as error:
             self._why = self._why or str(error)
             self._note(target, str(error), Severity.HIGH)
             raise AgentGoneError(str(error)) from None

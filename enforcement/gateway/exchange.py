@@ -15,6 +15,7 @@ from clawback.enforcement.gateway.records import Flow
 from clawback.enforcement.gateway.scrub import Scrubber
 from clawback.enforcement.gateway.target import Target, forwarded_headers
 from clawback.enforcement.gateway.tunnel import silence
+from clawback.enforcement.gateway.websocket import asks, carry, offered
 from clawback.enforcement.gateway.wire import Wire, until
 
 __all__ = ["AgentGoneError", "Exchange", "UpstreamError", "reach"]
@@ -54,16 +55,25 @@ class Exchange:
     """One request on an upstream connection of its own: nothing can be left on it for the next request.
 
     `body` is the request's, where it has been read already. `filled` are headers with credentials in them, which are
-    blotted out of the answer.
+    blotted out of the answer. `upgrade`: see `policy.verdict`.
     """
 
     def __init__(
-        self, agent: Wire, upstream: Channel, flow: Flow, *, body: bytes | None = None, filled: Filled | None = None
+        self,
+        agent: Wire,
+        upstream: Channel,
+        flow: Flow,
+        *,
+        body: bytes | None = None,
+        filled: Filled | None = None,
+        upgrade: str = "",
     ) -> None:
         self._agent = agent
         self._upstream = Wire(upstream, h11.CLIENT)
         self._flow = flow
         self._whole = body
+        self._upgrade = upgrade
+        self._switched = False
         self._filled = filled
         self._scrubber = Scrubber(filled.secrets) if filled is not None else None
         self._answered = False
@@ -81,6 +91,25 @@ class Exchange:
             await until(self._response(), self._body(), silence(self._flow, idle_seconds))
         except TimeoutError:
             raise UpstreamError("silence", answered=self._answered) from None
+        if self._switched:
+            await self._websocket(idle_seconds)
+
+    async def _websocket(self, idle_seconds: float) -> None:
+        agent, upstream = self._agent, self._upstream
+        scrubber = self._scrubber
+        try:
+            await carry(
+                agent.channel,
+                agent.http.trailing_data[0],
+                upstream.channel,
+                upstream.http.trailing_data[0],
+                self._flow,
+                may_send=self._upgrade == "write",
+                scrub=scrubber.feed if scrubber is not None else bytes,
+                idle_seconds=idle_seconds,
+            )
+        except TimeoutError:
+            raise UpstreamError("silence", answered=True) from None
 
     def _head(self, request: h11.Request) -> h11.Request:
         target = self._flow.target
@@ -88,7 +117,11 @@ class Exchange:
         headers = [(b"host", target.authority.encode()), *sent]
         # `target_of` has made sure that it is one of the two.
         headers += [pair for pair in request.headers if pair[0] in (b"content-length", b"transfer-encoding")]
-        headers.append((b"connection", b"close"))
+        if self._upgrade and asks(request.method, request.headers):
+            headers = offered(headers)
+        else:
+            self._upgrade = ""
+            headers.append((b"connection", b"close"))
         return h11.Request(method=request.method, target=target.path, headers=headers)
 
     @property
@@ -142,12 +175,23 @@ class Exchange:
                     await self._to_agent(h11.Data(data=rest))
                 await self._to_agent(h11.EndOfMessage())
                 return
+            elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                await self._switch(event)
+                return
             elif isinstance(event, h11.InformationalResponse):
                 self._informed += 1
                 if self._informed > _MOST_INFORMATIONAL:
                     raise UpstreamError("informational responses without end", answered=self._answered)
             elif isinstance(event, h11.ConnectionClosed):
                 raise UpstreamError("closed without an answer", answered=self._answered)
+
+    async def _switch(self, event: h11.InformationalResponse) -> None:
+        names = {name for name, _ in event.headers}
+        if not self._upgrade or b"sec-websocket-extensions" in names:
+            raise UpstreamError("a change of protocol that was not asked for", answered=self._answered)
+        headers = [pair for pair in event.headers if pair[0].startswith(b"sec-websocket-")]
+        self._answered = self._switched = True
+        await self._to_agent(h11.InformationalResponse(status_code=101, headers=offered(headers)))
 
     async def _data(self, data: bytes) -> None:
         if self._scrubber is not None:

@@ -155,8 +155,18 @@ def _by(rule: EndpointRule, endpoint: Endpoint, asked: _Asked) -> Verdict:
         near = "path"
         if _fits(matcher, asked.method, readings[:1], query, every=True):
             level = "path" if matcher.path or matcher.query else "method" if matcher.method != "*" else "destination"
-            return Verdict(True, rule.key, "allowed by rule", level)
+            upgrade = _upgrade(endpoint, readings, query) if endpoint.protocol == "websocket" else ""
+            return Verdict(True, rule.key, "allowed by rule", level, upgrade=upgrade)
     return Verdict(False, rule.key, f"{near} not in rule {rule.key}", near)
+
+
+def _upgrade(endpoint: Endpoint, readings: Sequence[str], query: dict[str, list[str]]) -> str:
+    """`write` where messages are allowed as such; where only some operations in them are, none: they are not read."""
+    text = "WEBSOCKET_TEXT"
+    if any(one.operation or _fits(one, text, readings, query, every=False) for one in endpoint.deny):
+        return "read"
+    some = (one for one in endpoint.allow if not one.operation)
+    return "write" if any(_fits(one, text, readings[:1], query, every=True) for one in some) else "read"
 
 
 def _content(rule: EndpointRule, endpoint: Endpoint, asked: _Asked) -> Verdict:

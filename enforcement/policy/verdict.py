@@ -12,6 +12,7 @@ class Verdict(NamedTuple):
 
     denied         by a rule that says so, not for want of one that allows
     networks       in which every address of the host must lie; they may be private ones
+    upgrade        it may become a WebSocket: `read`, or `write` where the agent may send on it too
     wants_caller   ask again with the calling programs
     wants_body     ask again with the body, which may have this many bytes; 0: it is not needed
     """
@@ -24,5 +25,6 @@ class Verdict(NamedTuple):
     audit: bool = False
     denied: bool = False
     networks: tuple[str, ...] = ()
+    upgrade: str = ""
     wants_caller: bool = False
     wants_body: int = 0

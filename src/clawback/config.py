@@ -88,6 +88,9 @@ class GatewaySettings(_Section):
     allow_private: tuple[str, ...] = Field(
         (), description="private or loopback networks that policies may lead to (CIDR)"
     )
+    upstream_ca: Path | None = Field(
+        None, description="PEM file of roots that destinations' certificates may end in, beside the system's"
+    )
 
 
 class VaultSettings(_Section):

@@ -45,6 +45,7 @@ def gateway() -> None:
         uid=chosen.gateway.uid,
         resolve=dict(chosen.gateway.resolve),
         allow_private=chosen.gateway.allow_private,
+        upstream_ca=chosen.gateway.upstream_ca,
         peers=(),
     )
 
