@@ -20,6 +20,7 @@ extern int gateway_listener;
 
 static int shim = -1;
 static volatile pid_t command;
+static bool ready;
 
 static void tell(char word, const int64_t *numbers, int count, const char *text, int fd)
 {
@@ -205,6 +206,8 @@ static void follow(struct reader ops, struct frame *given)
         else if (op == OP_READY) {
             tell(WORD_READY, NULL, 0, NULL, gateway_listener);
             close(gateway_listener);
+            gateway_listener = -1;
+            ready = true;
         } else if (op == OP_EXEC)
             run_command(&fields, given, &seen);
         else if (!op_tree(op, &fields, given) && !op_restrict(op, &fields, &seen))
@@ -224,6 +227,8 @@ _Noreturn void init_run(int sock, struct reader ops, struct frame *given)
     prctl(PR_SET_NAME, "clawback-init", 0, 0, 0);
     umask(022);
     follow(ops, given);
+    if (!ready)
+        fatal(EBADMSG, "recipe", "a cage that is never ready");
     frame_close(given);
     if (!frame_receive(shim, given))
         _exit(0);

@@ -129,10 +129,11 @@ static void clone_init(void)
     if (pid < 0)
         fail("clone3", NULL);
     if (pid == 0) {
-        close(self.core);
-        close(pair[0]);
-        if (cage.group >= 0)
-            close(cage.group); /* a folder of the host */
+        /* What the recipe names and the socket to here; nothing else of what this process has, folders of the host least. */
+        int born_with[MAX_FDS + 1];
+        memcpy(born_with, cage.given.fds, sizeof(int) * (size_t)cage.given.count);
+        born_with[cage.given.count] = pair[1];
+        keep_only(born_with, cage.given.count + 1);
         init_run(pair[1], cage.ops, &cage.given);
     }
     self.pid = pid;

@@ -67,6 +67,7 @@ class _First:
     def __init__(self, shim: socket.socket, fds: Sequence[int]) -> None:
         self._shim = shim
         self._cage = Follower(fds, {Op.WAIT: self._wait, Op.READY: self._ready})
+        self._is_ready = False
 
     def _wait(self, _fields: Fields) -> None:
         wire.receive_bytes(self._shim)
@@ -77,10 +78,13 @@ class _First:
             raise ValueError("a recipe without a gateway socket")
         wire.send(self._shim, {}, [listener.fileno()])
         listener.close()
+        self._is_ready = True
 
     def live(self, cage: bytes) -> int:
         """From the first operation to the command's end; its exit status."""
         self._cage.follow(cage)
+        if not self._is_ready:
+            raise ValueError("a cage that is never ready")
         for fd in self._cage.fds:
             os.close(fd)
         job, fds = wire.receive_bytes(self._shim)

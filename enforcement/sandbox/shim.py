@@ -201,7 +201,7 @@ class _Shim:
         self._remove_leaves()
         if self._folder >= 0:
             for name in _FILES:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # the core takes away what is left
                     os.unlink(name, dir_fd=self._folder)
             with contextlib.suppress(OSError):
                 os.rmdir(os.readlink(f"/proc/self/fd/{self._folder}"))

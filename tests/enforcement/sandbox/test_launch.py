@@ -112,6 +112,19 @@ def test_the_environment_is_what_was_listed(sandboxes: Any, monkeypatch: pytest.
     }  # fmt: skip
 
 
+def test_nothing_but_the_standard_descriptors_is_open(sandboxes: Any) -> None:
+    seen = sandboxes.ask(
+        """
+folder = os.open("/proc/self/fd", os.O_RDONLY)
+seen["open"] = sorted(int(name) for name in os.listdir(folder) if int(name) != folder)
+seen["first"] = sorted(os.listdir("/proc/1/fd")) if os.access("/proc/1/fd", os.R_OK) else []
+"""
+    )
+    # The listing opens one of its own, the next after the folder's.
+    assert seen["open"] in ([0, 1, 2], [0, 1, 2, 4])
+    assert len(seen["first"]) <= 1  # the socket to the shim
+
+
 def test_listed_paths_are_there_as_listed(sandboxes: Any, state: Path) -> None:
     for name in ("in", "out", "hidden"):
         (state / name).mkdir()
