@@ -15,6 +15,7 @@ from clawback.enforcement.supervise.target import (
     Address,
     Thread,
     descriptor,
+    identify,
     place,
     read_address,
     read_path,
@@ -50,7 +51,6 @@ class Subject:
 
     name: str
     held: Held
-    thread: Thread
     shown: dict[str, str | int] = field(default_factory=dict)
     address: Address | None = None
     paths: tuple[str, ...] = ()
@@ -59,6 +59,7 @@ class Subject:
     descriptors: list[int] = field(default_factory=list)
     found: list[int] = field(default_factory=list)
     close_on_exec: bool = False
+    known: Thread | None = None
     free: bool = False
     """It carries nothing that the policy is about: allowed where no rule says otherwise."""
 
@@ -66,6 +67,13 @@ class Subject:
     """What was read of the caller's memory, in order."""
     done: Callable[[Subject], bool] | None = None
     """Asked once the memory is copied, before anything is looked up: whether this call was made already."""
+
+    @property
+    def thread(self) -> Thread:
+        """Who made it; looked up when first asked for, which is to be while the call is held. `OSError` if gone."""
+        if self.known is None:
+            self.known = identify(self.held.tid)
+        return self.known
 
     @property
     def same(self) -> tuple[object, ...]:

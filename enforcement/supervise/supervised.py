@@ -24,7 +24,6 @@ from clawback.enforcement.supervise.calls import TAKEN_APART, Done, Flow, Reply,
 from clawback.enforcement.supervise.hand import Hand, Lost
 from clawback.enforcement.supervise.records import Records
 from clawback.enforcement.supervise.rules import decide
-from clawback.enforcement.supervise.target import identify
 
 __all__ = ["Supervised"]
 
@@ -170,7 +169,7 @@ class Supervised:
         asked = False
         try:
             name = NAME.get(held.number, f"call {held.number}")
-            subject = Subject(name=name, held=held, thread=identify(held.tid), done=self._made_before)
+            subject = Subject(name=name, held=held, done=self._made_before)
             if held.arch != _ARCH or support(name) is Support.NONE:
                 self._deny(subject, "this call cannot be escalated")
                 return
@@ -238,6 +237,7 @@ class Supervised:
             self._let_go(before.subject)
             before.subject, before.lost = subject, 0.0
             return True
+        _ = subject.thread  # while it is held: a question says who asks
         if self._asks.full(self.box.instance):
             self._deny(subject, "too many questions of this agent are open")
             return False
@@ -307,8 +307,8 @@ class Supervised:
 
     def _deny(self, subject: Subject, by: str) -> None:
         self.counters["denied"] += 1
-        self._finish(subject.held, _Outcome(error=errno.EPERM))
         self._records.decided(self.box, subject, allowed=False, by=by, durable=False)
+        self._finish(subject.held, _Outcome(error=errno.EPERM))
 
     def _finish(self, held: Held, outcome: _Outcome, subject: Subject | None = None) -> None:
         """Answer the held call. What was done and could not be said is kept for the call that starts over."""

@@ -43,6 +43,8 @@ class Supervisor:
         self._poll = select.epoll()
         self._polled: dict[int, tuple[str, object]] = {}  # descriptor → instance, what it is of
         self._of: dict[str, dict[int, object]] = {}  # instance → its descriptors
+        self._timed: set[str] = set()  # instances that time alone brings something about for
+        self._next_tick = 0.0
         self._over = False
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._stop, select.EPOLLIN)
@@ -72,8 +74,7 @@ class Supervisor:
             os.close(self._stop)
 
     def _round(self) -> None:
-        watching = len(self._asks) or any(agent.wants_time for agent in self._agents.values())
-        for fd, events in self._poll.poll(_TICK if watching else -1):
+        for fd, events in self._poll.poll(_TICK if self._timed else -1):
             if fd == self._desk.sock.fileno():
                 visitor = self._desk.admit()
                 if visitor is not None:
@@ -83,13 +84,21 @@ class Supervisor:
             elif fd in self._polled:
                 self._served(*self._polled[fd], fd, events)
         now = time.monotonic()
+        if self._timed and now >= self._next_tick:
+            self._next_tick = now + _TICK
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
         for ask in self._asks.overdue(now):
             ask.settle(False, "the call was interrupted and did not come back" if ask.lost else "no answer in time", "")
             self._sync(ask.box.instance)
-        for instance, agent in list(self._agents.items()):
-            if agent.wants_time:
+        for instance in list(self._timed):
+            agent = self._agents.get(instance)
+            if agent is not None:
                 agent.tick(now)
-                self._sync(instance)
+            if agent is None or not agent.wants_time:
+                self._timed.discard(instance)
+            self._sync(instance)
 
     # Agents --------------------------------------------------------------------
 
@@ -144,6 +153,8 @@ class Supervisor:
         agent = self._agents.get(instance)
         if agent is None:
             return
+        if agent.wants_time:
+            self._timed.add(instance)
         before = self._of.get(instance, {})
         now: dict[int, object] = {agent.connection.fileno(): agent.connection}
         if not agent.busy:
