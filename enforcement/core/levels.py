@@ -9,7 +9,7 @@ import structlog
 
 from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.parts import Parts
-from clawback.enforcement.quarantine import ladder
+from clawback.enforcement.quarantine import ladder, responders
 from clawback.model import Enforcement, Hold, Level, LevelResult
 
 __all__ = ["Levels"]
@@ -25,6 +25,8 @@ class Levels:
 
     def apply(self, entry: Entry, level: Level) -> LevelResult:
         """Make a level true; what was then seen."""
+        if level is Level.ISOLATE and responders.ordered(entry.box):
+            self._parts.link.suspend(entry.box.instance)  # a relay takes the gateway's place, after a restart too
         result = ladder.apply(entry.box, level, run=self._parts.spawner.run)
         if level is Level.ISOLATE and result.enforcement is Enforcement.NONE:
             # The namespace could not be entered. Its one way out can be closed from the outside all the same.
