@@ -17,6 +17,7 @@ from clawback.enforcement.kernel import capabilities, cgroups, libc, namespaces
 from clawback.enforcement.sandbox import init, inventory, trying, wire
 from clawback.enforcement.sandbox.job import INSIDE_ID, Restrictions
 from clawback.enforcement.sandbox.record import Sandbox
+from clawback.enforcement.sandbox.restrict import Escalating
 from clawback.errors import InvalidInput, NotFound
 from clawback.model import Attempt, AttemptResult
 
@@ -196,7 +197,9 @@ def _restricted(kind: str, target: str, given: Restrictions, groups: list[int]) 
     for group in groups:
         os.write(group, b"0")
         os.close(group)
-    init.apply_restrictions(given)
+    # Nobody would answer an attempt's escalated call. Left out, it shows what is denied whatever a supervisor decides;
+    # refused for want of one, it would pass for a denial that the agent is not under.
+    init.apply_restrictions(given, Escalating.LEFT_OUT)
     before = trying.limits()
     result = trying.TRY[kind](target)
     if trying.limits() != before:
