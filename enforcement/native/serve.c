@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -99,6 +100,14 @@ static void prepared(struct shim *shim, struct frame *frame)
         fatal(ECANCELED, "the core withdrew the launch", NULL);
 }
 
+/* What is left to do needs no right over anything but what is open already and what is our user's own. */
+static void give_up_rights(void)
+{
+    drop_capabilities();
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        fail("no_new_privs", NULL);
+}
+
 static void hear_init(struct shim *shim)
 {
     struct frame frame;
@@ -115,6 +124,7 @@ static void hear_init(struct shim *shim)
     if (word == WORD_PREPARED && shim->phase == PREPARING)
         prepared(shim, &frame);
     else if (word == WORD_STARTED && shim->phase == STARTING) {
+        give_up_rights();
         shim->phase = RUNNING;
         on_failure = NULL; /* from here on the tree is an agent, and is not taken down for a failure of ours */
         send_json(shim->core, shim->listener, "{\"started\":%d}", shim->pid);

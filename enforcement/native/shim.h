@@ -108,6 +108,7 @@ struct probes {
     bool done;
 };
 bool op_restrict(uint16_t op, struct reader *fields, struct probes *probes);
+void drop_capabilities(void); /* all but the bounding set */
 char *canaries_placed(void);
 int held_listener(void); /* of the filter that escalates, -1 without */
 

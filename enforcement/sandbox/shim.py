@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clawback.enforcement.kernel import cgroups, libc
+from clawback.enforcement.kernel import capabilities, cgroups, libc
 from clawback.enforcement.sandbox import door, init, wire
 from clawback.enforcement.sandbox.escalated import Escalation
 from clawback.enforcement.sandbox.output import Output
@@ -118,7 +118,9 @@ class _Shim:
         self._hear()
 
     def started(self) -> None:
-        """The core gets the listener; it may be gone by now."""
+        """Give up every right, for nothing that is left needs one; the core, if it is still there, gets the listener."""
+        capabilities.drop_all()
+        capabilities.no_new_privileges()
         with contextlib.suppress(OSError):
             wire.send(self._core, {"started": self._pid}, [self._listener])
 

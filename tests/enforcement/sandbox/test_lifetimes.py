@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clawback.enforcement.kernel import cgroups
-from clawback.enforcement.sandbox import inventory
+from clawback.enforcement.sandbox import inventory, layers
 from clawback.enforcement.sandbox.door import fetch_listener
 from clawback.enforcement.sandbox.inventory import is_process
 from clawback.enforcement.sandbox.spawner import Spawner
@@ -95,6 +95,51 @@ def test_a_tree_whose_shim_was_killed_ends_with_it(sandboxes: Any, until: Any) -
     assert inventory.state(record) is AgentState.LOST
     with pytest.raises(Unreachable):
         launched.wait(10)
+
+
+def test_a_shim_keeps_no_right(sandboxes: Any) -> None:
+    status = layers.status_of(sandboxes.launch("sleep", "300").record.shim_pid)
+    assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not cgroups.discover().unified, reason="needs root and the unified hierarchy")
+@pytest.mark.usefixtures("way")
+def test_the_end_of_the_core_s_own_group_is_not_its_agents_end(state: Path, group: str, until: Any) -> None:
+    service = Path(cgroups.discover().unified, f"{group}-service")
+    service.mkdir()
+    try:
+        core = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                f'echo 0 > {service}/cgroup.procs && exec "$0" "$@"',
+                sys.executable,
+                "-c",
+                CORE,
+                state,
+                group,
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert core.stdout is not None
+        zygote, folder = core.stdout.readline().split()
+        core.stdout.close()
+        record = until(lambda: (found := inventory.load(folder)).layers and found)
+        (service / "cgroup.kill").write_text("1")
+        assert core.wait(10) == -signal.SIGKILL
+        until(lambda: not _alive(int(zygote)))  # of another group: it ends with its socket
+        assert is_process(record.shim_pid, record.shim_start_ticks)
+        assert inventory.state(record) is AgentState.RUNNING
+        os.kill(record.pid, signal.SIGKILL)
+        until(lambda: not is_process(record.shim_pid, record.shim_start_ticks))
+        assert inventory.exit_status(record) == 137
+        assert inventory.remove(record)
+        until(lambda: cgroups.remove_parent(cgroups.discover(), group))
+    finally:
+        until(lambda: not cgroups.processes(str(service)))
+        service.rmdir()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: groups")
