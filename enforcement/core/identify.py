@@ -7,16 +7,18 @@ changes while it is read, is no answer.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import stat
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from clawback.enforcement.kernel.sock_diag import inode_of
+from clawback.enforcement.kernel.sock_diag import inode_of, listed_inode_of
 from clawback.enforcement.quarantine import inside, tree
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import NotFound
@@ -64,8 +66,7 @@ class Identifier:
         `NotFound` where it cannot be told: the connection or its last holder is gone, or the tree never stands still.
         """
         try:
-            with inside.opened(box, (inside.DIAG,)) as (diag,):
-                inode = inode_of(diag, local, remote)
+            inode = _inode(box, local, remote)
         except OSError as error:
             raise NotFound(f"whose connection it is cannot be seen: {error.strerror}") from None
         before = _processes(box)
@@ -127,6 +128,17 @@ class Identifier:
             while len(self._digests) > _REMEMBERED:
                 self._digests.popitem(last=False)
         return digest
+
+
+def _inode(box: Sandbox, local: tuple[str, int], remote: tuple[str, int]) -> int:
+    try:
+        with inside.opened(box, (inside.DIAG,)) as (diag,):
+            return inode_of(diag, local, remote)
+    except PermissionError:  # without root: the namespace cannot be entered by a process with threads
+        for kind in ("tcp", "tcp6"):
+            with tree.process_folder(box) as folder, suppress(ProcessLookupError):
+                return listed_inode_of(tree.read(f"net/{kind}", dir_fd=folder, limit=1 << 24), local, remote)
+        raise ProcessLookupError(errno.ESRCH, "no such connection") from None
 
 
 def _processes(box: Sandbox) -> dict[int, int]:
