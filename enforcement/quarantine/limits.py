@@ -1,4 +1,7 @@
-"""Limits that restricting lowers and release puts back from disk: no new processes, little processor time."""
+"""Limits that restricting lowers and release puts back from disk: no new processes, little processor time and memory.
+
+Memory where the kernel can slow an agent down instead of killing it, which would take its evidence along (v2 alone).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ __all__ = ["KEPT", "lower", "lowered", "put_back"]
 
 KEPT = "restrict.json"
 """In the sandbox's folder: file → what it held before."""
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_LEAST = 64 << 20
+"""Bytes: above a quarter of its limit, and this, an agent is slowed down by having to give memory back."""
 
 _PERIOD = 100_000
 _QUOTA = 10_000
@@ -84,6 +91,10 @@ def _wanted(box: Sandbox) -> tuple[dict[str, str], list[str]]:
         wanted[unified] = f"{_QUOTA} {_PERIOD}"
     else:
         missing.append("processor time: there is no cpu controller")
+    high = f"{box.cgroup}/memory.high"
+    if box.cgroup and _there(high):
+        most = tree.read(f"{box.cgroup}/memory.max").strip()
+        wanted[high] = str(max(_LEAST, int(most) // 4 if most.isdigit() else 0) // _PAGE * _PAGE)
     return wanted, missing
 
 

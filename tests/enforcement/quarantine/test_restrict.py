@@ -277,6 +277,35 @@ def test_without_controllers_it_says_what_is_missing(make):
     restrict.release(made.without_cgroup(), make.run)
 
 
+@pytest.mark.parametrize(("most", "high"), [("1073741824", 1 << 28), ("max", 64 << 20), ("1048576", 64 << 20)])
+def test_limits_of_cgroup_v2_alone(tmp_path, monkeypatch, most, high):
+    from clawback.enforcement.sandbox.record import Sandbox
+
+    group, folder = tmp_path / "group", tmp_path / "folder"
+    group.mkdir()
+    folder.mkdir()
+    before = {"pids.max": "64", "cpu.max": "max 100000", "memory.high": "max", "memory.max": most}
+    for name, value in before.items():
+        (group / name).write_text(value)
+    monkeypatch.setattr(limits, "_there", os.path.exists)
+    # A cgroup's file takes a value whole; an ordinary one would keep what was longer.
+    monkeypatch.setattr(tree, "write", lambda path, value: Path(path).write_text(value))
+    box = Sandbox(
+        agent="a", instance="1", pid=1, start_ticks=1, shim_pid=1, shim_start_ticks=1, uid=1, cgroup=str(group),
+        folder=str(folder), policy="", policy_version=1, command=(), started_ns=0,
+    )  # fmt: skip
+    assert limits.lower(box) == []
+    assert limits.lower(box) == []
+    assert {name: (group / name).read_text() for name in before} == {
+        "pids.max": "0", "cpu.max": "10000 100000", "memory.high": str(high), "memory.max": most
+    }  # fmt: skip
+    assert limits.lowered(box) == (["pids.max 0", "cpu.max 10000 100000", f"memory.high {high}"], [])
+    (group / "memory.high").write_text("max")
+    assert limits.lowered(box)[1] == ["memory.high max"]
+    assert limits.put_back(box) == []
+    assert {name: (group / name).read_text() for name in before} == before
+
+
 def test_a_forged_record_of_old_limits_is_not_followed(make, tmp_path):
     made = make(READ, secrets=SECRETS)
     made.moves()
