@@ -6,6 +6,7 @@ order was on disk, until every leaf had been read back as frozen, and until the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -15,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def _round(client: CoreClient, size: int) -> tuple[float, float, float, float]:
     return report.struck_ms, report.durable_ms, report.verified_ms, answered
 
 
-@contextmanager
+@contextlib.contextmanager
 def _core() -> Iterator[tuple[CoreClient, Path]]:
     state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     state.chmod(0o755)
@@ -104,9 +104,8 @@ def _end(process: subprocess.Popen[bytes], state: Path) -> None:
     for record in records:
         if inventory.is_process(record.pid, record.start_ticks):
             os.kill(record.pid, signal.SIGKILL)
-        freeze = Path(record.cgroup, "cgroup.freeze")
-        if freeze.exists():
-            freeze.write_text("0")
+        with contextlib.suppress(OSError):  # gone, or going
+            Path(record.cgroup, "cgroup.freeze").write_text("0")
     end = time.monotonic() + 120
     for record in records:
         while inventory.state(record) is AgentState.RUNNING and time.monotonic() < end:

@@ -138,9 +138,10 @@ class CoreClient:
         body = {"attempts": [{"kind": one.kind, "target": one.target} for one in attempts]}
         return wire.ATTEMPTS.validate_json(self._call("POST", _at(agent, "attempt"), body))
 
-    def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
-        """Collect a bounded, redacted, hashed snapshot."""
-        return wire.BUNDLE.validate_json(self._call("POST", _at(agent, "evidence"), {"incident": incident}))
+    def evidence(self, agent: str, *, incident: str, memory: bool = False) -> EvidenceBundle:
+        """Collect a bounded, redacted, hashed snapshot; with `memory`, of a frozen agent's memory too."""
+        body = {"incident": incident, "memory": memory}
+        return wire.BUNDLE.validate_json(self._call("POST", _at(agent, "evidence"), body))
 
     def halt(
         self,

@@ -103,7 +103,7 @@ async def _serve(service: Service, permissions: Permissions, run: Path) -> None:
     loop = asyncio.get_running_loop()
     desk = StdioDesk(run / "core-fds.sock", permissions)
     desk.attach(loop)
-    api = Api(Routes(service, desk), permissions)
+    api = Api(Routes(service, desk, permissions), permissions)
     server = _Server(
         uvicorn.Config(
             api,

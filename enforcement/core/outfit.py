@@ -14,8 +14,10 @@ from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.core.specs import read_secrets
 from clawback.enforcement.gateway.given import BUNDLE, PLACEHOLDER
+from clawback.enforcement.policy.names import AmbiguousError, normal_host
+from clawback.enforcement.policy.network import wildcard_too_wide
 from clawback.errors import InvalidInput, NotFound, Refused
-from clawback.model import LaunchSpec
+from clawback.model import CredentialRef, LaunchSpec
 
 __all__ = ["caller", "outfitted", "resolve", "withheld"]
 
@@ -25,7 +27,13 @@ _TRUST = (
 
 
 def outfitted(spec: LaunchSpec, state: Path, *, network: bool) -> LaunchSpec:
-    """The order as it is carried out, not as it is kept: what the agent itself says of these variables comes first."""
+    """The order as it is carried out, not as it is kept: what it says of these variables itself comes first.
+
+    `InvalidInput` for a placeholder that could go nowhere, or too far.
+    """
+    for ref in spec.credentials:
+        if ref.delivery == "placeholder":
+            _check_hosts(ref)
     added: dict[str, str] = {}
     readable = spec.readable
     bundle = state.absolute() / BUNDLE
@@ -38,6 +46,23 @@ def outfitted(spec: LaunchSpec, state: Path, *, network: bool) -> LaunchSpec:
         if ref.delivery == "placeholder" and ref.variable
     }
     return dataclasses.replace(spec, readable=readable, environment=added | spec.environment)
+
+
+def _check_hosts(ref: CredentialRef) -> None:
+    where = f"credential {ref.name!r}: hosts"
+    if not ref.hosts:
+        raise InvalidInput(f"{where}: none", hint="name the hosts that its value is for, such as api.example.com")
+    for text in ref.hosts:
+        host, _, port = text.removeprefix("http://").removeprefix("https://").partition(":")
+        below = host.removeprefix("*.")
+        try:
+            normal_host(below)
+        except AmbiguousError as error:
+            raise InvalidInput(f"{where}: {text!r}: {error}", hint="HOST[:PORT], or http://HOST[:PORT]") from None
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
+            raise InvalidInput(f"{where}: {text!r}: not a port", hint="a number up to 65535")
+        if below != host and wildcard_too_wide(below):
+            raise InvalidInput(f"{where}: {text!r}: too wide", hint="name the organisation's own domain")
 
 
 def withheld(spec: LaunchSpec, secrets: Mapping[str, str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ VERBS = frozenset(
         "health",
         "launch",
         "lift",
+        "memory",
         "metrics",
         "probe",
         "relaunch",

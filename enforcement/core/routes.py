@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from clawback.enforcement.core import wire
+from clawback.enforcement.core.peers import Permissions
 from clawback.enforcement.core.service import Service
 from clawback.enforcement.core.stdio import StdioDesk
 from clawback.errors import InvalidInput
@@ -67,7 +68,8 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Routes:
     """`table` is (method, path with `*` for a name) → (verb, handler)."""
 
-    def __init__(self, service: Service, stdio: StdioDesk) -> None:
+    def __init__(self, service: Service, stdio: StdioDesk, permissions: Permissions) -> None:
+        self._permissions = permissions
         self._service = service
         self._stdio = stdio
         self._workers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="core")
@@ -185,7 +187,11 @@ class Routes:
 
     async def _evidence(self, call: Call) -> Response:
         body = wire.read(wire.EvidenceBody, await call.body())
-        bundle = await self._start(lambda: self._service.snapshots.collect(call.agent, incident=body.incident))
+        if body.memory:
+            self._permissions.check(call.uid, "memory")
+        bundle = await self._start(
+            lambda: self._service.snapshots.collect(call.agent, incident=body.incident, memory=body.memory)
+        )
         return _json(wire.BUNDLE.dump_json(bundle), 201)
 
     async def _wait(self, call: Call) -> Response:

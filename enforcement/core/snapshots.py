@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from clawback.enforcement.core.parts import Parts
-from clawback.enforcement.evidence import collect
+from clawback.enforcement.evidence import chain, collect
+from clawback.errors import NotEnforced
 from clawback.model import EvidenceBundle
 
 __all__ = ["Snapshots"]
@@ -15,6 +18,15 @@ class Snapshots:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def collect(self, agent: str, *, incident: str) -> EvidenceBundle:
-        """A bundle under `STATE/evidence/INCIDENT`."""
-        return collect(self._parts.entry(agent).box, self._parts.parameters.state / "evidence", incident=incident)
+    def collect(self, agent: str, *, incident: str, memory: bool = False) -> EvidenceBundle:
+        """A bundle under `STATE/evidence/INCIDENT`, its manifest in the chain beside it."""
+        root = self._parts.parameters.state / "evidence"
+        bundle = collect(self._parts.entry(agent).box, root, incident=incident, memory=memory)
+        try:
+            chain.append(root, Path(bundle.folder), bundle.sha256)
+        except OSError as error:
+            raise NotEnforced(
+                f"the evidence of {agent} is in {bundle.folder}, and not in the chain: {error.strerror}",
+                hint=f"make room in {root} and collect it again",
+            ) from None
+        return bundle

@@ -179,9 +179,10 @@ class AttemptBody(_Body):
 
 
 class EvidenceBody(_Body):
-    """`incident` may be empty: a snapshot on somebody's order."""
+    """`incident` may be empty: a snapshot on somebody's order. `memory` takes the verb `memory` besides."""
 
     incident: Name = ""
+    memory: bool = False
 
 
 B = TypeVar("B", bound=_Body)

@@ -29,6 +29,19 @@ class Cleaner:
                     forms.add(base64.b64encode(plain.encode()).decode().rstrip("="))
                     forms.update(line for line in plain.splitlines() if len(line) >= 16)  # a key's lines, apart
         self._forms = sorted(forms, key=len, reverse=True)
+        self._bytes = [form.encode(coding) for form in self._forms for coding in ("utf-8", "utf-16-le")]
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest form that `mask` overwrites; 0 where nothing is known."""
+        return max(map(len, self._bytes), default=0)
+
+    def mask(self, data: bytes) -> bytes:
+        """Raw memory with the known values overwritten by `*`, every byte in its place."""
+        for form in self._bytes:
+            if form in data:
+                data = data.replace(form, b"*" * len(form))
+        return data
 
     def text(self, text: str) -> str:
         """Without secrets, and safe to look at: control characters and broken encodings are written out."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from clawback.enforcement.evidence.clean import Cleaner
+from clawback.enforcement.evidence.memory import dump
 from clawback.enforcement.evidence.process import process
 from clawback.enforcement.evidence.writer import Limits, Writer
 from clawback.enforcement.kernel import netlink
-from clawback.enforcement.quarantine import cover, inside, tree
+from clawback.enforcement.quarantine import cover, freeze, inside, tree
 from clawback.enforcement.sandbox.record import Sandbox
-from clawback.errors import InvalidInput
+from clawback.errors import InvalidInput, NotEnforced
 from clawback.model import EvidenceBundle
 
 __all__ = ["collect"]
@@ -43,12 +44,15 @@ def collect(
     telemetry: Path | None = None,
     secrets: Sequence[str] = (),
     limits: Limits | None = None,
+    memory: bool = False,
 ) -> EvidenceBundle:
     """Write a bundle under `folder` (`folder/INCIDENT` where an incident is named) and return where it is.
 
     `telemetry` is the folder of `*.jsonl` files (the state's own by default); `secrets` are values to take out beside
     those that the agent holds. A sandbox that has ended still leaves its records, output and telemetry.
-    `InvalidInput` for an incident that is no name, `OSError` where the folder cannot be written.
+    With `memory` the tree's own memory too, if it is frozen: see `memory.NOTE` for what that holds.
+    `InvalidInput` for an incident that is no name, `NotEnforced` where the disk is too full for a manifest, `OSError`
+    where the folder cannot be written.
     """
     began = time.perf_counter()
     if incident and not _NAME.match(incident):
@@ -66,6 +70,9 @@ def collect(
         "output": lambda: _output(box, writer, cleaner),
         "telemetry": lambda: _telemetry(box, telemetry or state / "telemetry", writer, cleaner),
     }
+    if memory:
+        steps["memory"] = lambda: dump(box, writer, cleaner)
+    stood = _stands(box)
     for name, step in steps.items():
         if writer.late:
             writer.truncated.append(f"{name}: not read, the time was over")
@@ -76,7 +83,14 @@ def collect(
             writer.truncated.append(f"{name}: the sandbox has ended")
         except PermissionError as error:
             writer.truncated.append(f"{name}: {error.strerror}")
-    manifest, digest, files = writer.finish(_facts(box, incident))
+    try:
+        manifest, digest, files = writer.finish(
+            {**_facts(box, incident), "state": {"before": stood, "after": _stands(box)}}
+        )
+    except OSError as error:
+        raise NotEnforced(
+            f"no evidence of {box.agent} could be kept: {error.strerror}", hint=f"make room in {home} and ask again"
+        ) from None
     return EvidenceBundle(
         folder=str(writer.folder),
         manifest=str(manifest),
@@ -86,6 +100,13 @@ def collect(
         truncated=tuple(writer.truncated),
         elapsed_ms=(time.perf_counter() - began) * 1000,
     )
+
+
+def _stands(box: Sandbox) -> str:
+    """Whether the tree stood still: what is told of one that runs may contradict itself."""
+    if tree.gone(box):
+        return "ended"
+    return "frozen" if box.cgroup and freeze.frozen(box) else "running"
 
 
 def _facts(box: Sandbox, incident: str) -> dict[str, Any]:
@@ -105,7 +126,8 @@ def _facts(box: Sandbox, incident: str) -> dict[str, Any]:
 def _known_secrets(box: Sandbox, state: Path) -> list[str]:
     """Values that the agent holds, from where they lie inside and from the store. They stay in memory."""
     found = []
-    paths = [*state.glob(f"secrets/{box.agent}/*")]
+    # Every version that the store still has, also those that no agent was given yet.
+    paths = [*state.glob(f"secrets/{box.agent}/*"), *state.glob(f"secrets/{box.agent}/*/v-*/value")]
     try:
         with tree.process_folder(box):
             paths += [Path(f"/proc/{box.pid}/root{path}") for path in cover.secrets(box)]

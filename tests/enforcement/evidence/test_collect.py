@@ -41,7 +41,9 @@ def launch(make):
     state = Path(made.box.folder).parents[2]
     store = state / "secrets" / made.box.agent
     store.mkdir(parents=True)
-    (store / "token").write_text(PLANTED["store"])
+    version = store / "token" / "v-01"
+    version.mkdir(parents=True)
+    (version / "value").write_text(PLANTED["store"])
     telemetry = state / "telemetry"
     telemetry.mkdir(exist_ok=True)
     lines = [
@@ -96,6 +98,8 @@ def test_a_bundle_tells_what_the_agent_is_and_holds_no_secret(make, state, froze
     content = assert_whole(bundle)
     assert content["instance"] == made.box.instance
     assert content["incident"] == "INC-1"
+    word = "frozen" if frozen else "running"
+    assert content["state"] == {"before": word, "after": word}
     assert_no_secret(bundle)
     if frozen:
         assert freeze.probe(made.box).enforcement is Enforcement.FULL
