@@ -29,6 +29,8 @@ from clawback.enforcement.sandbox.making import Host
 __all__ = ["main"]
 
 _PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_LOOK_SECONDS = 1.0
 
 
 def _keep_only(*fds: int) -> None:
@@ -146,6 +148,19 @@ class _Zygote:
                 os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
+    def _adopt(self) -> None:
+        """Reap what helpers and shims left behind when they were killed.
+
+        Left to the host's first process, which in a container may reap nobody, a helper's child that had entered a
+        sandbox would keep that sandbox from ever ending: the kernel waits until all in a pid namespace are reaped.
+        """
+        known = {pid for pid, _ in self._children.values()}
+        with contextlib.suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in known:
+                    break  # its descriptor says so next
+                os.waitpid(found.si_pid, 0)
+
     def _overdue(self) -> None:
         now = time.monotonic()
         for pid, deadline in self._children.values():
@@ -157,7 +172,7 @@ class _Zygote:
         """Until the core goes."""
         while True:
             helpers = any(deadline is not None for _, deadline in self._children.values())
-            for fd, _event in self._poll.poll(0.5 if helpers else None):
+            for fd, _event in self._poll.poll(0.5 if helpers else _LOOK_SECONDS):
                 if fd != self._core.fileno():
                     self._reap(fd)
                     continue
@@ -169,12 +184,14 @@ class _Zygote:
                     (self._make if request["op"] == "shim" else self._help)(request, given)
                 for given in fds:
                     os.close(given)
+            self._adopt()
             self._overdue()
 
 
 def main() -> NoReturn:
     """Serve on the inherited socket; arguments: its descriptor, the core's cgroup, the compiled shim or nothing."""
     libc.prctl(_PR_SET_NAME, "clawback-zygote")
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are the core's to handle
     core = socket.socket(fileno=int(sys.argv[1]))
