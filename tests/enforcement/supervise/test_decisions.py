@@ -4,9 +4,73 @@ from __future__ import annotations
 
 import pytest
 
+from clawback.enforcement import native
 from clawback.errors import InvalidInput, NotFound
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True, params=["native", "python"])
+def way(request, monkeypatch):
+    """Both shims keep a listener."""
+    if request.param == "native" and native.way().program is None:
+        pytest.skip(native.way().why)
+    monkeypatch.setenv(native.VARIABLE, request.param)
+
+
+def test_a_supervisor_that_is_killed_is_stood_in_for_by_either_shim(scene, policy, rule):
+    scene.supervise()
+    agent = scene.launch(
+        "for line in sys.stdin: say([tried(os.kill, 1, 0), tried(os.getpgid, 0)])",
+        policy("kill", "getpgid", rules=(rule("kill"),)),
+    )
+    agent.tell()
+    scene.pending()
+    scene.kill_supervisor()
+    assert agent.hear() == ["ok", "EPERM"]
+    agent.tell()
+    assert agent.hear() == ["EPERM", "EPERM"]
+    scene.supervise()
+    agent.tell()
+    scene.client.answer(scene.pending()[0]["id"], allow=True, by="x", reason="y")
+    assert agent.hear() == ["ok", "ok"]
+
+
+def test_hostile_arguments_fail_as_the_kernel_would_have_them(scene, policy, rule):
+    scene.supervise()
+    agent = scene.launch(
+        """
+def raw(number, *arguments):
+    ctypes.set_errno(0)
+    result = C.syscall(number, *map(ctypes.c_long, arguments))
+    return errno.errorcode[ctypes.get_errno()] if result < 0 else result
+end = C.mmap; end.restype = ctypes.c_long
+page = C.mmap(None, 8192, 3, 0x22, -1, 0); C.munmap(ctypes.c_long(page + 4096), 4096)
+ctypes.memset(page, 0x41, 4096); name = ctypes.create_string_buffer(b"x")
+s = socket.socket(); fd = s.fileno()
+say([
+    raw(42, fd, 0, 16), raw(42, fd, -1, 16), raw(42, fd, 1 << 62, 16), raw(42, fd, page + 4090, 16),
+    raw(42, fd, page, 0), raw(42, fd, page, 1 << 31), raw(42, fd, page, 129),
+    raw(42, 9999, page, 16), raw(42, -1, page, 16),
+    raw(257, -100, 0, 0, 0), raw(257, -100, page, 0, 0), raw(257, 9999, ctypes.addressof(name), 0, 0),
+    raw(437, -100, page, page, 8), raw(437, -100, page, page, 24),
+    raw(44, fd, page, 1 << 40, 0, page, 16), raw(316, -100, page, -100, page, 99),
+])
+say(tried(os.open, "/proc/self/fd/0", os.O_RDONLY))
+say(tried(os.open, "/proc/1/root/etc/passwd", os.O_RDONLY))
+""",
+        policy("connect", "openat", "openat2", "sendto", "renameat2", rules=(rule("openat", paths=("/",)),)),
+    )
+    assert agent.hear() == [
+        *["EFAULT"] * 4, *["EINVAL"] * 3, "EBADF", "EBADF",
+        "EFAULT", "ENAMETOOLONG", "EBADF",
+        "E2BIG", "ENAMETOOLONG",
+        "EMSGSIZE", "ENAMETOOLONG",
+    ]  # fmt: skip
+    assert agent.hear() == "ELOOP"  # what the supervisor's hand has open is nobody else's to reach
+    assert agent.hear() == "ELOOP"
+    assert scene.client.status()["supervised"] == 1
+    assert not scene.client.escalations()
 
 
 def test_a_rule_allows_one_address_and_a_person_is_asked_about_another(scene, policy, rule):
