@@ -264,7 +264,9 @@ class Connection:
         self._gateway.count(decision)
         records, agent = self._gateway.records, self._agent
         for _ in range(20):
-            if records.decision(agent.agent, agent.instance, target, decision, self._id, severity=severity):
+            if records.decision(
+                agent.agent, agent.instance, target, decision, self._id, severity=severity, caller=self._caller.said
+            ):
                 return True
             await asyncio.sleep(0.1)
         return False
@@ -276,7 +278,8 @@ class Connection:
         )
         self._gateway.count(denied)
         records, agent = self._gateway.records, self._agent
-        records.decision(agent.agent, agent.instance, target, denied, self._id, severity=severity)
+        caller = self._caller.said
+        records.decision(agent.agent, agent.instance, target, denied, self._id, severity=severity, caller=caller)
 
     async def _bad(self, status: int, reason: str, request: h11.Request | None = None) -> bool:
         """Refuse what is no proper request, and record that somebody tried."""

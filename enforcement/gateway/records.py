@@ -27,6 +27,7 @@ __all__ = ["Flow", "Records"]
 
 _BURST_BYTES = 64 * 1024
 _TRAFFIC_SECONDS = 0.05
+_MAX_CALLER = 200
 _ACTIVITY = {
     "CONNECT": 1, "DELETE": 2, "GET": 3, "HEAD": 4, "OPTIONS": 5, "POST": 6, "PUT": 7, "TRACE": 8, "PATCH": 9
 }  # fmt: skip  # OCSF 4002; anything else is 99
@@ -48,8 +49,12 @@ class Records:
         connection: str,
         *,
         severity: Severity = Severity.MEDIUM,
+        caller: str = "",
     ) -> bool:
-        """One request's decision; `severity` is a denial's. False where it could not be recorded."""
+        """One request's decision; `severity` is a denial's, `caller` the programs that called, where that was asked.
+
+        False where it could not be recorded.
+        """
         blocked = not decision.allowed
         common: dict[str, Any] = {
             "agent": agent,
@@ -63,6 +68,7 @@ class Records:
             "connection": connection,
             "rule": decision.rule,
             "reason": decision.reason,
+            "message": f"decided by {decision.level}" + (f", for {caller[:_MAX_CALLER]}" if caller else ""),
         }
         if target.method == "CONNECT":
             activity = NetworkActivity.REFUSE if blocked else NetworkActivity.OPEN

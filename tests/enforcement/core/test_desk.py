@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import http.server
 import json
 import os
@@ -22,7 +23,7 @@ import pytest
 
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.enforcement.gateway.client import GatewayClient
-from clawback.errors import Unreachable
+from clawback.errors import InvalidInput, Unreachable
 from clawback.model import CredentialRef, Level
 
 pytestmark = [
@@ -161,6 +162,7 @@ def test_a_rule_is_for_the_programs_that_it_names(core, gateway, seen):
     assert next(lines) == ["200"]
     event = core.until(lambda: denied(core, "names the calling program"))[0]
     assert "/usr/bin/python3" in str(event)
+    core.until(lambda: "decided by method, for /usr/bin/curl" in (core.state / "telemetry/policy.jsonl").read_text())
     assert [path for path, _ in seen.requests] == ["/curl"]
 
 
@@ -300,8 +302,11 @@ for line in sys.stdin:
 
     def once() -> str:
         os.write(write, b"go\n")
-        assert select.select([out_read], [], [], 15)[0]
-        return os.read(out_read, 1000).decode()
+        text = b""
+        while not text.endswith(b"\n"):
+            assert select.select([out_read], [], [], 15)[0]
+            text += os.read(out_read, 1000)
+        return text.decode()
 
     assert "200" in once()
     store = FileSecretStore(core.state / "secrets")
@@ -343,6 +348,13 @@ except OSError as error:
     next(lines)
     assert next(lines) == [True, True, True]
     assert next(lines) == ["FileNotFoundError"]
+
+
+@pytest.mark.parametrize("hosts", [(), ("*.com",), ("*",), ("api.test:99999",), ("api.test/x",), ("*.co.uk",)])
+def test_a_placeholder_that_could_go_nowhere_or_anywhere_is_refused(core, hosts):
+    ref = dataclasses.replace(give(core, "wide", 80), hosts=hosts)
+    with pytest.raises(InvalidInput, match="hosts"):
+        core.launch("pass", agent="wide", credentials=(ref,))
 
 
 def test_nobody_else_is_given_the_desk(core):
