@@ -1,8 +1,12 @@
-"""Creating a sandbox, against bubblewrap with the same isolation, interleaved in the same run.
+"""Creating a sandbox, against bubblewrap with the same isolation, alternating in one run; what an idle one costs.
 
-Three ways are timed, each from the request to the end of `true` inside: a command handed to a waiting spare, a sandbox
-made from nothing, and `bwrap`. A spare is waited for before each round, so that its making burdens none of the three;
-what it costs is what the second way costs.
+Four ways are timed, each from the request to the end of `true` inside: a command handed to a waiting spare, a sandbox
+made from nothing by the compiled shim, the same in Python, and `bwrap`. A spare is waited for before each round, so
+that its making burdens none of them; what it costs is what the second way costs.
+
+Memory is the sum of PSS (/proc/PID/smaps_rollup) over the shim and the first process, without the program's own, for
+each of so many sandboxes that run `sleep`; `host` is what MemAvailable lost (/proc/meminfo: of the whole machine, so it
+means something on a quiet one only), program and kernel included.
 
 The end that we wait for is the later one: we say how a command ended when every process of its sandbox is gone and that
 is on disk; `bwrap` says it as soon as the command has, and its process 1 ends afterwards, outside the time measured.
@@ -13,14 +17,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clawback.enforcement import native
 from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox.filters import programs
@@ -97,21 +105,82 @@ def _summary(values: list[float]) -> dict[str, Any]:
     }
 
 
-def measure(n: int = 100) -> dict[str, Any]:
-    """`{"metrics": {NAME: {p50, p99, n, unit}}, "ratios": {...}, "notes": [...]}`; no ratio where bwrap is absent."""
+@contextmanager
+def _spawner(way: str, *, spares: int) -> Iterator[Spawner]:
+    before = os.environ.get(native.VARIABLE)
+    os.environ[native.VARIABLE] = way
+    try:
+        with tempfile.TemporaryDirectory(prefix="clawback-bench-") as folder:
+            group = f"clawback-bench-{way}-{os.getpid()}"
+            with Spawner.start(Path(folder), cgroup=group, spares=spares) as spawner:
+                yield spawner
+    finally:
+        if before is None:
+            del os.environ[native.VARIABLE]
+        else:
+            os.environ[native.VARIABLE] = before
+
+
+def _pss(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def _available() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+
+
+def _memory(way: str, count: int) -> dict[str, dict[str, Any]]:
+    """KiB for each of `count` idle sandboxes, and ms for starting each of them, one after the other."""
+    command = ("/usr/bin/sleep", "3600")
+    with _spawner(way, spares=0) as spawner:
+        before, began = _available(), time.perf_counter()
+        running = []
+        try:
+            for number in range(count):
+                spec = replace(_spec(f"agent-{number}"), command=command)
+                running.append(spawner.launch(spec, _POLICY, secrets={}))
+            took = (time.perf_counter() - began) * 1e3 / count
+            pss = sum(_pss(one.record.pid) + _pss(one.record.shim_pid) for one in running) / count
+            host = (before - _available()) / count
+        finally:
+            for one in running:
+                os.kill(one.record.pid, signal.SIGKILL)
+            for one in running:
+                one.wait(60)
+                one.close()
+                assert remove(one.record)
+    name = f"sandbox_idle_{way}_{count}"
+    return {
+        f"{name}_pss": {"p50": round(pss, 1), "p99": round(pss, 1), "n": count, "unit": "KiB"},
+        f"{name}_host": {"p50": round(host, 1), "p99": round(host, 1), "n": count, "unit": "KiB"},
+        f"{name}_start": {"p50": round(took, 3), "p99": round(took, 3), "n": count, "unit": "ms"},
+    }
+
+
+def measure(n: int = 100, *, many: int = 100) -> dict[str, Any]:
+    """`{"metrics": {NAME: {p50, p99, n, unit}}, "ratios": {...}, "notes": [...]}`; no ratio where bwrap is absent.
+
+    `many` sandboxes run at once for the memory of each; the means of that stand under p50 and p99 alike.
+    """
     has_bwrap = shutil.which("bwrap") is not None
     notes = [] if has_bwrap else ["bwrap is not installed: nothing to compare with"]
-    times: dict[str, list[float]] = {"sandbox_create": [], "sandbox_create_cold": [], "bwrap_create": []}
-    group = f"clawback-bench-{os.getpid()}"
-    with (
-        tempfile.TemporaryDirectory(prefix="clawback-bench-") as folder,
-        Spawner.start(Path(folder), cgroup=group, spares=1) as spawner,
-    ):
+    compiled = native.way().program is not None
+    if not compiled:
+        notes.append(native.way().why)
+    first = "native" if compiled else "python"
+    times: dict[str, list[float]] = {
+        "sandbox_create": [], "sandbox_create_cold": [], "sandbox_create_python": [], "bwrap_create": [],
+    }  # fmt: skip
+    with _spawner(first, spares=1) as spawner, _spawner("python", spares=0) as slow:
         ways: list[tuple[str, Callable[[int], float]]] = [
             ("sandbox_create", lambda number: _launch(spawner, f"agent-{number}")),
             # The agent's second launch needs the user id of its first: no spare has it.
             ("sandbox_create_cold", lambda number: _launch(spawner, f"agent-{number}")),
         ]
+        if compiled:
+            ways.append(("sandbox_create_python", lambda number: _launch(slow, f"agent-{number}")))
         if has_bwrap:
             ways.append(("bwrap_create", lambda _number: _bwrap()))
         for number in range(n + 3):
@@ -122,17 +191,16 @@ def measure(n: int = 100) -> dict[str, Any]:
                 if number >= 3:  # the first rounds fill caches
                     times[name].append(elapsed)
     metrics = {name: _summary(values) for name, values in times.items() if values}
+    for count in (1, many):
+        metrics |= _memory(first, count)
     ratios = {}
     if has_bwrap:
         base = metrics["bwrap_create"]["p50"]
         ratios = {
-            "sandbox_create_vs_bwrap": round(metrics["sandbox_create"]["p50"] / base, 3),
-            "sandbox_create_cold_vs_bwrap": round(metrics["sandbox_create_cold"]["p50"] / base, 3),
+            f"{name}_vs_bwrap": round(metrics[name]["p50"] / base, 3)
+            for name in ("sandbox_create", "sandbox_create_cold", "sandbox_create_python")
+            if name in metrics
         }
-    for point in ("unified", "", "pids", "memory", "cpu"):
-        path = Path("/sys/fs/cgroup", point, group)
-        if path.is_dir():
-            path.rmdir()
     return {"metrics": metrics, "ratios": ratios, "notes": notes}
 
 

@@ -38,7 +38,7 @@ def way() -> Way:
     if not problem:
         return Way(program, "compiled")
     if forced:
-        raise InvalidInput(f"{VARIABLE}: {problem}", hint=f"python {Path(__file__).with_name('build.py')}")
+        raise InvalidInput(f"{VARIABLE}: {problem}", hint="python -m clawback.enforcement.native compiles it")
     return Way(None, f"in Python: {problem}")
 
 

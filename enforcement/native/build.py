@@ -17,6 +17,7 @@ __all__ = ["NAME", "compile_into", "compiler", "digest"]
 
 NAME = "clawback-shim"
 HERE = Path(__file__).resolve().parent
+"""Where the sources are."""
 
 _WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 _HARDENED = [
@@ -81,9 +82,3 @@ def compile_into(folder: Path) -> str:
 def _runs(program: Path) -> bool:
     done = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False)
     return done.returncode == 0 and done.stdout.strip() == digest()
-
-
-if __name__ == "__main__":
-    problem = compile_into(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
-    if problem:
-        sys.exit(f"error: no {NAME}: {problem}\nhint: sandboxes are made in Python then, which takes longer")

@@ -118,7 +118,7 @@ class _Shim:
         self._hear()
 
     def started(self) -> None:
-        """Give up every right, for nothing that is left needs one; the core, if it is still there, gets the listener."""
+        """Give up every right, for nothing that is left needs one; the core, if it is there, gets the listener."""
         capabilities.drop_all()
         capabilities.no_new_privileges()
         with contextlib.suppress(OSError):

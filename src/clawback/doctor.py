@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clawback.config import Settings
+from clawback.enforcement import native
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.features import Feature, probe
 from clawback.enforcement.gateway.client import GatewayClient
@@ -50,10 +51,26 @@ def _vault(settings: Settings) -> str:
     return f"answers at {settings.vault.address}"
 
 
+def _shim() -> Feature:
+    """By which program sandboxes are made; asked for one that is not there, the core does not start."""
+    try:
+        way = native.way()
+    except ClawbackError as error:
+        return Feature(name="shim", ok=False, found=error.message, lost="the core does not start", fix=error.hint or "")
+    return Feature(
+        name="shim",
+        ok=way.program is not None,
+        found=way.why,
+        lost="a start takes about twice as long, an idle sandbox some 6 MB",
+        fix="a C compiler when Clawback is installed, or `python -m clawback.enforcement.native`",
+    )
+
+
 def examine(settings: Settings) -> tuple[Feature, ...]:
     """Every check; nothing is changed. Call it before the process has threads."""
     return (
         *probe(settings.core.uid_base),
+        _shim(),
         _part("core", lambda: _core(settings), "nothing can be launched or contained", "clawback up, or clawback core"),
         _part("gateway", lambda: _gateway(settings), "agents have no way out", "clawback up, or clawback gateway"),
         _part("journal", lambda: _journal(settings), "no incident can be recorded", "check journal_url"),
