@@ -68,7 +68,7 @@ say(tried(os.open, "/proc/1/root/etc/passwd", os.O_RDONLY))
         "EMSGSIZE", "ENAMETOOLONG",
     ]  # fmt: skip
     assert agent.hear() == "ELOOP"  # what the supervisor's hand has open is nobody else's to reach
-    assert agent.hear() == "ELOOP"
+    assert agent.hear() in {"ELOOP", "EACCES"}
     assert scene.client.status()["supervised"] == 1
     assert not scene.client.escalations()
 
