@@ -120,7 +120,7 @@ def read_duration(words: str) -> float:
     if not words:
         return 0
     number, unit = words[:-1], words[-1:]
-    if unit not in _UNITS or not number.isdigit() or not int(number):
+    if unit not in _UNITS or not (number.isascii() and number.isdigit()) or not int(number):
         raise InvalidInput(f"--for: {words!r} is no time", hint="such as 90s, 30m, 8h or 7d")
     return float(int(number) * _UNITS[unit])
 
