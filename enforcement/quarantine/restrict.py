@@ -73,6 +73,8 @@ def _judge(box: Sandbox, clock: Clock, run: Run, missing: list[str]) -> LevelRes
         missing += [what for what in seen.missing if what not in missing]
         missing += [f"{path} can be read" for path in seen.readable]
         missing += [f"{path} is not covered" for path in seen.secrets if path not in covered]
+        # So far it is what applying makes true, but for what this host lacks. What follows applying cannot change.
+        drift = sum(what != openings.NO_RIGHT and not what.endswith(" controller") for what in missing)
         before = held.held(box)
         missing += held.named(before)
         missing += held.elsewhere(box)
@@ -81,6 +83,7 @@ def _judge(box: Sandbox, clock: Clock, run: Run, missing: list[str]) -> LevelRes
             return clock.full(_ENDED)
         raise
     clock.count(
+        drift=drift,
         secrets=len(seen.secrets),
         unreadable=len(seen.secrets) - len(seen.readable),
         covered=len(covered),

@@ -200,11 +200,7 @@ def spawner() -> Iterator[tuple[Spawner, Path]]:
     with Spawner.start(state, cgroup=group, uid_base=2_000_000 + random.randrange(1000) * 100, spares=0) as one:
         yield one, state
     shutil.rmtree(state)
-    hierarchies = cgroups.discover()
-    for root in (hierarchies.unified, *hierarchies.v1.values()):
-        folder = Path(root, group)
-        if root and folder.is_dir():
-            wait_until(lambda folder=folder: _removed(folder), f"{folder} is removed")
+    wait_until(lambda: cgroups.remove_parent(cgroups.discover(), group), f"{group} is removed")
 
 
 def _removed(folder: Path) -> bool:

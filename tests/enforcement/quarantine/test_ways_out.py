@@ -75,7 +75,8 @@ def test_a_socket_that_its_lender_uses_too_is_named_and_left(make, null):
     result = isolate.apply(made.box)
     assert result.enforcement is Enforcement.PARTIAL
     assert "socket:[" in result.missing[0]
-    theirs.send(b"mine")
+    ours.settimeout(5)
+    assert ours.recv(1 << 16), "what the lender uses is not shut under it"
     made.moves()
     ours.close()
     theirs.close()
