@@ -259,11 +259,11 @@ def load(kind: int, code: Code, *, name: str) -> int:
 
 
 def raw_tracepoint(name: str, program: int) -> int:
-    """Run a program at a tracepoint until the returned descriptor is closed."""
+    """Run a program at a tracepoint until the returned descriptor is closed. May wait for the kernel, some 20 ms."""
     text = ctypes.create_string_buffer(name.encode())
-    return _bpf(_RAW_OPEN, struct.pack("=QI4x", ctypes.addressof(text), program))
+    return _bpf(_RAW_OPEN, struct.pack("=QI4x", ctypes.addressof(text), program), blocking=True)
 
 
-def _bpf(command: int, block: bytes) -> int:
+def _bpf(command: int, block: bytes, *, blocking: bool = False) -> int:
     held = ctypes.create_string_buffer(block, len(block))
-    return syscall("bpf", command, held, len(block))
+    return syscall("bpf", command, held, len(block), blocking=blocking)

@@ -74,6 +74,7 @@ _PLACES = {
     _IS_PEER | 5: "sendto",
 }
 _CALLS = 512
+_CLOSE_NS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,9 @@ class CallTrace:
 
     def read(self, limit: int = 256) -> Iterator[TracedCall]:
         """What is there now, at most `limit` calls; never blocks."""
-        since = time.time_ns() - time.monotonic_ns()
+        since = None
         for record in self._ring.read(limit):
+            since = since or _since()
             yield _parse(record, since)
 
     def counted(self) -> dict[int, Counted]:
@@ -160,6 +162,20 @@ class CallTrace:
     def _release(self) -> None:
         for part in (self._ring, self._rate, self._places, self._full):
             part.close()
+
+
+def _since() -> int:
+    """What to add to the kernel's monotonic time for the time of day. Whoever reads two clocks may lose the processor
+    in between, for milliseconds: the closest of a few readings is taken.
+    """
+    best, least = 0, 1 << 62
+    for _ in range(5):
+        before, now, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if after - before < least:
+            best, least = now - (before + after) // 2, after - before
+        if least < _CLOSE_NS:
+            break
+    return best
 
 
 def _parse(record: bytes, since: int) -> TracedCall:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from clawback.enforcement.kernel.audit import LANDLOCK_ACCESS, LANDLOCK_DOMAIN, SECCOMP, SYSCALL, AuditRecord
 from clawback.enforcement.kernel.call_trace import TracedCall
 from clawback.enforcement.kernel.syscalls import TABLES
+from clawback.enforcement.telemetry.refusals import HOLD_SECONDS, Refusals
 from clawback.enforcement.telemetry.roster import Roster, Tracked, uid_of
 from clawback.enforcement.telemetry.writer import TelemetryWriter
 from clawback.model import Disposition, FileActivity, KernelActivity, Severity
@@ -35,16 +36,19 @@ class Denials:
         roster: Roster,
         writer: TelemetryWriter,
         *,
-        registers: Callable[[int, int], TracedCall | None] = lambda _pid, _number: None,
+        refusals: Refusals | None = None,
+        tracing: Callable[[], bool] = lambda: False,
         novel: Callable[[Tracked, str, int], bool] = lambda _tracked, _call, _at_ns: False,
         gated: bool = False,
     ) -> None:
-        """`registers` finds the traced call of a process and number; `novel` says whether an agent's denial is news;
-        `gated`: the kernel keeps each agent to a rate.
+        """`refusals` has the traced calls, while `tracing`; `novel` says whether a denial is news; `gated`: the kernel
+        keeps each agent to a rate.
         """
         self._roster = roster
         self._writer = writer
-        self._registers = registers
+        self._refusals = refusals
+        self._tracing = tracing
+        self._unclaimed: deque[tuple[float, AuditRecord]] = deque()
         self._novel = novel
         self._bucket = None if gated else ""
         self.last = float("-inf")
@@ -64,7 +68,39 @@ class Denials:
         elif record.serial in self._pending:
             self._landlock(self._pending.pop(record.serial), record)
 
+    @property
+    def pending(self) -> bool:
+        """Something waits: call `settle` within `HOLD_SECONDS`."""
+        return bool(self._unclaimed)
+
+    def settle(self, *, everything: bool = False) -> None:
+        """Report what has its registers by now, or has waited for them long enough."""
+        for _ in range(len(self._unclaimed)):
+            until, record = self._unclaimed.popleft()
+            call = self._claim(record)
+            if call is not None or everything or time.monotonic() >= until:
+                self._denied(record, call)
+            else:
+                self._unclaimed.append((until, record))
+
     def _seccomp(self, record: AuditRecord) -> None:
+        if not self._roster.expected(record.number("uid")):
+            return
+        self.last = time.monotonic()
+        call = self._claim(record)
+        if call is None and self._tracing() and len(self._unclaimed) < _PENDING:
+            # The kernel writes the record before the call returns, which is when it is traced.
+            self._unclaimed.append((self.last + HOLD_SECONDS, record))
+        else:
+            self._denied(record, call)
+
+    def _claim(self, record: AuditRecord) -> TracedCall | None:
+        if self._refusals is None:
+            return None
+        pid, number = record.number("pid", 0), record.number("syscall")
+        return self._refusals.claim(pid, number, address=record.address, at_ns=record.time_ns)
+
+    def _denied(self, record: AuditRecord, traced: TracedCall | None) -> None:
         number = record.number("syscall")
         architecture = _ARCHITECTURES.get(record.fields.get("arch", ""), "unknown")
         known = self._names.get(architecture, {}).get(number)
@@ -73,8 +109,6 @@ class Denials:
             logged = int(record.fields.get("code", "0"), 16) & 0x7FFF0000 == _RET_LOG
         except ValueError:
             logged = False
-        pid, exe = record.number("pid", 0), record.fields.get("exe", "")
-        traced = self._registers(pid, number)
 
         def report(tracked: Tracked) -> None:
             self._writer.emit(
@@ -86,8 +120,8 @@ class Denials:
                 disposition=Disposition.LOGGED if logged else Disposition.BLOCKED,
                 syscall=name,
                 number=number,
-                pid=pid,
-                exe=exe,
+                pid=record.number("pid", 0),
+                exe=record.fields.get("exe", ""),
                 architecture=architecture,
                 arguments=traced.arguments if traced else (),
                 address=record.address,
@@ -98,8 +132,7 @@ class Denials:
             )
 
         # Audit's time is exact to a millisecond, and the tracer's to a nanosecond.
-        if self._roster.report(record.number("uid"), report, at_ns=traced.time_ns if traced else record.time_ns):
-            self.last = time.monotonic()
+        self._roster.report(record.number("uid"), report, at_ns=traced.time_ns if traced else record.time_ns)
 
     def _landlock_access(self, record: AuditRecord) -> None:
         self._pending[record.serial] = record

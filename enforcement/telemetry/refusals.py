@@ -19,8 +19,10 @@ from clawback.model import Disposition, FileActivity, NetworkActivity, Severity
 
 __all__ = ["HOLD_SECONDS", "Refusals"]
 
-HOLD_SECONDS = 0.004
-"""How long a call waits for the audit record that claims it. The record takes some 0.1 ms; events are due in 10 ms."""
+HOLD_SECONDS = 0.006
+"""How long a call and its audit record wait for each other: some 0.1 ms as a rule, and events are due in 10 ms."""
+
+_EARLIER_NS = 1_000_000  # audit's time is rounded down to a millisecond, so a call's is never before it
 
 _MOST = 4096
 _REPEATS = 4096
@@ -55,15 +57,16 @@ class Refusals:
         if len(self._order) > _MOST:
             self._settle(self._order.popleft())
 
-    def claim(self, pid: int, number: int) -> TracedCall | None:
-        """The oldest call of this process with this number: a denial's registers."""
+    def claim(self, pid: int, number: int, *, address: int, at_ns: int) -> TracedCall | None:
+        """The registers of a denial: the oldest call of this process, number and instruction that is not older than its
+        record. In a flood from one instruction, that is one of those of the same millisecond.
+        """
         calls = self._waiting.get((pid, number))
-        if not calls:
-            return None
-        call = calls.popleft()
-        if not calls:
-            del self._waiting[pid, number]
-        return call
+        for at, call in enumerate(calls or ()):
+            if call.address == address and call.time_ns >= at_ns - _EARLIER_NS:
+                self._drop(call, at)
+                return call
+        return None
 
     def flush(self, *, everything: bool = False) -> None:
         """Report what nobody claimed in time."""
@@ -71,13 +74,18 @@ class Refusals:
         while self._order and (everything or self._order[0].time_ns <= limit):
             self._settle(self._order.popleft())
 
-    def _settle(self, call: TracedCall) -> None:
-        calls = self._waiting.get((call.pid, call.number))
-        if not calls or calls[0] is not call:
-            return  # claimed; of one process and number they leave in the order in which they came
-        calls.popleft()
+    def _drop(self, call: TracedCall, at: int) -> None:
+        calls = self._waiting[call.pid, call.number]
+        del calls[at]
         if not calls:
             del self._waiting[call.pid, call.number]
+
+    def _settle(self, call: TracedCall) -> None:
+        calls = self._waiting.get((call.pid, call.number), ())
+        at = next((at for at, other in enumerate(calls) if other is call), -1)
+        if at < 0:
+            return  # claimed
+        self._drop(call, at)
         if call.path:
             self._report(call, call.path.decode("utf-8", "backslashreplace"), None)
         elif call.peer:

@@ -24,6 +24,7 @@ from clawback.enforcement.telemetry.processes import Processes
 from clawback.enforcement.telemetry.refusals import HOLD_SECONDS, Refusals
 from clawback.enforcement.telemetry.roster import UIDS, Roster, Tracked
 from clawback.enforcement.telemetry.sources import Sources
+from clawback.enforcement.telemetry.tracer import Tracer
 from clawback.enforcement.telemetry.writer import TelemetryWriter
 from clawback.model import Source
 
@@ -33,7 +34,6 @@ _TURN = 64
 """Audit records read at once."""
 
 _NICE = -10
-_TRACE_SECONDS = 10.0
 _COUNT_SECONDS = 1.0
 
 _log = structlog.get_logger()
@@ -49,17 +49,18 @@ class SandboxTelemetry:
         self.writer = TelemetryWriter(folder, Source.SANDBOX)
         self.roster = Roster(uid_base)
         self._from = Sources(range(uid_base, uid_base + UIDS), landlock_audit=landlock_audit, trace=trace)
-        self._always = trace == "on"
         self._refusals = Refusals(self.roster, self.writer)
         self._baselines = Baselines(folder.parent / "baselines")
         self._baselines_lock = threading.Lock()
         self._denials = Denials(
             self.roster,
             self.writer,
-            registers=self._refusals.claim,
+            refusals=self._refusals,
+            tracing=self._tracing,
             novel=self._is_novel,
             gated=self._from.gate is not None,
         )
+        self._tracer = self._make_tracer(always=trace == "on")
         self._processes = Processes(self.roster, self.writer)
         self._processes_lock = threading.Lock()
         self._canaries = Canaries(self.writer, self._from.canaries) if self._from.canaries else None
@@ -77,6 +78,8 @@ class SandboxTelemetry:
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
+        if self._tracer is not None:
+            self._tracer.start()
 
     @property
     def alive(self) -> bool:
@@ -85,6 +88,8 @@ class SandboxTelemetry:
 
     def close(self) -> None:
         """Write what is there, then stop."""
+        if self._tracer is not None:
+            self._tracer.close()
         os.write(self._wake_write, b"x")
         self._thread.join(5.0)
         with self._baselines_lock:
@@ -103,6 +108,17 @@ class SandboxTelemetry:
             self._baselines.started(tracked)
         self.roster.add(tracked)
         return missed
+
+    def _make_tracer(self, *, always: bool) -> Tracer | None:
+        def failed(why: str) -> None:
+            self.sources["registers"] = why
+
+        if self._from.trace is None:
+            return None
+        return Tracer(self._from.trace, always=always, last=lambda: self._denials.last, failed=failed)
+
+    def _tracing(self) -> bool:
+        return self._from.trace is not None and self._from.trace.attached
 
     def _is_novel(self, tracked: Tracked, call: str, at_ns: int) -> bool:
         with self._baselines_lock:
@@ -156,10 +172,12 @@ class SandboxTelemetry:
         poll.register(self._wake_read, select.POLLIN)
         due = 0.0
         while True:
-            pause = HOLD_SECONDS if self._refusals.pending else _COUNT_SECONDS
+            waiting = self._refusals.pending or self._denials.pending
+            pause = HOLD_SECONDS / 2 if waiting else _COUNT_SECONDS
             ready = {descriptor for descriptor, _ in poll.poll(pause * 1e3)}
             try:
                 self._read(ready)
+                self._denials.settle()
                 self._refusals.flush()
                 if time.monotonic() >= due:
                     due = time.monotonic() + _COUNT_SECONDS
@@ -169,21 +187,15 @@ class SandboxTelemetry:
                 _log.exception("telemetry failed on a record")
                 self.writer.lose("", 1, "defect")
             if self._wake_read in ready:
+                self._denials.settle(everything=True)
                 self._refusals.flush(everything=True)
                 return
 
     def _tend(self) -> None:
-        """Once a second: count what the kernel kept back, and trace only while there is reason to."""
+        """Once a second: count what the kernel kept back, and write baselines down."""
         self.overflowed()
         with self._baselines_lock:
             self._baselines.save()
-        trace = self._from.trace
-        if trace is None:
-            return
-        if self._always or time.monotonic() - self._denials.last < _TRACE_SECONDS:
-            trace.attach()
-        else:
-            trace.detach()
 
     def _read(self, ready: set[int]) -> None:
         sources = self._from
@@ -208,8 +220,8 @@ class SandboxTelemetry:
         for record in source.read(_TURN):
             self._denials.take(record)
             count += 1
-        if self._from.trace is not None and self._denials.last != before:
-            self._from.trace.attach()  # from the next denial on, with registers
+        if self._tracer is not None and self._denials.last != before:
+            self._tracer.nudge()  # from the next denial on, with registers
         if count < _TURN:
             self._denials.flush()
         else:

@@ -121,8 +121,8 @@ class KernelActivity(Event):
     """A system call that the sandbox's filter saw, denied unless the disposition says otherwise. Activity 4: Invoke.
 
     `arguments` are the argument registers, as many as were seen (none or six), unsigned 64 bits each: numbers that the
-    caller put there, pointers among them. `address` is the caller's instruction, `comm` the name of its thread. `novel`:
-    the agent was not denied this call in its first 72 hours under this policy version, which are over.
+    caller put there, pointers among them. `address` is the caller's instruction, `comm` the name of its thread.
+    `novel`: the agent was not denied this call in its first 72 hours under this policy version, which are over.
     """
 
     class_uid: ClassVar[int] = 1003

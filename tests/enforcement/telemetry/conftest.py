@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,9 +65,11 @@ class Heard:
                 _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
                 install(assemble(dict.fromkeys(denied, deny()), ALLOW))
                 act(call)
-            finally:
                 os._exit(0)
-        os.waitpid(child, 0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child failed; see its standard error"
         return child
 
     def events(self, agent: str) -> list[Event]:
@@ -79,7 +82,8 @@ class Heard:
             found = next((event for event in self.events(agent) if test(event)), None)
             if found is not None:
                 return found
-            assert time.monotonic() < end, self.events(agent)
+            gate = self.telemetry._from.gate
+            assert time.monotonic() < end, (self.events(agent), gate and gate.counted(), self.telemetry.writer.losses)
             time.sleep(0.002)
 
 
@@ -88,7 +92,7 @@ def heard(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Heard]:
     """`@pytest.mark.parametrize("heard", ["on"], indirect=True)` chooses when calls are traced."""
     if os.geteuid() != 0:
         pytest.skip("the kernel's audit and eBPF are root's")
-    made = Heard(tmp_path, trace=getattr(request, "param", "denials"))
+    made = Heard(tmp_path / "telemetry", trace=getattr(request, "param", "denials"))
     made.telemetry.start()
     yield made
     made.telemetry.close()
