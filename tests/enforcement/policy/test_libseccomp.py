@@ -5,11 +5,9 @@ Both are compiled to BPF and interpreted: libseccomp's by way of its own export.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
-import os
-import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,67 +22,9 @@ from clawback.enforcement.policy.seccomp_profile import seccomp_profile
 from clawback.errors import InvalidInput
 
 X86 = TABLES["x86_64"]
-ACTIONS = {
-    "SCMP_ACT_KILL": seccomp.KILL_THREAD, "SCMP_ACT_KILL_THREAD": seccomp.KILL_THREAD,
-    "SCMP_ACT_KILL_PROCESS": seccomp.KILL_PROCESS, "SCMP_ACT_TRAP": seccomp.TRAP, "SCMP_ACT_ERRNO": 0x00050000,
-    "SCMP_ACT_TRACE": 0x7FF00000, "SCMP_ACT_NOTIFY": seccomp.ESCALATE, "SCMP_ACT_LOG": seccomp.LOG,
-    "SCMP_ACT_ALLOW": seccomp.ALLOW,
-}  # fmt: skip
-OPERATORS = {
-    "SCMP_CMP_NE": 1, "SCMP_CMP_LT": 2, "SCMP_CMP_LE": 3, "SCMP_CMP_EQ": 4, "SCMP_CMP_GE": 5, "SCMP_CMP_GT": 6,
-    "SCMP_CMP_MASKED_EQ": 7,
-}  # fmt: skip
-
-
-class Comparison(ctypes.Structure):
-    """`struct scmp_arg_cmp`."""
-
-    _fields_ = (("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
-
-
-@pytest.fixture(scope="session")
-def libseccomp() -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL("libseccomp.so.2")
-    except OSError as error:
-        pytest.skip(f"libseccomp is not here: {error}")
-    library.seccomp_init.restype = ctypes.c_void_p
-    library.seccomp_release.argtypes = [ctypes.c_void_p]
-    library.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    library.seccomp_rule_add_array.argtypes = [
-        ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(Comparison),
-    ]  # fmt: skip
-    return library
-
-
-def word(action: str, number: int) -> int:
-    return ACTIONS[action] | (number if action in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE") else 0)
-
-
-def theirs(library: ctypes.CDLL, profile: dict[str, Any]) -> bytes | None:
-    """The profile as container runtimes give it to libseccomp; None where it finds the rules in conflict."""
-    default = word(profile["defaultAction"], profile["defaultErrnoRet"])
-    context = library.seccomp_init(default)
-    assert context
-    try:
-        for rule in profile["syscalls"]:
-            action = word(rule["action"], rule["errnoRet"])
-            if action == default:
-                continue
-            tests = (Comparison * len(rule["args"]))(
-                *((t["index"], OPERATORS[t["op"]], t["value"], t["valueTwo"]) for t in rule["args"])
-            )
-            for name in rule["names"]:
-                code = library.seccomp_rule_add_array(context, action, X86[name], len(tests), tests)
-                if code in (-errno.EEXIST, -errno.EINVAL):
-                    return None
-                assert code == 0, os.strerror(-code)
-        with tempfile.TemporaryFile() as file:
-            assert library.seccomp_export_bpf(context, file.fileno()) == 0
-            file.seek(0)
-            return file.read()
-    finally:
-        library.seccomp_release(context)
+Export = Callable[[dict[str, Any]], bytes | None]
+OPERATORS = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]
+ACTIONS = ["KILL", "KILL_THREAD", "KILL_PROCESS", "TRAP", "ERRNO", "NOTIFY", "LOG", "ALLOW"]
 
 
 def ours(profile: dict[str, Any]) -> SyscallPolicy | None:
@@ -111,21 +51,36 @@ codes = st.sampled_from([errno.EPERM, errno.ENOSYS])
 def arguments(draw: st.DrawFn) -> list[dict[str, Any]]:
     indexes = draw(st.lists(st.integers(0, 5), unique=True, max_size=3))
     return [
-        {"index": i, "op": draw(st.sampled_from(sorted(OPERATORS))), "value": draw(NUMBERS), "valueTwo": draw(NUMBERS)}
+        {
+            "index": i,
+            "op": "SCMP_CMP_" + draw(st.sampled_from(OPERATORS)),
+            "value": draw(NUMBERS),
+            "valueTwo": draw(NUMBERS),
+        }
         for i in indexes
     ]
 
 
 @st.composite
 def profiles(draw: st.DrawFn, *, alike: bool) -> dict[str, Any]:
-    """`alike`: a call's rules with tests have one action, or libseccomp's reading would depend on its inner order."""
+    """`alike`: a call's rules with tests have one action, or libseccomp's reading would depend on its inner order.
+
+    A call has either one rule with several tests of any kind, or several rules with one test for equality (as in what
+    is in use): once libseccomp has followed a rule's first comparison, which may be of half a value, it does not come
+    back for another rule when a later one fails, and so misses rules that hold.
+    """
     default = draw(st.sampled_from(["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"]))
-    actions = st.sampled_from([action for action in sorted(ACTIONS) if action != "SCMP_ACT_TRACE"])
+    actions = st.sampled_from(["SCMP_ACT_" + word for word in ACTIONS])
     rules = []
+    single = {name: draw(st.booleans()) for name in NAMES}
     fixed = {name: (draw(actions), draw(codes)) for name in NAMES}
     for _ in range(draw(st.integers(0, 6))):
         names = [draw(st.sampled_from(NAMES))]
         tests = draw(arguments())
+        if single[names[0]]:
+            tests = [test | {"op": "SCMP_CMP_EQ", "index": 1} for test in tests[:1]]
+        elif any(rule["names"] == names and rule["args"] for rule in rules):
+            tests = []
         action, number = fixed[names[0]] if alike and tests else (draw(actions), draw(codes))
         rules.append({"names": names, "action": action, "errnoRet": number, "args": tests})
     if default != "SCMP_ACT_ALLOW":
@@ -157,10 +112,10 @@ def asked(data: st.DataObject, profile: dict[str, Any]) -> tuple[str, tuple[int,
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(profiles(alike=True), st.data())
-def test_the_same_verdict(libseccomp: ctypes.CDLL, bpf: Any, profile: dict[str, Any], data: st.DataObject) -> None:
-    program, policy = theirs(libseccomp, profile), ours(profile)
+def test_the_same_verdict(exported: Export, bpf: Any, profile: dict[str, Any], data: st.DataObject) -> None:
+    program, policy = exported(profile), ours(profile)
     assume(program is not None and policy is not None)
     assert program is not None
     assert policy is not None
@@ -173,12 +128,12 @@ def test_the_same_verdict(libseccomp: ctypes.CDLL, bpf: Any, profile: dict[str, 
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(profiles(alike=False), st.data())
 def test_where_rules_overlap_and_differ_never_a_laxer_one(
-    libseccomp: ctypes.CDLL, bpf: Any, profile: dict[str, Any], data: st.DataObject
+    exported: Export, bpf: Any, profile: dict[str, Any], data: st.DataObject
 ) -> None:
-    program, policy = theirs(libseccomp, profile), ours(profile)
+    program, policy = exported(profile), ours(profile)
     assume(program is not None and policy is not None)
     assert program is not None
     assert policy is not None

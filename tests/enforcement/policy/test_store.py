@@ -175,3 +175,29 @@ def test_killed_at_any_step_the_store_is_whole_and_the_version_is_there_or_not(t
             json.loads(line)
     assert len(outcomes) == 2, "some crashes came before the version was recorded, some after"
     assert step > 8
+
+
+PROFILE = '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}'
+OPENSHELL = (
+    "version: 1\nnetwork_policies:\n  a:\n    endpoints: [{{host: {}, port: 443}}]\n    binaries: [{{path: /**}}]\n"
+)
+
+
+@pytest.mark.parametrize("texts", [
+    (OPENSHELL.format("a.test"), OPENSHELL.format("b.test")),
+    (PROFILE, PROFILE.replace("[]", '[{"names": ["flock"], "action": "SCMP_ACT_LOG"}]')),
+    (text("a.test"), OPENSHELL.format("a.test")),
+])  # fmt: skip
+def test_every_form_is_kept_edited_and_restored(store, texts):
+    old, new = texts
+    first = store.put("p", old, author="a", reason="r", known_good=True)
+    current = store.folder / "p" / "current.yaml"
+    current.write_text(new)
+    edit = store.edited("p")
+    assert edit.version is not None
+    assert edit.version.version == 2
+    current.write_text(new.replace("a", "[", 1))
+    assert isinstance(store.edited("p").refused, InvalidInput)
+    restored = store.restore("p", first.version, author="a", reason="r")
+    assert (restored.version, store.read("p", 3), current.read_text()) == (3, old, old)
+    assert PolicyStore(store.folder).versions("p") == store.versions("p")
