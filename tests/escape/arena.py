@@ -340,6 +340,7 @@ class Arena:
             group = Path(root, self.group) if root else None
             if group and group.is_dir():
                 until(lambda group=group: _rmdir(group), what=f"{group} is not empty")
+        until(lambda: cgroups.remove_parent(found, self.group), what="a shim is left")
         self.sinks.close()
         shutil.rmtree(self.home)
 

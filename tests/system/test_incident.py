@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clawback.enforcement.kernel import cgroups
 from clawback.model import Enforcement, Orchestration, ReceiptState
 
 pytestmark = [pytest.mark.kernel, pytest.mark.parts, pytest.mark.slow]
@@ -131,12 +132,7 @@ def test_nothing_of_a_killed_up_lives_on(house):
 
 def removed(name):
     """Remove the groups that a killed core leaves; false while something in them is still ending."""
-    for leaf in sorted(Path("/sys/fs/cgroup").glob(f"**/{name}/**/"), reverse=True):
-        try:
-            leaf.rmdir()
-        except OSError:
-            return False
-    return True
+    return cgroups.remove_parent(cgroups.discover(), name, timeout=0)
 
 
 def alive(pid):

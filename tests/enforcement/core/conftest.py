@@ -129,6 +129,7 @@ class RunningCore:
             group = Path(root, self.group) if root else None
             if group and group.is_dir():
                 until(lambda group=group: _rmdir(group), why=f"{group} is not empty")
+        until(lambda: cgroups.remove_parent(found, self.group), why="a shim is left")
 
 
 def spec(code: str, *, agent: str = "", **more) -> LaunchSpec:

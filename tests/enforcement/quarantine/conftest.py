@@ -203,16 +203,6 @@ def spawner() -> Iterator[tuple[Spawner, Path]]:
     wait_until(lambda: cgroups.remove_parent(cgroups.discover(), group), f"{group} is removed")
 
 
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
 @pytest.fixture
 def make(spawner: tuple[Spawner, Path]) -> Iterator[Maker]:
     """Makes sandboxes; all are gone at the test's end."""
