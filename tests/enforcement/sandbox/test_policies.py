@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,29 @@ seen["uid"] = os.getuid()
 def test_a_layer_that_is_required_and_not_there_starts_nothing(sandboxes: Any) -> None:
     with pytest.raises(NotEnforced, match="requires flux"):
         sandboxes.launch("/bin/true", policy=SandboxPolicy(name="test", required=("landlock", "flux")))
+
+
+# What a Python program that sleeps calls beyond `NEEDED`.
+PYTHON_NEEDS = (
+    "access", "openat", "fstat", "newfstatat", "pread64", "mprotect", "arch_prctl", "set_tid_address",
+    "set_robust_list", "rseq", "prlimit64", "getrandom", "lseek", "ioctl", "getpid", "getuid", "geteuid",
+    "getgid", "getegid", "readlink", "getdents64", "getcwd", "sysinfo", "poll", "select", "clock_nanosleep",
+    "gettid", "sigaltstack", "uname",
+)  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or MACHINE != "x86_64", reason="sealing is by ptrace as root, on x86-64")
+def test_under_the_narrowest_policy_an_agent_can_be_sealed(sandboxes: Any, until: Any) -> None:
+    from clawback.enforcement.quarantine import seal, stop
+    from clawback.model import Enforcement
+
+    allowed = CallRule(names=(*NEEDED, *PYTHON_NEEDS), action=CallAction.ALLOW)
+    calls = SyscallPolicy(rules=(allowed,), otherwise=CallAction.DENY)
+    script = "import sys, time; print('up', flush=True)\nwhile True: time.sleep(0.01)"
+    box = sandboxes.launch("python3", "-S", "-c", script, policy=SandboxPolicy(name="test", syscalls=calls)).record
+    until(lambda: "up" in Path(box.folder, "output.log").read_text())
+    before = seal.probe(box)
+    assert before.enforcement is Enforcement.NONE
+    result = seal.apply(box, sandboxes.spawner.run)
+    assert result.enforcement is Enforcement.FULL, result
+    stop.apply(box)
