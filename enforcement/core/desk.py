@@ -7,6 +7,8 @@ agents' ways out is the one that may ask, and nobody else can. One JSON object i
         → {"id", "holders": [{"pid", "program": [PATH, SHA256, CHANGED], "ancestors": [[PATH, SHA256, CHANGED], …]}, …]}
     {"id", "ask": "secret", "instance", "name"}
         → {"id", "value", "hosts": [HOST, …]}
+    {"id", "ask": "hosts", "instance"}
+        → {"id", "hosts": [HOST, …]}, those of all its placeholders
     anything that has no answer
         → {"id", "error": WHY}
 """
@@ -36,15 +38,19 @@ _log = structlog.get_logger()
 
 
 class Desk:
-    """`find(instance)` gives a running sandbox, `secret(instance, name)` a value and the hosts it is for; both raise
-    `ClawbackError` where there is none.
+    """`find(instance)` gives a running sandbox, `secret(instance, name)` a value and the hosts it is for, `hosts` those
+    of all values; they raise `ClawbackError` where there is none.
     """
 
     def __init__(
-        self, find: Callable[[str], Sandbox], secret: Callable[[str, str], tuple[str, tuple[str, ...]]]
+        self,
+        find: Callable[[str], Sandbox],
+        secret: Callable[[str, str], tuple[str, tuple[str, ...]]],
+        hosts: Callable[[str], tuple[str, ...]],
     ) -> None:
         self._find = find
         self._secret = secret
+        self._hosts = hosts
         self.identifier = Identifier()
         self._lock = threading.Lock()
         self._ours: socket.socket | None = None
@@ -117,6 +123,8 @@ class Desk:
             case "secret":
                 value, hosts = self._secret(str(question["instance"]), str(question["name"]))
                 return {"value": value, "hosts": list(hosts)}
+            case "hosts":
+                return {"hosts": list(self._hosts(str(question["instance"])))}
             case _:
                 raise InvalidInput("no such question")
 

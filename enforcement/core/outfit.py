@@ -19,7 +19,7 @@ from clawback.enforcement.policy.network import wildcard_too_wide
 from clawback.errors import InvalidInput, NotFound, Refused
 from clawback.model import CredentialRef, LaunchSpec
 
-__all__ = ["caller", "outfitted", "resolve", "withheld"]
+__all__ = ["caller", "destined", "outfitted", "resolve", "withheld"]
 
 _TRUST = (
     "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO",
@@ -77,6 +77,13 @@ def caller(parts: Parts, instance: str) -> Entry:
     if entry is None or not entry.running:
         raise NotFound("the agent does not run")
     return entry
+
+
+def destined(parts: Parts, instance: str) -> tuple[str, ...]:
+    """The hosts of all of a running agent's placeholders."""
+    spec = caller(parts, instance).spec
+    refs = spec.credentials if spec is not None else ()
+    return tuple(dict.fromkeys(host for ref in refs if ref.delivery == "placeholder" for host in ref.hosts))
 
 
 def resolve(parts: Parts, instance: str, name: str) -> tuple[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from clawback.enforcement.core.keeper import Keeper
 from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.metrics import Metrics
 from clawback.enforcement.core.orders import Orders
-from clawback.enforcement.core.outfit import caller, resolve
+from clawback.enforcement.core.outfit import caller, destined, resolve
 from clawback.enforcement.core.parts import CoreParameters, Parts
 from clawback.enforcement.core.snapshots import Snapshots
 from clawback.enforcement.core.specs import Specs
@@ -41,6 +41,7 @@ class Service:
         self._desk = Desk(
             lambda instance: caller(self.parts, instance).box,
             lambda instance, name: resolve(self.parts, instance, name),
+            lambda instance: destined(self.parts, instance),
         )
         self.parts = Parts(
             parameters=parameters,

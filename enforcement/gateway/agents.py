@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from clawback.enforcement.gateway.asking import NoAnswerError
 from clawback.enforcement.gateway.connection import Connection
 from clawback.enforcement.gateway.sockets import close
 
@@ -32,11 +33,21 @@ class Agent:
         self.lookups = asyncio.Semaphore(_LOOKUPS)
         self.buffered = 0  # bytes of bodies that are kept because a rule looks at them
         self.connections: set[Connection] = set()
+        self._bound: tuple[str, ...] | None = None
         self._gateway = gateway
         self._listeners: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._prefix = secrets.token_hex(4)
         self._count = itertools.count(1)
+
+    async def bound(self) -> tuple[str, ...]:
+        """The hosts that its placeholders are for; they stay the same as long as an instance lives."""
+        if self._bound is None:
+            try:
+                self._bound = await self._gateway.asking.hosts(self.instance)
+            except NoAnswerError:
+                return ()  # without the core there are no values to put in their place either
+        return self._bound
 
     def listen(self, listeners: list[socket.socket]) -> None:
         """Accept on these from now on, instead of earlier ones; open connections stay."""

@@ -96,6 +96,14 @@ class Asking:
             raise NoAnswerError("the core's answer is not to be understood")
         return Credential(value, tuple(str(host) for host in hosts))
 
+    async def hosts(self, instance: str) -> tuple[str, ...]:
+        """Where placeholders of this instance may be sent; they cannot be found inside a tunnel that stays closed."""
+        answer = await self._ask({"ask": "hosts", "instance": instance})
+        found = answer.get("hosts")
+        if not isinstance(found, list):
+            raise NoAnswerError("the core's answer is not to be understood")
+        return tuple(str(host) for host in found)
+
     async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         sock = self._sock
         if sock is None:

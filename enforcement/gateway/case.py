@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from clawback.enforcement.gateway.asking import Caller, NoAnswerError
-from clawback.enforcement.gateway.placeholders import Filled, MisusedError, fill
+from clawback.enforcement.gateway.placeholders import Filled, MisusedError, fill, may_go
 from clawback.enforcement.gateway.policies import Judged
 from clawback.enforcement.gateway.target import Target, forwarded_headers
 from clawback.enforcement.gateway.wire import Wire
@@ -99,7 +99,14 @@ async def gather(
     if judged.wants_body:
         body = await _read(agent, wire, request, judged)
         judged = gateway.judge(agent, target, caller.programs, body)
-    if not judged.decision.allowed or target.method == "CONNECT":
+    if not judged.decision.allowed:
+        return Case(judged=judged, body=body)
+    if target.method == "CONNECT":
+        if not (judged.decision.inspect or judged.sealed) and may_go(await agent.bound(), replace(target, secure=True)):
+            decision = replace(
+                judged.decision, inspect=True, reason="allowed by rule, to put a credential in its place"
+            )
+            judged = replace(judged, decision=decision)
         return Case(judged=judged, body=body)
     try:
         filled = await fill(

@@ -38,6 +38,7 @@ class Judged:
     decision: Decision
     networks: tuple[str, ...] = ()
     upgrade: str = ""
+    sealed: bool = False
     wants_caller: bool = False
     wants_body: int = 0
 
@@ -95,7 +96,14 @@ class ActivePolicies:
             inspect=verdict.inspect,
             audit=verdict.audit,
         )
-        return Judged(decision, verdict.networks, verdict.upgrade, verdict.wants_caller, verdict.wants_body)
+        return Judged(
+            decision,
+            networks=verdict.networks,
+            upgrade=verdict.upgrade,
+            sealed=verdict.sealed,
+            wants_caller=verdict.wants_caller,
+            wants_body=verdict.wants_body,
+        )
 
     async def refresh(self, policy: str, *, announce: bool = True) -> PolicyVersion:
         """Bring the newest recorded version into force, if it is not yet. A change that is none is not announced."""

@@ -69,7 +69,8 @@ class Endpoints:
         if method == "CONNECT":
             rule = pairs[0][0].key
             if all(endpoint.protocol in _BLIND for _, endpoint in pairs):
-                return Verdict(True, rule, "allowed by rule", networks=networks)
+                sealed = any(endpoint.tls == "skip" for _, endpoint in pairs)
+                return Verdict(True, rule, "allowed by rule", networks=networks, sealed=sealed)
             return Verdict(True, rule, "allowed by rule, to be looked into", inspect=True, networks=networks)
         return _request(pairs, _Asked(method, path, body))._replace(networks=networks)
 

@@ -13,6 +13,7 @@ class Verdict(NamedTuple):
     denied         by a rule that says so, not for want of one that allows
     networks       in which every address of the host must lie; they may be private ones
     upgrade        it may become a WebSocket: `read`, or `write` where the agent may send on it too
+    sealed         a tunnel that a rule says is never to be looked into
     wants_caller   ask again with the calling programs
     wants_body     ask again with the body, which may have this many bytes; 0: it is not needed
     """
@@ -26,5 +27,6 @@ class Verdict(NamedTuple):
     denied: bool = False
     networks: tuple[str, ...] = ()
     upgrade: str = ""
+    sealed: bool = False
     wants_caller: bool = False
     wants_body: int = 0

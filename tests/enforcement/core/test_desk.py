@@ -350,6 +350,32 @@ except OSError as error:
     assert next(lines) == ["FileNotFoundError"]
 
 
+def test_a_tunnel_to_a_credentials_host_is_looked_into_and_no_other(core, gateway, seen):
+    ref = dataclasses.replace(give(core, "tunnel", seen.port), hosts=(f"good.test:{seen.port}",))
+    text = PLAIN.format(port=seen.port)
+    gateway.put("test", text, author="tester", reason="test")
+    code = """
+def tunnel(host):
+    sock = socket.create_connection(("127.0.0.1", 3128))
+    sock.sendall(f"CONNECT {host}:{PORT} HTTP/1.1\\r\\nHost: {host}:{PORT}\\r\\n\\r\\n".encode())
+    first = sock.recv(1000)
+    try:
+        sock.sendall(b"GET /through HTTP/1.0\\r\\n\\r\\n")
+        return first[:12].decode(), sock.recv(1000)[:12].decode()
+    except OSError as error:
+        return first[:12].decode(), type(error).__name__
+say(*tunnel("good.test"))
+say(*tunnel("bad.test"))
+"""
+    lines = run(core, code, seen.port, policy_text=text, agent="tunnel", credentials=(ref,))
+    next(lines)
+    looked, blind = next(lines), next(lines)
+    assert looked[0] == blind[0] == "HTTP/1.1 200"
+    assert (looked[1], blind[1]) == ("ConnectionResetError", "HTTP/1.0 200")
+    assert [path for path, _ in seen.requests] == ["/through"]
+    core.until(lambda: denied(core, "looks inside this tunnel"))
+
+
 @pytest.mark.parametrize("hosts", [(), ("*.com",), ("*",), ("api.test:99999",), ("api.test/x",), ("*.co.uk",)])
 def test_a_placeholder_that_could_go_nowhere_or_anywhere_is_refused(core, hosts):
     ref = dataclasses.replace(give(core, "wide", 80), hosts=hosts)
