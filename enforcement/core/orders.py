@@ -158,7 +158,8 @@ class Orders:
             for level in hold.levels if hold else ():
                 before = entry.enforced.get(level, Enforcement.FULL)
                 seen = self._levels.probe(entry, level)
-                if _RANK[seen.enforcement] >= _RANK[before] or not entry.running:
+                weaker = _RANK[seen.enforcement] < _RANK[before] or seen.counts.get("drift", 0) > 0
+                if not weaker or not entry.running:
                     continue
                 sound = False
                 result = self._levels.apply(entry, level)

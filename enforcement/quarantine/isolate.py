@@ -157,7 +157,7 @@ def _judge(box: Sandbox, seen: _Seen, clock: Clock, ways: tuple[ways_out.Way, ..
     ]
     if seen.flows:
         missing.append(f"{len(seen.flows)} sockets still have a peer")
-    clock.count(uncut=len(missing))
+    clock.count(uncut=len(missing), drift=len(missing))
     bound = ways_out.reachable(box)
     missing += ways_out.named(ways) + bound
     observed = (

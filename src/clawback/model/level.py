@@ -43,6 +43,7 @@ class LevelResult:
     sealed, walled       threads of those with the sealed filter, with Landlock's rules
     addresses            of interfaces inside the network namespace
     connections          sockets inside that have a peer
+    drift                of what is missing, what applying the level again could mend
     uncut                parts of the network that are not cut
     leads_out            descriptors that lead out of the sandbox still, and sockets outside within reach
     secrets, unreadable  files under /run/secrets, those of them that read empty or are refused
