@@ -30,6 +30,7 @@ __all__ = ["Supervised"]
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(MACHINE, 0)
 _UNDELIVERED_SECONDS = 10.0
 _MOST_UNDELIVERED = 16
+_MOST_HANDS, _HANDS_SECONDS = 5, 10.0
 
 _log = structlog.get_logger()
 
@@ -84,6 +85,7 @@ class Supervised:
         self._undelivered: dict[tuple[object, ...], _Outcome] = {}
         self._request: tuple[dict[str, Any], list[int]] | None = None
         self._dropped: list[int] = []
+        self._hands: deque[float] = deque()
         alone = self._ledger.refused_alone()
         if alone:
             records.say(box, "resumed", message=f"{alone} escalated calls were refused while nobody supervised")
@@ -354,11 +356,21 @@ class Supervised:
             return
         try:
             if self.hand is None:
-                self.hand = Hand(self.box)
+                self.hand = self._new_hand()
             elif self.hand.greeted:
                 self._request_again()
         except Lost as error:
             self._lose_hand(str(error))
+
+    def _new_hand(self) -> Hand:
+        """Making one takes the supervisor's own time: an agent that brings its hands to an end waits for the next."""
+        now = time.monotonic()
+        while self._hands and self._hands[0] < now - _HANDS_SECONDS:
+            self._hands.popleft()
+        if len(self._hands) >= _MOST_HANDS:
+            raise Lost(f"{_MOST_HANDS} hands inside were lost within {_HANDS_SECONDS:g} s")
+        self._hands.append(now)
+        return Hand(self.box)
 
     def _request_again(self) -> None:
         request, self._request = self._request, None

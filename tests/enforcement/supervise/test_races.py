@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,38 @@ for line in sys.stdin: say(tried(os.kill, 1, 0))
     assert scene.client.decide("alpha", by="core", reason="release")["refused"] is False
     agent.tell()
     assert agent.hear() == "ok"
+
+
+def test_a_hand_that_is_killed_is_made_anew_a_few_times_and_then_not_at_once(scene, policy, rule):
+    scene.supervise()
+    agent = scene.launch(
+        'for line in sys.stdin: say(tried(os.mkdir, "/tmp/" + line.strip()))',
+        policy("mkdir", rules=(rule("mkdir"),), filesystem="read-write"),
+    )
+
+    def hands() -> list[int]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if (folder / "comm").read_text() == "clawback-hand\n" and _inside(folder, agent.record.pid):
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
+    said = []
+    for number in range(7):
+        agent.tell(str(number))
+        said.append(agent.hear())
+        for pid in hands():
+            os.kill(pid, signal.SIGKILL)
+    assert said[0] == "ok"
+    assert said[-1] == "EPERM"  # five within ten seconds
+    assert set(said) <= {"ok", "EPERM"}
+
+
+def _inside(folder: Path, pid: int) -> bool:
+    return (folder / "ns" / "pid").stat().st_ino == Path(f"/proc/{pid}/ns/pid").stat().st_ino
 
 
 def test_a_ledger_tells_what_was_in_hand():
