@@ -45,7 +45,7 @@ class Health:
             "supervisor": parts.supervision.state,
         }
 
-    def count(self) -> tuple[dict[str, int], dict[str, int], int, int]:
+    def count(self) -> tuple[dict[str, int], dict[str, int], dict[str, int], int]:
         """`metrics.Snapshot`."""
         parts = self._parts
         writer = parts.telemetry.writer
@@ -55,4 +55,4 @@ class Health:
             states[entry.state.value] += 1
             if entry.running:
                 violations[name] = writer.violations.last_hour(name)
-        return states, violations, writer.lost_total, writer.written
+        return states, violations, writer.losses, writer.written

@@ -14,8 +14,8 @@ __all__ = ["Metrics", "Snapshot"]
 
 _MOST_AGENTS = 500  # labels by agent are bounded: whoever can launch agents must not fill the monitoring system
 
-Snapshot = Callable[[], tuple[dict[str, int], dict[str, int], int, int]]
-"""Returns agents by state, violations of the last hour by agent, telemetry lost, telemetry written."""
+Snapshot = Callable[[], tuple[dict[str, int], dict[str, int], dict[str, int], int]]
+"""Returns agents by state, violations of the last hour by agent, telemetry lost by reason, telemetry written."""
 
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -72,5 +72,13 @@ class _Live(Collector):
         for agent, count in sorted(violations.items(), key=lambda item: -item[1])[:_MOST_AGENTS]:
             hourly.add_metric([agent], count)
         yield hourly
-        yield CounterMetricFamily("clawback_telemetry_lost", "Events counted and not written.", value=lost)
+        yield CounterMetricFamily(
+            "clawback_telemetry_lost", "Events counted and not written.", value=sum(lost.values())
+        )
+        reasons = CounterMetricFamily(
+            "clawback_telemetry_lost_by_reason", "The same, by where they were lost.", labels=["reason"]
+        )
+        for reason, count in lost.items():
+            reasons.add_metric([reason], count)
+        yield reasons
         yield CounterMetricFamily("clawback_telemetry_written", "Events written.", value=written)

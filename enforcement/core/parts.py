@@ -35,6 +35,7 @@ class CoreParameters:
     uid_base: int = 1_900_000
     canaries: tuple[str, ...] = ()
     landlock_audit: bool = False
+    trace: str = "denials"
     heartbeat_seconds: float = 5.0
     verify_seconds: float = 5.0
     escalation_seconds: float = 60.0

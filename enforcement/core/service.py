@@ -49,7 +49,10 @@ class Service:
             halts=Halts(state / "halts"),
             specs=Specs(state / "agents"),
             telemetry=SandboxTelemetry(
-                state / "telemetry", uid_base=parameters.uid_base, landlock_audit=parameters.landlock_audit
+                state / "telemetry",
+                uid_base=parameters.uid_base,
+                landlock_audit=parameters.landlock_audit,
+                trace=parameters.trace,
             ),
             metrics=metrics,
             link=GatewayLink(state / "run" / "gateway-attach.sock", self._desk),

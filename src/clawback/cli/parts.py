@@ -25,6 +25,7 @@ def core() -> None:
         allow=dict(chosen.core.allow),
         canaries=chosen.core.canaries,
         landlock_audit=chosen.core.landlock_audit,
+        trace=chosen.core.trace,
         heartbeat_seconds=chosen.core.heartbeat_seconds,
         verify_seconds=chosen.core.verify_seconds,
         escalation_seconds=chosen.core.escalation_seconds,

@@ -20,7 +20,9 @@ import structlog
 from clawback.config import Settings
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.gateway.client import GatewayClient
+from clawback.enforcement.telemetry.writer import TelemetryWriter
 from clawback.errors import ClawbackError
+from clawback.model import Lifecycle, Severity, Source
 from clawback.services.prefect_server import PrefectServer
 from clawback.services.process import Service
 
@@ -51,6 +53,7 @@ class Stack:
         self._problem = ""
         self._pauses: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._reported: set[str] = set()
 
     def start(self) -> Self:
         """Start all of them; returns when the core, the gateway and watch answer."""
@@ -94,10 +97,34 @@ class Stack:
             pause = min(self._pauses.get(part.name, 0.1) * 2, _LONGEST_PAUSE)
             self._pauses[part.name], self._due[part.name] = pause, now + pause
             _log.warning("a part ended; starting it again", part=part.name)
+            if part.name not in self._reported:
+                # Before it is started again, which may take seconds: whoever watches must know at once.
+                self._reported.add(part.name)
+                self._say(part.name, "lost", "it ended and was not stopped; agents run on as they are")
             try:
                 part.start()
+                self._reported.discard(part.name)
+                self._say(part.name, "started", "started again")
             except ClawbackError as error:
                 _log.error("a part does not start", part=part.name, error=error.message, hint=error.hint)
+
+    def _say(self, part: str, status: str, message: str) -> None:
+        """Into the telemetry, which a part that is gone cannot do itself."""
+        lost = status == "lost"
+        try:
+            writer = TelemetryWriter(self.settings.telemetry, Source.SANDBOX)
+        except OSError as error:
+            _log.error("not in the telemetry", part=part, status=status, error=error.strerror)
+            return
+        writer.emit(
+            Lifecycle,
+            activity_id=Lifecycle.STOP if lost else Lifecycle.START,
+            severity=Severity.HIGH if lost else Severity.INFORMATIONAL,
+            component=part,
+            status=status,
+            message=message,
+        )
+        writer.close()
 
     def describe(self) -> list[str]:
         """What runs where, for the terminal."""
