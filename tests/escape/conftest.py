@@ -61,10 +61,16 @@ def _as_root(*arguments: str, way: str = "") -> Any:
     if os.geteuid() != 0:
         pytest.skip("needs root: outer user ids, cgroups, and something of root's to be attacked")
     environment = {**os.environ, **({"CLAWBACK_SHIM": way} if way else {})}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment, capture_output=True, text=True, timeout=300, check=False, cwd="/",
-    )  # fmt: skip
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    ) as running:
+        try:
+            said, complained = running.communicate(timeout=400)
+        except subprocess.TimeoutExpired:
+            running.terminate()  # it takes away what it made
+            said, complained = running.communicate(timeout=60)
+        return subprocess.CompletedProcess(command, running.returncode, said, complained)
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +95,9 @@ KEPT: dict[str, Results] = {}
 
 
 @pytest.fixture
-def rootless(request: pytest.FixtureRequest, as_user: Callable[..., Any]) -> Results:
+def rootless(request: pytest.FixtureRequest) -> Results:
     """The same under a core without root."""
     if "rootless" not in KEPT:
+        as_user = request.getfixturevalue("as_user")  # looks for an interpreter: once
         KEPT["rootless"] = _results(request, "test_refused_without_root", lambda *more: as_user(*more, timeout=300))
     return KEPT["rootless"]

@@ -6,6 +6,7 @@ Arguments: a JSON object with `cells`, a list of [profile, level], and `names`, 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -60,6 +61,7 @@ def batch(arena: places.Arena, profile: str, level: str, names: list[str]) -> No
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     every = places.attempts()
     names = given.get("names") or list(every)

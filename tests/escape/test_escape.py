@@ -1,4 +1,4 @@
-"""Each attempt to get out, from inside real sandboxes, before quarantine and under it; and that each can get out at all."""
+"""Each attempt to get out, from inside real sandboxes, before quarantine and under it; and that each can get out."""
 
 from __future__ import annotations
 
