@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from clawback.enforcement.gateway.hello import MAX_HELLO, HelloError, read_hello
 
 
+@cache
 def hello(name: str | None) -> bytes:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = name is not None
     if name is None:
         context.verify_mode = ssl.CERT_NONE
