@@ -13,6 +13,11 @@ __all__ = ["NAME", "egress_rules", "network_policy", "policy_name", "wildcard_to
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 """What a policy may be called: it becomes a folder's name."""
 
+_INSPECTED = {
+    "tlsDecrypt": "the gateway opens TLS where a rule looks at requests, and nowhere else",
+    "logPayloads": "requests are recorded without their payloads",
+    "scanForPII": "payloads are not scanned",
+}
 _RULE = ("name", "domain", "ports", "methods", "paths", "model")
 _RULE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _METHOD = re.compile(r"[A-Z]{1,20}")
@@ -45,9 +50,7 @@ def network_policy(item: Item, effects: list[Effect]) -> NetworkPolicy:
         found = top["inspection"].mapping(("tlsDecrypt", "logPayloads", "scanForPII"))
         asked = {key: value.boolean() for key, value in found.items()}
         effects.extend(
-            Effect(f"networkPolicy.inspection.{key}", "", "the gateway sees hosts, methods and paths, not payloads")
-            for key, wanted in asked.items()
-            if wanted
+            Effect(f"networkPolicy.inspection.{key}", "", _INSPECTED[key]) for key, wanted in asked.items() if wanted
         )
         inspection = Inspection(
             tls_decrypt=asked.get("tlsDecrypt", False),
