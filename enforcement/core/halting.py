@@ -86,7 +86,7 @@ class Halting:
         parts.halts.stand(halt)
         flushed = self._flush.submit(self._write, halt, began)
         entries = parts.halted(halt)
-        self._strike(entries, everything=selector.kind is SelectorKind.ALL)
+        told = self._strike(entries, everything=selector.kind is SelectorKind.ALL)
         struck = _ms(began)
         with parts.orders:
             for entry in entries:
@@ -95,7 +95,7 @@ class Halting:
             HaltedAgent(
                 agent=entry.box.agent,
                 instance=entry.box.instance,
-                results=(self._verify(entry),),
+                results=(self._verify(entry, told),),
                 pending=order.levels[1:],
             )
             for entry in entries
@@ -152,14 +152,14 @@ class Halting:
         parts.say(Lifecycle.OTHER, "hold", "halt lifted", message=message)
         return results
 
-    def _strike(self, entries: tuple[Entry, ...], *, everything: bool) -> None:
+    def _strike(self, entries: tuple[Entry, ...], *, everything: bool) -> frozenset[str]:
         starting = [entry for entry in entries if not entry.settled.is_set()]
         with group_freeze.frozen(self._parts.parameters.cgroup) if everything else nullcontext():
-            mass_freeze.strike([entry for entry in entries if entry.settled.is_set()])
+            told = mass_freeze.strike([entry for entry in entries if entry not in starting])
         end = time.monotonic() + SETTLE_SECONDS
         for entry in starting:
             entry.settled.wait(max(0.0, end - time.monotonic()))
-        mass_freeze.strike(starting)
+        return told | mass_freeze.strike(starting)
 
     def _write(self, halt: Halt, began: float) -> float:
         self._parts.halts.write(halt)
@@ -175,13 +175,26 @@ class Halting:
             self._parts.say(Lifecycle.OTHER, "hold", "halt not durable", severity=Severity.HIGH, message=message)
             return -1.0
 
-    def _verify(self, entry: Entry) -> LevelResult:
-        result = mass_freeze.read_back(entry) or self._levels.apply(entry, Level.FREEZE)
+    def _verify(self, entry: Entry, told: frozenset[str]) -> LevelResult:
+        """In one pass where the leaf took the order and nobody is at work on the agent, who might thaw it for a moment;
+        whoever begins after that finds the order.
+        """
+        result = None
+        idle = self._parts.slow[entry.box.agent]
+        if entry.box.instance in told and idle.acquire(blocking=False):
+            try:
+                result = mass_freeze.read_back(entry.box)
+            finally:
+                idle.release()
+        result = result or self._levels.apply(entry, Level.FREEZE)
         entry.enforced[Level.FREEZE] = result.enforcement
         return result
 
     def _go_on(self, halt: Halt, entry: Entry) -> None:
         """The levels after freezing, for one agent. What goes wrong is what that agent's results say."""
+        with self._parts.slow[entry.box.agent]:
+            if self._parts.halts.stands(halt):
+                mass_freeze.order(entry.box)
         for level in halt.order.levels[1:]:
             if self._closing or not self._parts.halts.stands(halt):
                 return

@@ -7,6 +7,7 @@ import time
 
 import structlog
 
+from clawback.enforcement.core import mass_freeze
 from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.quarantine import ladder, responders
@@ -25,6 +26,9 @@ class Levels:
 
     def apply(self, entry: Entry, level: Level) -> LevelResult:
         """Make a level true; what was then seen."""
+        hold = self._parts.hold(entry.box.agent) if level in {Level.RESTRICT, Level.SEAL} else None
+        if hold is not None and Level.FREEZE in hold.levels:
+            mass_freeze.order(entry.box)  # what thaws the agent on its way has to find it, whoever froze it and how
         if level is Level.ISOLATE and responders.ordered(entry.box):
             self._parts.link.suspend(entry.box.instance)  # a relay takes the gateway's place, after a restart too
         result = ladder.apply(entry.box, level, run=self._parts.spawner.run)

@@ -13,38 +13,36 @@ from clawback.enforcement.quarantine.freeze import ORDER
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.model import Enforcement, Level, LevelResult
 
-__all__ = ["read_back", "strike"]
+__all__ = ["order", "read_back", "strike"]
 
 _BYTES = 1 << 16
 
 
-def strike(entries: Sequence[Entry]) -> None:
-    """Tell the kernel to freeze each leaf; nothing is read back."""
-    for entry in entries:
-        if entry.box.cgroup:
-            group_freeze.strike(entry.box.cgroup)
+def strike(entries: Sequence[Entry]) -> frozenset[str]:
+    """Tell the kernel to freeze each leaf; the instances whose kernel took it. Nothing is read back."""
+    return frozenset(
+        entry.box.instance for entry in entries if entry.box.cgroup and group_freeze.strike(entry.box.cgroup)
+    )
 
 
-def read_back(entry: Entry) -> LevelResult | None:
-    """What freezing one leaf came to, as `quarantine.freeze.apply` would say it of a leaf that was told to freeze and
-    did; None where that is not so, or there is no leaf: then it has to be done in the ordinary way.
-
-    A seal under way thaws its agent for a moment, and goes by the order file when it is done: so that is written before
-    the leaf is read.
-    """
-    box = entry.box
-    if not box.cgroup:
-        return None
-    began = time.perf_counter_ns()
+def order(box: Sandbox) -> None:
+    """Leave the word that the agent is to stand still, by which a seal, that thaws it for a moment, goes when done."""
     with contextlib.suppress(OSError):  # as `freeze` does: a full disk must not keep an agent running
         os.close(os.open(f"{box.folder}/{ORDER}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+
+
+def read_back(box: Sandbox) -> LevelResult | None:
+    """What freezing a leaf came to, as `quarantine.freeze.apply` would say it where the leaf took the order and did;
+    None where that is not so: then it has to be done in the ordinary way. For a leaf that `strike` names, while nothing
+    that thaws is under way.
+    """
+    began = time.perf_counter_ns()
     try:
-        frozen = b"frozen 1" in _read(box, "cgroup.events") and _read(box, "cgroup.freeze").startswith(b"1")
+        frozen = b"frozen 1" in _read(box, "cgroup.events")
         processes = len(set(_read(box, "cgroup.procs").split()))
-        alone = b"nr_descendants 0" in _read(box, "cgroup.stat")
     except OSError:
         return None  # gone, or going: the ordinary way says which
-    if not (frozen and processes and alone):
+    if not (frozen and processes):
         return None
     return LevelResult(
         level=Level.FREEZE,
