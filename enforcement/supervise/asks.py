@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clawback.enforcement.sandbox.record import Sandbox
-from clawback.enforcement.supervise.calls import Subject
 from clawback.enforcement.supervise.records import bounded
+from clawback.enforcement.supervise.subject import Subject
 from clawback.errors import InvalidInput, NotFound
 
 __all__ = ["Ask", "Asks"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clawback.enforcement.sandbox.record import Sandbox
-from clawback.enforcement.supervise.calls import Subject
+from clawback.enforcement.supervise.subject import Subject
 from clawback.enforcement.telemetry.rate import RateLimit
 from clawback.enforcement.telemetry.writer import TelemetryWriter
 from clawback.model import Disposition, KernelActivity, Lifecycle, Severity, Source

@@ -20,10 +20,11 @@ from clawback.enforcement.policy.escalation import Decision, EscalationRule, Sup
 from clawback.enforcement.sandbox.escalated import Ledger
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.supervise.asks import Ask, Asks
-from clawback.enforcement.supervise.calls import TAKEN_APART, Done, Flow, Reply, Subject, registers
+from clawback.enforcement.supervise.calls import TAKEN_APART
 from clawback.enforcement.supervise.hand import Hand, Lost
 from clawback.enforcement.supervise.records import Records
 from clawback.enforcement.supervise.rules import decide
+from clawback.enforcement.supervise.subject import Done, Flow, Reply, Subject, registers
 
 __all__ = ["Supervised"]
 
