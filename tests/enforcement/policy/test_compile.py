@@ -50,7 +50,8 @@ RESULT = {
 }  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(policies, st.sampled_from(NAMES), st.tuples(*[NUMBERS] * 6), st.data())
 def test_the_kernel_would_do_what_the_rules_say(
     bpf: Any, policy: SyscallPolicy, name: str, arguments: tuple[int, ...], data: st.DataObject
@@ -65,13 +66,15 @@ def test_the_kernel_would_do_what_the_rules_say(
     assert bpf.answer(policy, name, arguments) == bpf.together([base, wanted])
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
 @given(policies, st.sampled_from(sorted(BLOCKED & set(X86))))
 def test_no_rules_open_what_is_blocked(bpf: Any, policy: SyscallPolicy, name: str) -> None:
     assert bpf.answer(policy, name, ()) & 0xFFFF0000 not in (seccomp.ALLOW, seccomp.LOG, seccomp.ESCALATE)
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
 @given(policies, st.integers(0, 600))
 def test_foreign_entries_stay_closed(bpf: Any, policy: SyscallPolicy, number: int) -> None:
     compiled = programs(policy, machine="x86_64")
@@ -82,6 +85,8 @@ def test_foreign_entries_stay_closed(bpf: Any, policy: SyscallPolicy, number: in
     assert bpf.together(bpf.run(p.code, number, arch=0x40000028) for p in arm) == seccomp.KILL_PROCESS
 
 
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
 @given(policies)
 def test_a_policy_survives_json(policy: SyscallPolicy) -> None:
     import json

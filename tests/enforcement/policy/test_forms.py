@@ -465,7 +465,8 @@ places = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(places, hostile, max_size=5))
 def test_hostile_documents_are_refused_and_nothing_else(document: dict[str, Any]):
     try:
