@@ -66,7 +66,7 @@ class RunningCore:
             f" canaries=({CANARY!r},), heartbeat_seconds=0.3, {self.more})"
         )
         self.process = subprocess.Popen([sys.executable, "-c", code])
-        until(self._answers, why="the core did not come up")
+        until(self._answers, seconds=60.0, why="the core did not come up")
 
     def _answers(self) -> bool:
         assert self.process is not None

@@ -213,14 +213,15 @@ def test_no_agent_that_is_just_being_started_slips_through(core, make_spec):
     threads = [threading.Thread(target=start, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    core.until(lambda: len(core.client.agents()) >= 5)
+    logs = core.state.glob
+    core.until(lambda: any(path.stat().st_size for path in logs("agents/*/*/output.log")), seconds=60)
     report = core.client.halt(ALL, Level.FREEZE, **ORDER)
     for thread in threads:
         thread.join()
     over.set()
 
     def printed() -> dict[str, int]:
-        return {str(path): path.stat().st_size for path in core.state.glob("agents/*/*/output.log")}
+        return {str(path): path.stat().st_size for path in logs("agents/*/*/output.log")}
 
     before = printed()
     assert sum(before.values()) > 0
