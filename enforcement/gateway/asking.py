@@ -66,13 +66,13 @@ class Asking:
         sock.setblocking(False)
         self._sock = sock
         self._reading = asyncio.ensure_future(self._read(sock))
+        # Only once the loop no longer waits on it: its number may be another's a moment later.
+        self._reading.add_done_callback(lambda _: close(sock))
 
     def close(self) -> None:
         """Nobody is left to ask."""
         if self._reading is not None:
             self._reading.cancel()
-        if self._sock is not None:
-            close(self._sock)
         self._sock, self._reading = None, None
         for future in self._waiting.values():
             if not future.done():
