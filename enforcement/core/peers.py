@@ -12,6 +12,7 @@ from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from clawback.enforcement.kernel import namespaces
 from clawback.errors import InvalidInput, Refused
 
 __all__ = ["VERBS", "Permissions", "peer_uid", "protocol"]
@@ -44,9 +45,12 @@ _UCRED = struct.Struct("=iII")
 
 
 def peer_uid(connection: socket.socket) -> tuple[int, int]:
-    """(pid, uid) of the process that connected, recorded by the kernel at connect time."""
+    """(pid, uid) of the process that connected, recorded by the kernel at connect time.
+
+    Without root an agent has our own user id, in a user namespace that it cannot leave: such a one is nobody, -1.
+    """
     pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return pid, uid
+    return pid, -1 if uid == os.geteuid() and not namespaces.at_home(pid) else uid
 
 
 class Permissions:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from clawback.enforcement.kernel import namespaces
 
 __all__ = ["Peer", "guarded", "peer_of"]
 
@@ -24,7 +27,9 @@ class Peer(NamedTuple):
 
 def peer_of(sock: socket.socket) -> Peer:
     """By SO_PEERCRED: taken by the kernel when the peer connected, not claimed by it."""
-    return Peer(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+    peer = Peer(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+    # Without root an agent has our own user id, in a user namespace that it cannot leave: such a one is nobody.
+    return peer._replace(uid=-1) if peer.uid == os.geteuid() and not namespaces.at_home(peer.pid) else peer
 
 
 def guarded(uids: frozenset[int]) -> type[asyncio.Protocol]:

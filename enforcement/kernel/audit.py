@@ -174,7 +174,7 @@ def bound_wait() -> bool:
     if fields[3] == 0 and fields[9] > _WAIT:
         _request(AUDIT_SET, _STATUS.pack(_STATUS_WAIT, 0, 0, 0, 0, 0, 0, 0, 0, _WAIT))
         return True
-    return fields[9] <= _WAIT
+    return bool(fields[9] <= _WAIT)
 
 
 def _request(kind: int, payload: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clawback.enforcement.kernel import capabilities, libc
 
-__all__ = ["KINDS", "enter", "gives_ids", "identities", "loopback", "own"]
+__all__ = ["KINDS", "at_home", "enter", "gives_ids", "identities", "loopback", "own"]
 
 KINDS: dict[str, int] = {
     "user": libc.CLONE_NEWUSER,
@@ -37,6 +37,19 @@ def gives_ids(number: int) -> bool:
     if not capabilities.effective(capabilities.SETUID, capabilities.SETGID):
         return False
     return all(_mapped(Path(f"/proc/self/{kind}_map").read_text(), number) for kind in ("uid", "gid"))
+
+
+def at_home(pid: int) -> bool:
+    """Whether a process is in this one's user namespace, or has more rights than this one and so is no agent's.
+
+    Who made a user namespace has every right over what is in it, and can see this of each of its processes.
+    """
+    try:
+        return Path(f"/proc/{pid}/ns/user").stat().st_ino == Path("/proc/self/ns/user").stat().st_ino
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _mapped(table: str, number: int) -> bool:

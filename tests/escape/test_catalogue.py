@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 ATTEMPTS = sorted((HERE / "attempts").glob("*.py"), key=lambda path: int(path.name.partition("_")[0]))
 KEYS = {
     "gain", "attack", "stopped by", "unconfined", "unconfined needs", "also refused by", "alone", "levels", "needs",
-    "may fall silent", "seen from outside", "host does", "rootless",
+    "may fall silent", "seen from outside", "host does", "rootless", "rootless hole",
 }  # fmt: skip
 BOUNDARIES = {
     "seccomp", "Landlock", "capabilities", "no_new_privs", "mount flags", "mount namespace", "pid namespace",

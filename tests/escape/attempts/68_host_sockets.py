@@ -47,7 +47,7 @@ def attach(path):
         fds = array.array("i", [listener.fileno()])
         sock.sendmsg([line.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         answer = sock.recv(4096)
-    if b'"ok"' not in answer:  # an answer of either kind means that the order was read
+    if b'"ok"' not in answer or b"may not attach" in answer:  # any other answer means that the order was read
         raise Refused(f"gateway-attach.sock answered {answer[:80]!r}")
     return f"gateway-attach.sock read its order: {answer[:80]!r}"
 
@@ -56,6 +56,7 @@ def shim(path):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(3)
         sock.connect(path)
+        sock.sendall(b"gateway\n")
         answer, given, _, _ = sock.recvmsg(4096, 1024)
     if not given:
         raise Refused(f"shim.sock answered {answer!r}")
