@@ -88,7 +88,11 @@ def strays(box: Sandbox, launched: Integrity, owned: Mapping[int, tuple[int, ...
     """
     own = set(owned.get(box.uid, ())) if box.uid != os.geteuid() else set()
     inside = {int(word) for word in _text(f"{box.cgroup}/cgroup.procs").split()} if box.cgroup else own
-    found = [f"process {pid} of its user is outside its cgroup" for pid in sorted(own - inside) if _lives(pid)]
+    found = [
+        f"process {pid} of its user is outside its cgroup"
+        for pid in sorted(own - inside)
+        if _lives(pid) and _is_stray(pid, launched)
+    ]
     left = _THREADS
     for pid in sorted(inside):
         if left <= 0:
@@ -126,6 +130,20 @@ def _wrong(pid: int, launched: Integrity, most: int) -> Iterator[str]:
             yield f"thread {thread} has {status.get('Seccomp_filters', 'no')} filters, not {launched.filters} or more"
         if status.get("NoNewPrivs") != launched.no_new_privs:
             yield f"thread {thread} may gain privileges"
+
+
+def _is_stray(pid: int, launched: Integrity) -> bool:
+    """In the agent's user namespace or in ours. Another core of this host may have given the same user id to an agent
+    of its own, which is in a third; and an instance that is being made is in the core's own group.
+    """
+    try:
+        owner = os.readlink(f"/proc/{pid}/ns/user")  # noqa: PTH115 - a hot path
+        here = next((line[3:] for line in _text(f"/proc/{pid}/cgroup").splitlines() if line.startswith("0::")), "")
+        ours = os.readlink("/proc/self/ns/user")  # noqa: PTH115
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended
+    group = launched.cgroup.rpartition("/")[0]
+    return owner in {launched.namespaces[0], ours} and not (group and here.startswith(f"{group}/"))
 
 
 def _lives(pid: int) -> bool:
