@@ -36,7 +36,7 @@ def attempt(world):
         thread = threading.Thread(target=swap)
         thread.start()
         try:
-            for _ in range(300):
+            for _ in range(5000):
                 try:
                     with open(f"{home}/place/{name}") as file:
                         if text := file.read(40):
@@ -46,6 +46,6 @@ def attempt(world):
         finally:
             over = True
             thread.join()
-        raise Refused("300 opens, none of them of the other file")
+        raise Refused("5,000 opens, none of them of the other file")
 
-    return in_child(race, seconds=3)
+    return in_child(race, seconds=20)
