@@ -86,10 +86,14 @@ class CoreClient:
         by: str,
         incident: str = "",
         due_seconds: float = 0,
+        allow: Sequence[str] | None = None,
+        readable: Sequence[str] | None = None,
     ) -> LevelResult:
         """Make one level true and keep it so; the result is what was observed.
 
-        After `due_seconds` the hold is reported as due. It is lifted by a release alone.
+        After `due_seconds` the hold is reported as due. It is lifted by a release alone. `allow`: responders
+        (`ADDRESS:PORT`) that `isolate` leaves open; `readable`: absolute paths that `restrict` does. None: as this
+        holder ordered before; where several hold the agent, open is what each of them leaves open.
         """
         body = {
             "level": level.word,
@@ -98,6 +102,8 @@ class CoreClient:
             "by": by,
             "incident": incident,
             "due_seconds": due_seconds,
+            "allow": None if allow is None else list(allow),
+            "readable": None if readable is None else list(readable),
         }
         return wire.RESULT.validate_json(self._call("POST", _at(agent, "contain"), body))
 

@@ -55,7 +55,8 @@ class Holds:
     def place(self, agent: str, order: Order) -> Hold:
         """Hold the agent by one more order, durably when this returns.
 
-        An order joins the same holder's earlier ones, whose time and reason stay. One that names no incident is joined
+        An order joins the same holder's earlier ones, whose time and reason stay; its exceptions take the place of
+        theirs. One that names no incident is joined
         by the first of the same giver that does: a reflex freezes before there is an incident. What the core itself
         placed, because it found the agent so, becomes the next holder's.
         """
@@ -74,6 +75,8 @@ class Holds:
                     placed_ns=min(merged.placed_ns, one.placed_ns),
                     due_ns=merged.due_ns or one.due_ns,
                     due=one.due and not merged.due_ns,
+                    allow=one.allow if merged.allow is None else merged.allow,
+                    readable=one.readable if merged.readable is None else merged.readable,
                 )
             if joined != [merged]:
                 self._write(agent, (*(one for one in before if one not in joined), merged))

@@ -10,6 +10,7 @@ import structlog
 from clawback.enforcement.core import mass_freeze
 from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.parts import Parts
+from clawback.enforcement.core.terms import Terms, terms
 from clawback.enforcement.quarantine import ladder, responders
 from clawback.model import Enforcement, Hold, Level, LevelResult
 
@@ -24,14 +25,17 @@ class Levels:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def apply(self, entry: Entry, level: Level) -> LevelResult:
-        """Make a level true; what was then seen."""
-        hold = self._parts.hold(entry.box.agent) if level in {Level.RESTRICT, Level.SEAL} else None
-        if hold is not None and Level.FREEZE in hold.levels:
+    def apply(self, entry: Entry, level: Level, letting: Terms | None = None) -> LevelResult:
+        """Make a level true; what was then seen. `letting` through what the hold does, where nothing else is given."""
+        hold = self._parts.hold(entry.box.agent)
+        letting = letting or terms(hold.orders if hold else ())
+        if level in {Level.RESTRICT, Level.SEAL} and hold is not None and Level.FREEZE in hold.levels:
             mass_freeze.order(entry.box)  # what thaws the agent on its way has to find it, whoever froze it and how
-        if level is Level.ISOLATE and responders.ordered(entry.box):
+        if level is Level.ISOLATE and (letting.allow or responders.ordered(entry.box)):
             self._parts.link.suspend(entry.box.instance)  # a relay takes the gateway's place, after a restart too
-        result = ladder.apply(entry.box, level, run=self._parts.spawner.run)
+        result = ladder.apply(
+            entry.box, level, run=self._parts.spawner.run, allow=letting.allow, readable=letting.readable
+        )
         if level is Level.ISOLATE and result.enforcement is Enforcement.NONE:
             # The namespace could not be entered. Its one way out can be closed from the outside all the same.
             self._parts.link.suspend(entry.box.instance)

@@ -10,6 +10,7 @@ from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.holds import FOUND
 from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.parts import Parts
+from clawback.enforcement.core.terms import checked, terms
 from clawback.enforcement.quarantine import freeze
 from clawback.errors import NotFound, Refused
 from clawback.model import Enforcement, Level, LevelResult, Lifecycle, Order, Severity
@@ -42,14 +43,17 @@ class Orders:
         uid: int,
         incident: str = "",
         due_ns: int = 0,
+        allow: tuple[str, ...] | None = None,
+        readable: tuple[str, ...] | None = None,
     ) -> LevelResult:
-        """Make one level true: the hold first, durably, then the kernel.
+        """Make one level true: the hold first, durably, then the kernel. `allow` and `readable` as in `Order`.
 
         Freezing alone is the other way round, because writing the hold takes longer than all the rest, and a core that
         dies between the two leaves an agent frozen: the next core holds what it finds so.
         """
         began = time.perf_counter()
         parts = self._parts
+        allow, readable = checked(level, allow, readable)
         entry = parts.entry(agent, instance=instance)
         if not entry.settled.is_set():
             entry.settled.wait(SETTLE_SECONDS)
@@ -63,6 +67,8 @@ class Orders:
             incident=incident,
             placed_ns=time.time_ns(),
             due_ns=due_ns,
+            allow=allow,
+            readable=readable,
         )
         with parts.orders:
             entry.orders += 1
@@ -195,11 +201,14 @@ class Orders:
         return orders
 
     def undo(self, entry: Entry, mine: Sequence[Order], level: Level) -> LevelResult:
-        """Release one level of these orders in the kernel, unless others order it too."""
+        """Release one level of these orders in the kernel, unless others order it too, who may let more through."""
         others = [one for one in self._parts.others(entry.box.agent, mine) if level in one.levels]
         if not others:
             return self._levels.undo(entry, level)
-        seen = self._levels.probe(entry, level)
+        if terms(others) != terms((*others, *mine)):
+            seen = self._levels.apply(entry, level, terms(others))
+        else:
+            seen = self._levels.probe(entry, level)
         names = ", ".join(dict.fromkeys(order.holder for order in others))
         return dataclasses.replace(seen, observed=f"still ordered by {names}: {seen.observed}")
 

@@ -139,6 +139,8 @@ class Routes:
                 uid=call.uid,
                 incident=body.incident,
                 due_ns=_due(body.due_seconds),
+                allow=body.allow,
+                readable=body.readable,
             )
 
         pool = self._reflex if body.level in _IMMEDIATE else self._workers

@@ -125,7 +125,9 @@ Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
 
 
 class ContainBody(_Body):
-    """One level of the ladder. `due_seconds` from now the hold is due to be looked at; 0: never."""
+    """One level of the ladder. `due_seconds` from now the hold is due to be looked at; 0: never. `allow`: responders
+    (`ADDRESS:PORT`) that isolating leaves open; `readable`: paths that restricting does; null: as ordered before.
+    """
 
     level: AnyLevel
     reason: Text
@@ -133,6 +135,8 @@ class ContainBody(_Body):
     instance: Name = ""
     incident: Name = ""
     due_seconds: Seconds = 0
+    allow: Annotated[tuple[Name, ...], Field(max_length=64)] | None = None
+    readable: Annotated[tuple[Text, ...], Field(max_length=64)] | None = None
 
 
 class ReleaseBody(_Body):

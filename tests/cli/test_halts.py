@@ -34,6 +34,9 @@ def clawback(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("halt", "all"), 2),  # no reason
         (("halt", "all", "--reason", "r", "--level", "melt"), 2),
         (("halt", "all", "--reason", "r", "--for", "soon"), 2),
+        (("contain", "a", "--reason", "r", "--level", "freeze", "--allow", "127.0.0.1:1"), 2),
+        (("contain", "a", "--reason", "r", "--level", "stop", "--readable", "/usr"), 2),
+        (("contain", "a", "--reason", "r", "--level", "isolate", "--allow", "127.0.0.1:1"), 3),
         (("halts",), 3),
         (("lift", "all", "--reason", "r"), 3),
         (("evidence", "verify", "nowhere"), 4),

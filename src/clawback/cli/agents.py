@@ -137,19 +137,38 @@ def contain(
     incident: Annotated[
         str, typer.Option("--incident", help="the incident or case it belongs to; no other then lifts it")
     ] = "",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            help="ADDRESS:PORT of a responder that isolating leaves open, more than one by repeating it; or none",
+        ),
+    ] = None,
+    readable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--readable",
+            help="path inside that restricting lets the agent open, more than one by repeating it; or none",
+        ),
+    ] = None,
     as_json: _JSON = False,
 ) -> None:
     """Quarantine an agent up to a level of the ladder, now. Needs only the core.
 
-    Many at once, or an agent with all that work for it: clawback halt.
+    A frozen agent reaches nobody: --allow and --readable count once freezing is released, or with --only. Many agents
+    at once, or one with all that work for it: clawback halt tree AGENT. An order without them leaves them as ordered
+    before by the same holder.
     """
     wanted = read_level(level)
     due = read_duration(review)
-    core = connect()
-    info = core.agent(agent)
     # Stopping includes what is below it; sealing a tree that is about to be killed would only delay that.
     below = [step for step in Level if step < wanted and not (wanted is Level.STOP and step > Level.ISOLATE)]
     steps = [wanted] if only else [*below, wanted]
+    for option, given, at in (("--allow", allow, Level.ISOLATE), ("--readable", readable, Level.RESTRICT)):
+        if given and at not in steps:
+            raise InvalidInput(f"{option}: {at.word} is no part of this order", hint=f"order it with --level {at.word}")
+    core = connect()
+    info = core.agent(agent)
     results: list[LevelResult] = []
     for step in steps:
         if step is Level.STOP:
@@ -164,6 +183,8 @@ def contain(
                 by=operator(),
                 incident=incident,
                 due_seconds=due,
+                allow=_given(allow) if step is Level.ISOLATE else None,
+                readable=_given(readable) if step is Level.RESTRICT else None,
             )
         )
     print_results(results, as_json=as_json)
@@ -171,6 +192,11 @@ def contain(
     if short:
         words = ", ".join(f"{result.level.word}: {result.enforcement}" for result in short)
         raise NotEnforced(f"{agent} is not fully contained ({words})", hint="clawback doctor says what this host lacks")
+
+
+def _given(words: Sequence[str] | None) -> Sequence[str] | None:
+    """None where nothing is to change."""
+    return None if not words else () if list(words) == ["none"] else words
 
 
 @app.command()

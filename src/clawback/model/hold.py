@@ -17,6 +17,8 @@ class Order:
     uid      the user that the kernel saw giving it, -1 for the core itself; `by` is what that user called itself
     due_ns   when it wants looking at again, 0 for never. Passing it lifts nothing: the order becomes `due`
     halt     the id of the halt that it comes from; empty for an order on this agent alone
+    allow    responders, `ADDRESS:PORT`, that its isolation leaves open; None: nothing was said, and none is open
+    readable paths, with what is below them, that its restriction lets the agent open; None likewise
     """
 
     levels: tuple[Level, ...]
@@ -28,6 +30,8 @@ class Order:
     due_ns: int = 0
     due: bool = False
     halt: str = ""
+    allow: tuple[str, ...] | None = None
+    readable: tuple[str, ...] | None = None
 
     @property
     def holder(self) -> str:
