@@ -99,7 +99,8 @@ def _seal_thread(tracee: Tracee, instruction: int, spare: int, work: Work) -> No
     if newest is not None and newest != sealed_program():
         raise ValueError("the kernel shows another filter than the one injected")
     for tid, other in work.tracees.items():
-        if other.pid == tracee.pid and tid not in work.gone and tree.status(tid).filters > work.before.get(tid, 0):
+        reached = tid == tracee.tid or (other.pid == tracee.pid and not diverged)
+        if reached and tid not in work.gone and tree.status(tid).filters > work.before.get(tid, 0):
             work.sealed.add(tid)
             work.failed.pop(tid, None)
     if tracee.tid not in work.sealed:

@@ -13,25 +13,19 @@ Runs in a process of its own with one thread: a tracer is a thread, and if it di
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from clawback.enforcement.kernel.ptrace import SUPPORTED, Gone, Tracee, pause, quiet
-from clawback.enforcement.quarantine import freeze, tree
+from clawback.enforcement.quarantine import freeze, seal_record, tree
 from clawback.enforcement.quarantine.implant import Work, seal_processes
+from clawback.enforcement.quarantine.seal_record import Mark
 from clawback.enforcement.sandbox.record import Sandbox
 
-__all__ = ["BASELINE", "WALLED", "WORKER", "run"]
-
-BASELINE = "seal.json"
-"""In the sandbox's folder: thread → (start ticks, seccomp filters) before the first seal."""
-
-WALLED = "seal-landlock.json"
-"""The same: thread → start ticks, of those that Landlock's rules were put on."""
+__all__ = ["WORKER", "run"]
 
 WORKER = "a kernel worker of an io_uring, which no filter reaches"
 """Why a thread of that kind is not sealed."""
@@ -88,7 +82,7 @@ def _seize(box: Sandbox, work: Work, patience: float) -> None:
             break
         # Without a freezer, a thread may have forked between being seized and stopping: hence the next look.
         waiting = _wait(work, set(work.tracees) - work.gone, 0.05)
-    _baseline(box, work)
+    marks = _baseline(box, work)
     if box.cgroup:
         freeze.set_frozen(box, wanted=False)
     seal_processes(work, set(work.tracees) - waiting - work.gone)
@@ -98,7 +92,7 @@ def _seize(box: Sandbox, work: Work, patience: float) -> None:
         still = _wait(work, waiting - work.gone, 0.01)
         seal_processes(work, waiting - still - work.gone)
         waiting = still
-    _keep_walled(box, work)
+    _keep(box, work, marks)
     for tid in waiting - work.gone - work.sealed:
         work.failed[tid] = "inside vfork, and its child does not end"
 
@@ -152,42 +146,33 @@ def _wait(work: Work, tids: set[int], seconds: float) -> set[int]:
     return left
 
 
-def _baseline(box: Sandbox, work: Work) -> None:
-    """Written before anything is injected; a thread that is in it already keeps its first count."""
-    path = Path(box.folder, BASELINE)
-    known: dict[str, list[int]] = json.loads(path.read_text()) if path.exists() else {}
-    walls = Path(box.folder, WALLED)
-    walled: dict[str, int] = json.loads(walls.read_text()) if walls.exists() else {}
-    for tid in work.tracees:
+def _baseline(box: Sandbox, work: Work) -> dict[int, Mark]:
+    """Written before anything is injected, with what could not be seized; what was done before stays done."""
+    known, marks = seal_record.read(box), dict[int, Mark]()
+    for tid in (*work.tracees, *work.failed):
         try:
             ticks, filters = tree.start_ticks(tid), tree.status(tid).filters
         except (FileNotFoundError, ProcessLookupError):
             work.gone.add(tid)
             continue
-        first = known.get(str(tid))
-        if first is None or first[0] != ticks:
-            known[str(tid)] = first = [ticks, filters]
-        work.before[tid] = first[1]
-        if filters > first[1]:
+        mark = known.get(tid)
+        if mark is None or mark.ticks != ticks:
+            mark = Mark(ticks, filters)
+        marks[tid] = mark
+        work.before[tid] = filters
+        if mark.sealed and tid in work.tracees:
             work.sealed.add(tid)
-        if walled.get(str(tid)) == ticks:
+        if mark.walled and tid in work.tracees:
             work.walled.add(tid)
-    _keep(path, known)
+    seal_record.write(box, marks)
+    return marks
 
 
-def _keep(path: Path, value: Any) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(value))
-    draft.replace(path)
-
-
-def _keep_walled(box: Sandbox, work: Work) -> None:
-    """Nothing in /proc shows Landlock's rules: what the kernel answered when they were made is all there is to keep."""
-    found: dict[str, int] = {}
-    for tid in work.walled - work.gone:
-        with contextlib.suppress(ProcessLookupError):
-            found[str(tid)] = tree.start_ticks(tid)
-    _keep(Path(box.folder, WALLED), found)
+def _keep(box: Sandbox, work: Work, marks: dict[int, Mark]) -> None:
+    """What the kernel took, once it has: whoever dies in between has sealed nothing that it claims."""
+    for tid, mark in marks.items():
+        marks[tid] = replace(mark, sealed=mark.sealed or tid in work.sealed, walled=mark.walled or tid in work.walled)
+    seal_record.write(box, marks)
 
 
 def _free_children_of(waiting: set[int], work: Work) -> None:

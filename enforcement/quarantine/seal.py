@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 
-from clawback.enforcement.quarantine import tree
+from clawback.enforcement.quarantine import seal_record, tree
 from clawback.enforcement.quarantine.helper import Run
-from clawback.enforcement.quarantine.inject import BASELINE, WALLED, WORKER
+from clawback.enforcement.quarantine.inject import WORKER
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.model import Level, LevelResult
@@ -34,7 +32,7 @@ def apply(box: Sandbox, run: Run, *, patience: float = 0.5) -> LevelResult:
 
 
 def probe(box: Sandbox) -> LevelResult:
-    """Whether every thread has more filters than before the seal, as /proc shows them."""
+    """Whether every thread is one that the sealed filter was put on, and still shows it in /proc."""
     return _judge(box, Clock(Level.SEAL), [], "")
 
 
@@ -51,13 +49,8 @@ def _judge(box: Sandbox, clock: Clock, missing: list[str], note: str) -> LevelRe
     threads = tree.threads(box)
     if not threads and tree.gone(box):
         return clock.full(_ENDED)
-    try:
-        known: dict[str, list[int]] = json.loads(Path(box.folder, BASELINE).read_text())
-    except FileNotFoundError:
-        return clock.none(f"0 of {len(threads)} threads sealed", *missing, "the sealed filter")
-    # A thread that is not in the file descends from one that is: it inherited a filter more than the fewest there were.
-    fewest = min((filters for _ticks, filters in known.values()), default=0)
-    sealed, open_threads, workers = 0, [], []
+    marks = seal_record.read(box)
+    sealed, walled, open_threads, workers = 0, 0, [], []
     for tid in threads:
         try:
             ticks, now = tree.start_ticks(tid), tree.status(tid)
@@ -66,33 +59,24 @@ def _judge(box: Sandbox, clock: Clock, missing: list[str], note: str) -> LevelRe
                 continue
         except (FileNotFoundError, ProcessLookupError):
             continue
-        first = known.get(str(tid), [0, 0])
-        before = first[1] if first[0] == ticks else fewest
-        if now.filters > before and now.no_new_privs and now.seccomp == 2:
+        # A sealed thread starts no other: one that is not written down came from one that is not sealed.
+        mark = marks.get(tid)
+        known = mark is not None and mark.ticks == ticks
+        if mark and known and mark.walled:
+            walled += 1
+        if mark and known and mark.sealed and now.filters > mark.filters and now.no_new_privs and now.seccomp == 2:
             sealed += 1
         else:
             open_threads.append(tid)
-    unwalled = _unwalled(box, known, threads)
+    unwalled = sealed + len(open_threads) - walled
     if unwalled and not any(line.startswith("Landlock") for line in missing):
         missing.append(f"Landlock on {unwalled} threads")
     missing += [f"thread {tid} has no sealed filter" for tid in open_threads if not _named(tid, missing)]
     missing += [f"thread {tid}: {WORKER}" for tid in workers if not _named(tid, missing)]
     number = sealed + len(open_threads) + len(workers)
-    clock.count(
-        processes=len(tree.processes(box)), threads=number, sealed=sealed, walled=max(0, len(threads) - unwalled)
-    )
-    observed = f"{sealed} of {number} threads show the sealed filter{note}"
-    observed += f"; Landlock was put on {len(threads) - unwalled}"
+    clock.count(processes=len(tree.processes(box)), threads=number, sealed=sealed, walled=walled)
+    observed = f"{sealed} of {number} threads show the sealed filter{note}; Landlock was put on {walled}"
     return clock.judged(observed, tuple(missing), anything=sealed > 0)
-
-
-def _unwalled(box: Sandbox, known: dict[str, list[int]], threads: tuple[int, ...]) -> int:
-    """How many threads were there at the seal and got no Landlock rules; later ones inherited their parent's."""
-    try:
-        walled: dict[str, int] = json.loads(Path(box.folder, WALLED).read_text())
-    except FileNotFoundError:
-        walled = {}
-    return sum(str(tid) in known and walled.get(str(tid)) != known[str(tid)][0] for tid in threads)
 
 
 def _named(tid: int, missing: list[str]) -> bool:
