@@ -77,7 +77,8 @@ def read_secrets(store: Path, spec: LaunchSpec) -> tuple[dict[str, str], tuple[C
             home = _open_current(store / spec.agent / ref.name)
         except FileNotFoundError:
             raise NotFound(
-                f"{spec.agent} has no value for the credential {ref.name!r}", hint="put it into the secret store first"
+                f"{spec.agent} has no value for the credential {ref.name!r}",
+                hint=f"clawback secret put {spec.agent} {ref.name}",
             ) from None
         try:
             values[ref.name] = _text(home, "value", ref.name)

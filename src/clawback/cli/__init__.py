@@ -14,6 +14,7 @@ from clawback.cli import (
     parts,
     policies,
     run,
+    secrets,
     undo,
 )
 from clawback.cli.app import main
@@ -33,5 +34,6 @@ __all__ = [
     "parts",
     "policies",
     "run",
+    "secrets",
     "undo",
 ]

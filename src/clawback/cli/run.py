@@ -13,6 +13,7 @@ import typer
 
 from clawback.cli.agents import connect, operator
 from clawback.cli.app import app, settings
+from clawback.cli.secrets import read_credential
 from clawback.errors import ClawbackError, InvalidInput, Unreachable
 from clawback.model import AgentInfo, LaunchSpec
 
@@ -38,11 +39,23 @@ def run(
     team: Annotated[str, typer.Option("--team", help="which team's; halts go by it")] = "",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="K=V, any number of them; halts go by them")] = None,
     parent: Annotated[str, typer.Option("--parent", help="id of the agent that this one works for")] = "",
+    credential: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--credential",
+            help="NAME: a stored value, as /run/secrets/NAME; NAME:placeholder:VARIABLE:HOST,HOST: the agent has a "
+            "placeholder there and in the variable, and the gateway puts the value in its place on the way to these",
+        ),
+    ] = None,
 ) -> None:
     """Run a program as an agent, in a sandbox, and end with its exit status.
 
-    The agent lives on if this command or the core is killed; a core that comes back is waited for.
+    The agent lives on if this command or the core is killed; a core that comes back is waited for. Credentials are
+    stored beforehand: clawback secret put AGENT NAME.
     """
+    credentials = tuple(read_credential(item) for item in credential or [])
+    if credentials and agent is None:
+        raise InvalidInput("--credential: without --agent", hint="values are stored by agent: say which one it is")
     text = _read(policy)
     spec = LaunchSpec(
         agent=agent or _agent_id(command[0]),
@@ -57,6 +70,7 @@ def run(
         team=team,
         tags=tuple("=".join(_pair(item, "--tag")) for item in tag or []),
         parent=parent,
+        credentials=credentials,
     )
     raise typer.Exit(_run(replace(spec, policy_version=_publish(policy.stem, text))))
 

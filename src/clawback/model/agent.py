@@ -38,6 +38,7 @@ class CredentialRef:
     vault-kv       `mount`, `path`
     aws-access-key `user`, `access_key_id`
     aws-session    `role` (ARN), `session` (name), `user`
+    opaque         whatever helps a person to find it: no action replaces it
 
     `name` is the file under `/run/secrets` in the sandbox, and the name in the secret store.
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from clawback.connectors.secret_store import FileSecretStore
+from clawback.model import CredentialRef
+
 pytestmark = pytest.mark.kernel
 
 
@@ -91,3 +94,44 @@ def test_what_it_is_started_as_is_known(core, policy):
     assert (info.tenant, info.team, info.tags) == ("acme", "red", ("env=prod", "tier=1"))
     process.communicate(b"\n", timeout=30)
     assert process.returncode == 7
+
+
+SHOW = "import os; print(os.environ['API_KEY'], open('/run/secrets/api').read(), open('/run/secrets/plain').read())"
+
+
+@pytest.mark.slow
+def test_credentials_are_ordered_by_name_and_the_value_is_nowhere_else(core, policy):
+    def stored(name: str, value: str) -> None:
+        words = [sys.executable, "-m", "clawback", "--state", str(core.state), "secret", "put", "a", name]
+        subprocess.run(words, input=value.encode(), check=True, timeout=60)
+
+    stored("api", "the-value-of-it")
+    stored("plain", "given-as-it-is")
+    options = ("--agent", "a", "--credential", "api:placeholder:API_KEY:api.example.com,http://127.0.0.1:8080")
+    process = run(core, policy, "/usr/bin/python3", "-c", SHOW, options=(*options, "--credential", "plain"))
+    out, err = process.communicate(timeout=30)
+    assert out.split() == [b"clawback:resolve:api", b"clawback:resolve:api", b"given-as-it-is"], err
+    api, plain = core.client.agent("a").credentials
+    assert (api.kind, api.delivery, api.variable) == ("opaque", "placeholder", "API_KEY")
+    assert api.hosts == ("api.example.com", "http://127.0.0.1:8080")
+    assert plain.delivery == "file"
+    assert b"the-value-of-it" not in (core.state / "agents" / "a" / "spec.json").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("credential", "words"),
+    [
+        ("api:placeholder:API_KEY:*.com", b"too wide"),
+        ("nothing-stored", b"no value"),
+        ("api:placeholder:API_KEY", b"not understood"),
+        ("api:placeholder:A-B:example.com", b"no variable"),
+    ],
+)
+def test_a_credential_that_cannot_be_given_starts_nothing(core, policy, credential, words):
+    FileSecretStore(core.state / "secrets").put("a", CredentialRef(kind="opaque", name="api"), "v")
+    process = run(core, policy, "/usr/bin/python3", "-c", "1", options=("--agent", "a", "--credential", credential))
+    _, err = process.communicate(timeout=30)
+    assert process.returncode in {2, 125}
+    assert words in err
+    assert core.client.agents() == ()
