@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from clawback.enforcement.core.claims import claimed
 from clawback.enforcement.core.parts import CoreParameters
 from clawback.enforcement.core.peers import Permissions, protocol
 from clawback.enforcement.core.routes import Routes
@@ -57,14 +58,15 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT. `STATE/run/core.sock` appears when everything is ready, and not before.
 
-    `Refused` where another core already serves this state; `InvalidInput` for a verb in `allow` that does not exist.
+    `Refused` where another core already serves this state, or has some of these user ids or this group.
+    `InvalidInput` for a verb in `allow` that does not exist.
     """
     permissions = Permissions(allow or {})
     run = state / "run"
     if len(os.fsencode(run / "gateway-attach.sock")) > _PATH_BYTES:
         raise InvalidInput(f"state: the path {state} is too long for Unix sockets", hint="choose a shorter one")
     run.mkdir(parents=True, exist_ok=True)
-    with _only_one(run / "core.lock"):
+    with _only_one(run / "core.lock"), claimed(uid_base, cgroup):
         (run / "core.sock").unlink(missing_ok=True)  # a dead core's: nobody may take it for readiness
         sys.setswitchinterval(_SWITCH_SECONDS)
         _most_descriptors()

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import json
 import os
-import random
 import secrets
 import select
 import shutil
@@ -27,6 +26,7 @@ import attacker
 import sinks
 import watch
 
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.gateway.client import GatewayClient
 from clawback.enforcement.kernel import cgroups
@@ -112,7 +112,7 @@ class Arena:
         self.core = CoreClient(self.state / "run" / "core.sock", timeout=30.0)
         self.gateway = GatewayClient(self.state / "run" / "gateway.sock")
         gateway = {"resolve": sinks.NAMES, "allow_private": ["127.0.0.2/32"], "uid": 1_899_998 if self.root else None}
-        base = 2_300_000 + random.randrange(10_000) * 100
+        base = unclaimed_uid_base()
         self._serve("gateway", gateway)
         self._serve("core", {"cgroup": self.group, "uid_base": base, "canaries": [], "heartbeat_seconds": 0.5})
         until(self._up, what="the core and the gateway did not come up")

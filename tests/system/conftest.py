@@ -19,6 +19,7 @@ import yaml
 
 from clawback import config
 from clawback.connectors.assemble import assemble
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.journal import Journal
 from clawback.model import AgentInfo, AgentState, Incident, IncidentStatus, LaunchSpec, Level
 from clawback.services.ministack import Ministack
@@ -140,7 +141,11 @@ def house() -> Iterator[House]:
                 yaml.safe_dump(
                     {
                         "state": str(state),
-                        "core": {"cgroup": f"clawback-{state.name}", "heartbeat_seconds": 1},
+                        "core": {
+                            "cgroup": f"clawback-{state.name}",
+                            "uid_base": unclaimed_uid_base(),
+                            "heartbeat_seconds": 1,
+                        },
                         # These incidents are to end by themselves; test_approvals.py has one that waits.
                         "approvals": {"rules": [{"actions": ["*"], "quorum": 0}]},
                         "vault": {"address": bao.address, "token_file": str(bao.token_file)},

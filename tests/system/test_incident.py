@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.kernel import cgroups
 from clawback.model import Enforcement, Orchestration, ReceiptState
 
@@ -100,7 +101,7 @@ def test_up_starts_everything_and_ends_in_order(house, tmp_path):
     state = house.state / "second"
     file = state / "clawback.yaml"
     state.mkdir()
-    file.write_text(f"state: {state}\ncore: {{cgroup: clawback-second-{house.state.name}}}\n")
+    file.write_text(settings(state, f"clawback-second-{house.state.name}"))
     up = subprocess.Popen(
         [sys.executable, "-m", "clawback", "--config", str(file), "up"], stdout=subprocess.PIPE, text=True
     )
@@ -118,7 +119,7 @@ def test_nothing_of_a_killed_up_lives_on(house):
     state = house.state / "killed"
     state.mkdir()
     file = state / "clawback.yaml"
-    file.write_text(f"state: {state}\ncore: {{cgroup: clawback-killed-{house.state.name}}}\n")
+    file.write_text(settings(state, f"clawback-killed-{house.state.name}"))
     up = subprocess.Popen(
         [sys.executable, "-m", "clawback", "--config", str(file), "up"], stdout=subprocess.PIPE, text=True
     )
@@ -128,6 +129,10 @@ def test_nothing_of_a_killed_up_lives_on(house):
     up.wait()
     house.until("the end of its parts", lambda: not any(alive(pid) for pid in parts))
     house.until("the end of its spare sandbox", lambda: removed(f"clawback-killed-{house.state.name}"))
+
+
+def settings(state, group):
+    return f"state: {state}\ncore: {{cgroup: {group}, uid_base: {unclaimed_uid_base()}}}\n"
 
 
 def removed(name):

@@ -28,6 +28,7 @@ from clawback import config, log
 from clawback.connectors.assemble import assemble
 from clawback.drills.declaration import Drill, load
 from clawback.drills.surroundings import Sink, loopback_up
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.client import CoreClient
 from clawback.errors import ClawbackError, NotEnforced, NotFound
 from clawback.journal import Journal
@@ -126,7 +127,7 @@ class _Theatre:
             yaml.safe_dump(
                 {
                     "state": str(self.state),
-                    "core": {"cgroup": f"clawback-drill-{self.state.name}"},
+                    "core": {"cgroup": f"clawback-drill-{self.state.name}", "uid_base": unclaimed_uid_base()},
                     "gateway": {
                         "resolve": {
                             "vault.internal": "127.0.0.1",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.sandbox import inventory
@@ -161,8 +161,8 @@ def _make(allow: dict[int, tuple[str, ...]] | None = None, more: str = "") -> Ru
         pytest.skip("needs root: outer user ids, cgroups and the kernel's audit")
     state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     state.chmod(0o755)
-    uid_base = 2_200_000 + random.randrange(10_000) * 100
-    return RunningCore(state, f"clawback-core-{secrets.token_hex(4)}", uid_base, allow or {}, more)
+    group = f"clawback-core-{secrets.token_hex(4)}"
+    return RunningCore(state, group, unclaimed_uid_base(), allow or {}, more)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import select
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.sandbox import inventory
@@ -53,7 +53,7 @@ class Core:
     def __init__(self, state: Path, wait_for: Any) -> None:
         self.state = state
         self.group = f"clawback-supervised-{secrets.token_hex(4)}"
-        self.base = random.randrange(1_000, 30_000) * 65_536
+        self.base = unclaimed_uid_base()
         self.client = CoreClient(state / "run" / "core.sock", timeout=20.0)
         self.supervisor = SupervisorClient(state)
         self._wait_for = wait_for
