@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benches.running import uid_base
 from benches.statistics import Metric, metric
 from clawback.enforcement.policy.calls import CallAction, CallRule, SyscallPolicy
 from clawback.enforcement.policy.escalation import Decision, EscalationRule
@@ -29,7 +30,9 @@ from clawback.enforcement.supervise.client import SupervisorClient
 from clawback.errors import Unreachable
 from clawback.model import LaunchSpec
 
-__all__ = ["measure"]
+__all__ = ["RUNS", "measure"]
+
+RUNS = (100, 10)
 
 PROGRAM = r"""
 import ctypes, json, os, socket, sys, time
@@ -126,7 +129,9 @@ def measure(n: int) -> dict[str, dict[str, Metric] | dict[str, float] | list[str
     ).stdout
     bare = json.loads(bare_output)
     state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
-    with Spawner.start(state, cgroup=f"clawback-bench-{secrets.token_hex(4)}", spares=0) as spawner:
+    with Spawner.start(
+        state, cgroup=f"clawback-bench-{secrets.token_hex(4)}", uid_base=uid_base(), spares=0
+    ) as spawner:
         plain = _run(spawner, None, _policy(escalating=False), 0, "plain")
         process, client = _supervisor(state)
         try:

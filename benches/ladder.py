@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benches.running import uid_base
 from benches.statistics import metric
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.quarantine import ladder, tree
@@ -24,8 +25,9 @@ from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.sandbox.spawner import Spawner
 from clawback.model import LaunchSpec, Level, LevelResult
 
-__all__ = ["measure"]
+__all__ = ["RUNS", "measure"]
 
+RUNS = (50, 3)
 _POLICY = SandboxPolicy(name="bench", max_processes=None)
 _SIZES = (1, 10, 100)
 _SECONDS = 20.0
@@ -80,7 +82,7 @@ def measure(n: int = 100) -> dict[str, Any]:
     short: defaultdict[str, int] = defaultdict(int)
     with (
         tempfile.TemporaryDirectory(prefix="clawback-bench-") as folder,
-        Spawner.start(Path(folder), cgroup=f"clawback-bench-{os.getpid()}", spares=1) as spawner,
+        Spawner.start(Path(folder), cgroup=f"clawback-bench-{os.getpid()}", uid_base=uid_base(), spares=1) as spawner,
     ):
         for processes in _SIZES:
             rounds = n if processes < max(_SIZES) else max(1, n // 4)

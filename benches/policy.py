@@ -37,8 +37,9 @@ from clawback.enforcement.policy.loader import load
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import Unreachable
 
-__all__ = ["measure"]
+__all__ = ["RUNS", "measure"]
 
+RUNS = (100, 10)
 _DECISIONS = 20_000
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _SERVE = """

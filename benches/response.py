@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from benches.running import uid_base
 from benches.statistics import Metric, metric
 from clawback import config, log
 from clawback.connectors.assemble import assemble
@@ -29,7 +30,9 @@ from clawback.model import AgentState, Incident, IncidentStatus, LaunchSpec, Lev
 from clawback.services.stack import Stack
 from clawback.world import World
 
-__all__ = ["measure"]
+__all__ = ["RUNS", "measure"]
+
+RUNS = (60, 3)
 
 AGENT = """
 import mmap, os, sys, time
@@ -120,14 +123,17 @@ def _end(world: World, agent: str) -> None:
 
 
 def measure(n: int) -> dict[str, dict[str, Metric] | dict[str, float] | list[str]]:
-    """`event_to_frozen`, `event_to_egress_dead`, `event_to_verified`, in ms, over at least 100 runs."""
+    """`event_to_frozen`, `event_to_egress_dead`, `event_to_verified`, in ms, over `n` runs."""
     log.configure(level=40)
     state = Path(tempfile.mkdtemp(prefix="cb-bench-", dir="/tmp"))
     state.chmod(0o755)
     settings_file = state / "clawback.yaml"
     settings_file.write_text(
         yaml.safe_dump(
-            {"state": str(state), "core": {"cgroup": f"clawback-bench-{state.name}", "heartbeat_seconds": 60}}
+            {
+                "state": str(state),
+                "core": {"cgroup": f"clawback-bench-{state.name}", "uid_base": uid_base(), "heartbeat_seconds": 60},
+            }
         )
     )
     settings = config.load(settings_file)

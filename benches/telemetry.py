@@ -1,48 +1,43 @@
-"""From a denied call to its line in the telemetry file: alone, and while another agent denies at full rate.
+"""From a denied call to its line in the telemetry file: few, many, and while another agent denies at full rate.
 
 Twenty agents each deny a call every tenth of a second and pass the time at which they do it as its first argument, so
 that the event itself says when it happened. The line's time is when a reader that looks five thousand times a second
-first sees it. One agent more floods; at the same time an idle one is frozen and released over the core's socket. The
-tracer that reads the argument is on all the while: a call more expensive than all that is measured here.
+first sees it. Then ten agents more deny as fast as an agent's denials are all written (`many`), and instead of them one
+that does nothing else (`flood`); an idle one is frozen and released over the core's socket meanwhile. The tracer that
+reads the argument is on all the while: a call more expensive than all that is measured here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benches.peers import Unable
+from benches.running import core as running_core
 from benches.statistics import Metric, metric
 from clawback.enforcement.core.client import CoreClient
-from clawback.enforcement.kernel import cgroups
-from clawback.enforcement.sandbox import inventory
-from clawback.errors import Unreachable
 from clawback.model import KernelActivity, LaunchSpec, Level
 from clawback.model.ocsf import parse_line
 from clawback.urgency import go_first
 
-__all__ = ["measure"]
+__all__ = ["RUNS", "measure"]
 
+RUNS = (100, 20)
 _AGENTS = 20
-_GROUP = f"clawback-bench-telemetry-{os.getpid()}"
-_UID_BASE = 2_000_000_000
-_QUIET = """
+_MANY = 10
+_DENYING = """
 import ctypes, time
 call = ctypes.CDLL(None).syscall
 while True:
     call(ctypes.c_long(163), ctypes.c_ulong(time.time_ns()), 0, 0)
-    time.sleep(0.1)
+    time.sleep({pause})
 """
+_QUIET = _DENYING.format(pause=0.1)
+_BUSY = _DENYING.format(pause=1 / 190)  # 200 in a second are written of each agent
 _LOUD = """
 import ctypes
 call = ctypes.PyDLL(None).syscall
@@ -59,6 +54,8 @@ spec:
 """
 _LOOK_SECONDS = 0.0002
 _SETTLE_SECONDS = 1.5
+_WINDOW_SECONDS = 5.0
+"""What the kernel was told not to send is counted once in a heartbeat, a second here: a window has several."""
 
 
 class _Reader:
@@ -67,6 +64,10 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
         self._rest = b""
+
+    def close(self) -> None:
+        """No more."""
+        os.close(self._descriptor)
 
     def read(self) -> Iterator[tuple[int, KernelActivity]]:
         """Those since the last time; lines of other classes are passed over."""
@@ -79,11 +80,13 @@ class _Reader:
                 assert isinstance(event, KernelActivity)
                 yield now, event
 
-    def latencies(self, count: int) -> tuple[list[float], int]:
-        """Of so many events of quiet agents, in milliseconds; and how many of the others came meanwhile."""
+    def latencies(self, count: int, seconds: float = 0.0) -> tuple[list[float], int]:
+        """Of so many events of quiet agents or more, in milliseconds, over so many seconds or more; and how many of the
+        others came meanwhile.
+        """
         times: list[float] = []
-        others = 0
-        while len(times) < count:
+        others, end = 0, time.monotonic() + seconds
+        while len(times) < count or time.monotonic() < end:
             for now, event in self.read():
                 if not event.agent.startswith("quiet"):
                     others += 1
@@ -108,36 +111,6 @@ def _launch(core: CoreClient, agent: str, code: str) -> None:
         os.close(null)
 
 
-@contextlib.contextmanager
-def _core(state: Path) -> Iterator[tuple[CoreClient, int]]:
-    code = (
-        "from pathlib import Path; from clawback.enforcement.core.main import serve\n"
-        f"serve(Path({str(state)!r}), cgroup={_GROUP!r}, uid_base={_UID_BASE}, heartbeat_seconds=1.0)"
-    )
-    with (state / "core.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
-    client = CoreClient(state / "run" / "core.sock", timeout=30.0)
-    try:
-        while True:
-            assert process.poll() is None, (state / "core.log").read_text()[-2000:]
-            with contextlib.suppress(Unreachable):
-                client.health()
-                break
-            time.sleep(0.02)
-        yield client, process.pid
-    finally:
-        records, _ = inventory.read_all(state)
-        for record in records:
-            if inventory.is_process(record.pid, record.start_ticks):
-                os.kill(record.pid, signal.SIGKILL)
-        process.terminate()
-        process.wait(30)
-        roots = cgroups.discover()
-        for record in records:
-            inventory.remove(record)
-        cgroups.remove_parent(roots, _GROUP)
-
-
 def _freezes(core: CoreClient, count: int) -> list[float]:
     times = []
     for _ in range(count):
@@ -155,45 +128,53 @@ def _resident(pid: int) -> float:
     return int(found[1]) / 1024
 
 
-def _denied(core: CoreClient) -> int:
+def _lost(core: CoreClient) -> int:
     found = re.search(r"^clawback_telemetry_lost_total (\S+)$", core.metrics(), re.MULTILINE)
     return int(float(found[1])) if found else 0
 
 
-def measure(n: int = 100) -> dict[str, Any]:
-    """`{"metrics": {NAME: {p50, p99, n, unit}}, "notes": [...]}`. Needs root."""
+def _window(core: CoreClient, reader: _Reader, count: int) -> tuple[list[float], float, float]:
+    """Latencies of the quiet, events of the others that were written in a second, and events that were not."""
+    time.sleep(_SETTLE_SECONDS)
+    list(reader.read())
+    began, lost = time.monotonic(), _lost(core)
+    times, written = reader.latencies(count, _WINDOW_SECONDS)
+    lasted = time.monotonic() - began
+    return times, written / lasted, (_lost(core) - lost) / lasted
+
+
+def measure(n: int) -> dict[str, Any]:
+    """10 `n` events of the quiet in each state, `n` freezes."""
     if os.geteuid() != 0:
-        return {"metrics": {}, "notes": ["telemetry: needs root"]}
+        raise Unable("needs root")
     go_first()  # as watch does, who reads these lines when it matters
-    state = Path(tempfile.mkdtemp(prefix="clawback-bench-"))
     metrics: dict[str, Metric] = {}
-    try:
-        with _core(state) as (core, pid):
-            for number in range(_AGENTS):
-                _launch(core, f"quiet-{number}", _QUIET)
-            _launch(core, "idle", _IDLE)
-            reader = _Reader(state / "telemetry" / "sandbox.jsonl")
-            time.sleep(_SETTLE_SECONDS)
-            list(reader.read())
-            metrics["denial_to_file_alone"] = metric(reader.latencies(10 * n)[0], "ms")
+    with running_core(heartbeat_seconds=1.0) as running:
+        core = running.client
+        for number in range(_AGENTS):
+            _launch(core, f"quiet-{number}", _QUIET)
+        _launch(core, "idle", _IDLE)
+        reader = _Reader(running.state / "telemetry" / "sandbox.jsonl")
+        try:
+            times, _, _ = _window(core, reader, 10 * n)
+            metrics["denial_to_file_alone"] = metric(times, "ms")
             metrics["freeze_alone"] = metric(_freezes(core, n), "ms")
-            before = _resident(pid)
+            for number in range(_MANY):
+                _launch(core, f"busy-{number}", _BUSY)
+            times, written, lost = _window(core, reader, 10 * n)
+            metrics["denial_to_file_many"] = metric(times, "ms")
+            metrics["many_written"] = metric([written + _AGENTS * 10], "1/s")
+            metrics["many_lost"] = metric([lost], "1/s")
+            for number in range(_MANY):
+                core.contain(f"busy-{number}", Level.STOP, reason="bench", by="bench")
+            before = _resident(running.pid)
             _launch(core, "loud", _LOUD)
-            time.sleep(_SETTLE_SECONDS)
-            list(reader.read())
-            began, lost = time.monotonic(), _denied(core)
-            times, written = reader.latencies(10 * n)
-            lasted = time.monotonic() - began
-            metrics["denial_to_file_in_flood"] = metric(times, "ms")
-            refused = _denied(core) - lost
-            metrics["freeze_in_flood"] = metric(_freezes(core, n), "ms")
-            metrics["flood_denied"] = metric([refused / lasted], "1/s")
-            metrics["flood_written"] = metric([written / lasted], "1/s")
-            metrics["flood_memory_growth"] = metric([_resident(pid) - before], "MiB")
-    finally:
-        shutil.rmtree(state, ignore_errors=True)
-    return {"metrics": metrics, "notes": []}
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 100), indent=2))
+            times, written, lost = _window(core, reader, 10 * n)
+            metrics["denial_to_file_flood"] = metric(times, "ms")
+            metrics["freeze_flood"] = metric(_freezes(core, n), "ms")
+            metrics["flood_denied"] = metric([written + lost], "1/s")
+            metrics["flood_written"] = metric([written], "1/s")
+            metrics["flood_core_growth"] = metric([_resident(running.pid) - before], "MiB")
+        finally:
+            reader.close()
+    return {"metrics": metrics}
