@@ -20,6 +20,7 @@ from typing import Protocol
 from clawback.enforcement.kernel import cgroups, libc, namespaces
 from clawback.enforcement.kernel.audit import AuditReader
 from clawback.enforcement.kernel.canary_watch import CanaryWatch
+from clawback.enforcement.kernel.needs import NEEDS, in_child
 from clawback.enforcement.kernel.process_events import ProcessEvents
 from clawback.enforcement.kernel.ptrace import SUPPORTED, Tracee
 
@@ -53,37 +54,21 @@ class Closable(Protocol):
         ...
 
 
-def _in_child(attempt: Callable[[], None]) -> str:
-    """Run in a forked child; the empty string, or the name of the errno it failed with."""
-    child = os.fork()
-    if child == 0:
-        try:
-            attempt()
-        except OSError as error:
-            os._exit(min(error.errno or 255, 255))
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return "" if code == 0 else errno.errorcode.get(code, f"status {code}")
-
-
-def _enter_namespaces() -> None:
-    flags = libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
-    libc.unshare(libc.CLONE_NEWUSER | flags | libc.CLONE_NEWCGROUP)
-    libc.sethostname("doctor")  # some security modules let one in, and take every right away there
-
-
-def _namespaces() -> Feature:
-    problem = _in_child(_enter_namespaces)
-    return Feature(
-        name="namespaces",
-        ok=not problem,
-        found=problem or "user, mount, pid, net, ipc, uts, cgroup",
-        lost="no sandbox can be started",
-        fix="set user.max_user_namespaces (and kernel.unprivileged_userns_clone where it exists) above 0, and"
-        " kernel.apparmor_restrict_unprivileged_userns (where it exists) to 0; in a container, allow unshare and mount",
-        required=True,
-    )
+def _needed() -> tuple[Feature, ...]:
+    found = []
+    for need in NEEDS:
+        problem = need.problem()
+        found.append(
+            Feature(
+                name=need.name,
+                ok=not problem,
+                found=problem or f"there, as in Linux {need.since} and later",
+                lost="no sandbox can be started",
+                fix=need.fix,
+                required=True,
+            )
+        )
+    return tuple(found)
 
 
 def _seccomp() -> Feature:
@@ -122,6 +107,7 @@ class _Groups:
     """What came of making groups: `frozen` and `limited` (controllers), or the reason in words."""
 
     frozen: bool
+    killable: bool
     freezing: str
     limited: frozenset[str]
 
@@ -133,26 +119,27 @@ def _groups() -> _Groups:
     try:
         # One value each, which no process is there to feel.
         done = cgroups.set_limits(leaf, memory=1 << 28, cpu=1.0, processes=16)
-        frozen = False
+        frozen = killable = False
         if leaf.unified:
             Path(leaf.unified, "cgroup.freeze").write_text("1")
             frozen = "frozen 1" in Path(leaf.unified, "cgroup.events").read_text()
+            killable = Path(leaf.unified, "cgroup.kill").exists()
     finally:
         cgroups.remove_leaf(leaf)
         cgroups.remove_parent(roots, name)
     freezing = f"cgroup v2 at {roots.unified}" if roots.unified else "no cgroup v2 hierarchy"
     if roots.unified and not leaf.unified:
         freezing = f"no group may be made under {roots.unified}"
-    return _Groups(frozen, freezing, frozenset(controller for controller, held in done.items() if held))
+    return _Groups(frozen, killable, freezing, frozenset(controller for controller, held in done.items() if held))
 
 
 def _freeze(groups: _Groups) -> Feature:
     return Feature(
         name="cgroup freeze and kill",
-        ok=groups.frozen,
-        found=groups.freezing,
-        lost="freeze is by signals and partial; stop is by the pid namespace",
-        fix="run the core as root, with cgroup v2 mounted and writable",
+        ok=groups.frozen and groups.killable,
+        found=groups.freezing + (", without cgroup.kill" if groups.frozen and not groups.killable else ""),
+        lost="without the freezer, freeze is by signals and partial; without cgroup.kill, stop is by the pid namespace",
+        fix="run the core as root, with cgroup v2 mounted and writable; Linux 5.14 or later",
     )
 
 
@@ -218,7 +205,7 @@ def _trace() -> None:
     os.close(write)
     try:
         os.read(read, 1)  # empty where it could have no namespace; then it is gone, and the answer ESRCH
-        problem = _in_child(lambda: _seize(agent))
+        problem = in_child(lambda: _seize(agent))
     finally:
         os.close(read)
         os.kill(agent, signal.SIGKILL)
@@ -232,13 +219,13 @@ def _ptrace() -> Feature:
     scope = f", scope {path.read_text().strip()}" if path.exists() else ""
     problem = "" if SUPPORTED else f"not written for {platform.machine()}"
     if SUPPORTED:
-        problem = _in_child(_trace)
+        problem = in_child(_trace)
     return Feature(
         name="ptrace",
         ok=not problem,
         found=(problem or "agents can be seized") + scope,
         lost="a running agent cannot be sealed; it stays frozen",
-        fix="sysctl kernel.yama.ptrace_scope below 3; in a container, allow ptrace; x86-64",
+        fix="sysctl kernel.yama.ptrace_scope below 3; in a container, allow it; x86-64, or arm64 (not yet run there)",
     )
 
 
@@ -249,7 +236,7 @@ def probe(uid: int = 1_900_000) -> tuple[Feature, ...]:
     """
     groups = _groups()
     return (
-        _namespaces(),
+        *_needed(),
         _seccomp(),
         _landlock(),
         _identities(uid),

@@ -134,7 +134,10 @@ def _inode(box: Sandbox, local: tuple[str, int], remote: tuple[str, int]) -> int
     try:
         with inside.opened(box, (inside.DIAG,)) as (diag,):
             return inode_of(diag, local, remote)
-    except PermissionError:  # without root: the namespace cannot be entered by a process with threads
+    except OSError as error:
+        # Without root the namespace cannot be entered by a process with threads; not every kernel has sock_diag.
+        if error.errno not in {errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT}:
+            raise
         for kind in ("tcp", "tcp6"):
             with tree.process_folder(box) as folder, suppress(ProcessLookupError):
                 return listed_inode_of(tree.read(f"net/{kind}", dir_fd=folder, limit=1 << 24), local, remote)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import struct
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from clawback.enforcement.kernel.libc import syscall
 
-__all__ = ["Asked", "OpenGate", "beneath", "marked"]
+__all__ = ["Asked", "OpenGate", "absent", "beneath", "marked"]
 
 _CLOEXEC, _NONBLOCK, _CLASS_CONTENT, _UNLIMITED_QUEUE, _UNLIMITED_MARKS = 0x1, 0x2, 0x4, 0x10, 0x20
 _MARK_ADD, _MARK_MOUNT = 0x1, 0x10
@@ -37,6 +38,17 @@ class Asked:
 
     pid: int
     descriptor: int
+
+
+def absent() -> bool:
+    """Whether this kernel has no permission events at all, seen by asking for a group. `PermissionError` as below."""
+    try:
+        os.close(OpenGate().fileno())
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EINVAL}:  # EINVAL: fanotify without permission events
+            raise
+        return True
+    return False
 
 
 class OpenGate:

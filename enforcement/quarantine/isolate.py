@@ -4,7 +4,7 @@ The sandbox's network namespace has one interface, loopback, and one way out, th
 loopback addresses away (a connect then fails at once with ENETUNREACH; with the interface down alone it would time out,
 since local routes stay), take the interface down, and destroy every socket but that listener. In this order: destroyed
 first, an agent would have reconnected before its addresses were gone. Then look for what the network never was between:
-descriptors that lead out.
+descriptors that lead out. On a kernel without sock_diag no socket is listed or destroyed, and the level is partial.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 import select
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from clawback.enforcement.kernel import netlink
@@ -23,7 +25,10 @@ from clawback.model import Level, LevelResult
 __all__ = ["apply", "probe", "release"]
 
 _ENDED = "the sandbox has ended: its network namespace has no process"
-_KINDS = (inside.ROUTE, inside.DIAG, inside.TCP4, inside.TCP6)
+_UNLISTED = (
+    "sockets made before: this kernel has no sock_diag, by which they would be destroyed and Unix sockets' peers known"
+)
+_KINDS = (inside.ROUTE, inside.TCP4, inside.TCP6)
 _LOOPBACK = (
     netlink.Address(socket.AF_INET, 1, 8, socket.inet_pton(socket.AF_INET, "127.0.0.1")),
     netlink.Address(socket.AF_INET6, 1, 128, socket.inet_pton(socket.AF_INET6, "::1")),
@@ -40,12 +45,12 @@ def apply(box: Sandbox, *, own: frozenset[str] | None = None, patience: float = 
     """
     clock = Clock(Level.ISOLATE)
     try:
-        with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
+        with _opened(box) as (route, tcp4, tcp6, diag):
             left, refused = _cut(route, diag, patience)
             ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own)
             if own is None:
                 ways = ways_out.shut(ways, box)
-            return _judge(box, _look(route, tcp4, tcp6, left), clock, ways, *refused)
+            return _judge(box, _look(route, tcp4, tcp6, left), clock, ways, *refused, listed=diag is not None)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -56,9 +61,10 @@ def probe(box: Sandbox, *, own: frozenset[str] | None = None) -> LevelResult:
     """From inside: connects to the gateway fail at once, no address is left, no socket has a peer."""
     clock = Clock(Level.ISOLATE)
     try:
-        with inside.opened(box, _KINDS) as (route, diag, tcp4, tcp6):
+        with _opened(box) as (route, tcp4, tcp6, diag):
             ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own)
-            return _judge(box, _look(route, tcp4, tcp6, netlink.sockets(diag)), clock, ways)
+            there = netlink.sockets(diag) if diag else ()
+            return _judge(box, _look(route, tcp4, tcp6, there), clock, ways, listed=diag is not None)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -69,7 +75,7 @@ def release(box: Sandbox) -> LevelResult:
     """Loopback up again, by which the kernel gives it its addresses back; then connect to the gateway from inside."""
     clock = Clock(Level.ISOLATE)
     try:
-        with inside.opened(box, _KINDS) as (route, _diag, tcp4, tcp6):
+        with inside.opened(box, _KINDS) as (route, tcp4, tcp6):
             for link in netlink.links(route):
                 netlink.set_link(route, link.index, up=True)
             seen = _look(route, tcp4, tcp6, (), reach=True)
@@ -77,7 +83,8 @@ def release(box: Sandbox) -> LevelResult:
         result = _ended(box, clock)
         return clock.none(result.observed) if not result.missing else result
     except OSError as error:
-        return clock.full(f"loopback could not be raised: {error.strerror}")
+        # How much of it holds was not seen: neither that all of it does, nor that nothing does.
+        return clock.partial(f"loopback could not be raised: {error.strerror}", "the proof of what still holds")
     if seen.reached:
         return clock.none(f"connect from inside reaches the gateway's listener on {' and '.join(seen.reached)}")
     if seen.addresses:
@@ -98,8 +105,22 @@ class _Seen:
         return [address for address, outcome in self.outcomes.items() if outcome == "connected"]
 
 
+@contextmanager
+def _opened(box: Sandbox) -> Iterator[tuple[socket.socket, socket.socket, socket.socket, socket.socket | None]]:
+    """Inside the network namespace: for routes, for a connect by each family, and sock_diag's where there is one."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(inside.opened(box, (*_KINDS, inside.DIAG)))
+        except OSError as error:
+            if error.errno != errno.EPROTONOSUPPORT:
+                raise
+            made = stack.enter_context(inside.opened(box, _KINDS))
+        route, tcp4, tcp6, *diag = made
+        yield route, tcp4, tcp6, diag[0] if diag else None
+
+
 def _cut(
-    route: socket.socket, diag: socket.socket, patience: float
+    route: socket.socket, diag: socket.socket | None, patience: float
 ) -> tuple[tuple[netlink.InetSocket, ...], list[str]]:
     """The sockets that are left, and what the kernel refused to destroy, in words."""
     netlink.withdraw(route, _LOOPBACK, (1,))  # at once, unread: nothing passes from here on
@@ -107,6 +128,8 @@ def _cut(
     left: tuple[netlink.InetSocket, ...] = ()
     for _ in tree.until(patience):
         netlink.withdraw(route, netlink.addresses(route), [link.index for link in netlink.links(route) if link.up])
+        if diag is None:
+            break
         left = netlink.sockets(diag)
         doomed = [one for one in left if not _gateways(one) and (one.listening or one.connected)]
         if not doomed:
@@ -147,7 +170,9 @@ def _connect(probe: socket.socket, address: str, *, reach: bool) -> str:
     return errno.errorcode.get(code, str(code)) if code else "connected"
 
 
-def _judge(box: Sandbox, seen: _Seen, clock: Clock, ways: tuple[ways_out.Way, ...], *refused: str) -> LevelResult:
+def _judge(
+    box: Sandbox, seen: _Seen, clock: Clock, ways: tuple[ways_out.Way, ...], *refused: str, listed: bool
+) -> LevelResult:
     missing = list(refused)
     missing += [f"address {address.text} is still there" for address in seen.addresses]
     missing += [
@@ -159,11 +184,12 @@ def _judge(box: Sandbox, seen: _Seen, clock: Clock, ways: tuple[ways_out.Way, ..
         missing.append(f"{len(seen.flows)} sockets still have a peer")
     clock.count(uncut=len(missing), drift=len(missing))
     bound = ways_out.reachable(box)
-    missing += ways_out.named(ways) + bound
-    observed = (
-        f"connect from inside: {_tried(seen)}; {len(seen.addresses)} addresses, {len(seen.flows)} connections left"
-    )
-    clock.count(addresses=len(seen.addresses), connections=len(seen.flows), leads_out=len(ways) + len(bound))
+    missing += ways_out.named(ways) + bound + [_UNLISTED] * (not listed)
+    observed = f"connect from inside: {_tried(seen)}; {len(seen.addresses)} addresses"
+    observed += f", {len(seen.flows)} connections left" if listed else " left"
+    clock.count(addresses=len(seen.addresses), leads_out=len(ways) + len(bound))
+    if listed:
+        clock.count(connections=len(seen.flows))
     nothing_holds = len(seen.addresses) > 0 and len(seen.reached) > 0
     return clock.judged(observed, tuple(missing), anything=not nothing_holds)
 

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from clawback.enforcement.kernel import capabilities, libc
-from clawback.enforcement.kernel.open_gate import marked
+from clawback.enforcement.kernel.open_gate import absent, marked
 from clawback.enforcement.quarantine import cover, holder, mounted, tree
 from clawback.enforcement.quarantine.helper import Run
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import NotEnforced
 
-__all__ = ["NO_RIGHT", "Seen", "inside", "look", "permit", "refuse"]
+__all__ = ["NOT_HERE", "Seen", "inside", "look", "permit", "refuse"]
 
-NO_RIGHT = "file opens: without root nobody may be made to wait for an answer"
+_NO_RIGHT = "file opens: without root nobody may be made to wait for an answer"
+_NO_EVENTS = "file opens: this kernel has no fanotify permission events, by which they would be refused"
+NOT_HERE = frozenset({_NO_RIGHT, _NO_EVENTS})
+"""What this host lacks: applying again mends none of it."""
 _NOT_HELD = "file opens: nobody refuses them, the holder is gone"
 _HALF = "file opens: one of the two processes that refuse them is gone"
 _NAMED = 16
@@ -46,8 +49,8 @@ def refuse(box: Sandbox, run: Run, readable: tuple[str, ...] | None) -> list[str
 
     A holder that is whole, asks about every mount and has the same order is left as it is.
     """
-    if not capabilities.effective(capabilities.SYS_ADMIN):
-        return [NO_RIGHT]
+    if lacking := _not_here():
+        return [lacking]
     before = _record(box)
     wanted = tuple(before.get("readable", ())) if readable is None else readable
     if before and wanted == tuple(before["readable"]) and not _lacking(box, before)[1]:
@@ -57,7 +60,7 @@ def refuse(box: Sandbox, run: Run, readable: tuple[str, ...] | None) -> list[str
     except ProcessLookupError:
         return []  # ended, and the reading after this says so
     except PermissionError:
-        return [NO_RIGHT]
+        return [_NO_RIGHT]
     except (OSError, NotEnforced) as error:
         return [f"file opens: {error}"]
     _end(before)  # only now: at no moment does nobody hold
@@ -144,12 +147,20 @@ def _first_byte(path: str) -> bool:
         os.close(descriptor)
 
 
+def _not_here() -> str:
+    if not capabilities.effective(capabilities.SYS_ADMIN):
+        return _NO_RIGHT
+    try:
+        return _NO_EVENTS if absent() else ""
+    except PermissionError:  # root, but not of the machine
+        return _NO_RIGHT
+
+
 def _lacking(box: Sandbox, record: dict[str, Any]) -> tuple[int, list[str]]:
     """How many mounts are asked about, and what is not as it should be."""
     alive = _alive(record)
     if not alive:
-        right = capabilities.effective(capabilities.SYS_ADMIN)
-        return 0, [_NOT_HELD if right else NO_RIGHT]
+        return 0, [_not_here() or _NOT_HELD]
     missing = [] if len(alive) == len(record["pids"]) else [_HALF]
     missing += [f"file opens wait: process {pid} is stopped" for pid in alive if tree.status(pid).state in "Tt"]
     try:

@@ -74,7 +74,7 @@ def _judge(box: Sandbox, clock: Clock, run: Run, missing: list[str]) -> LevelRes
         missing += [f"{path} can be read" for path in seen.readable]
         missing += [f"{path} is not covered" for path in seen.secrets if path not in covered]
         # So far it is what applying makes true, but for what this host lacks. What follows applying cannot change.
-        drift = sum(what != openings.NO_RIGHT and not what.endswith(" controller") for what in missing)
+        drift = sum(what not in openings.NOT_HERE and not what.endswith(" controller") for what in missing)
         before = held.held(box)
         missing += held.named(before)
         missing += held.elsewhere(box)

@@ -50,9 +50,12 @@ def shims(box: Sandbox) -> frozenset[str]:
     return frozenset(_links(box.shim_pid).values()) if _is(box.shim_pid, box.shim_start_ticks) else frozenset()
 
 
-def found(box: Sandbox, diag: socket.socket, own: frozenset[str]) -> tuple[Way, ...]:
-    """All of every process; `diag` is a sock_diag socket in the agent's namespace, `own` what `shims` said."""
-    peers = unix_sockets.peers(diag)
+def found(box: Sandbox, diag: socket.socket | None, own: frozenset[str]) -> tuple[Way, ...]:
+    """All of every process; `diag` is a sock_diag socket in the agent's namespace, `own` what `shims` said.
+
+    Without `diag` a Unix socket made inside whose peer is outside is not found; the caller has to say so.
+    """
+    peers = unix_sockets.peers(diag) if diag else {}
     links: dict[int, dict[int, str]] = {}
     for pid in tree.processes(box):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -104,12 +104,16 @@ class Spawner:
             )
         ours.settimeout(_LAUNCH_TIMEOUT)
         try:
-            wire.receive(ours)
+            message, _ = wire.receive(ours)
         except (wire.Closed, OSError) as error:
             ours.close()
             process.kill()
             process.wait()
             raise Unreachable(f"the spawner did not start: {error}", hint="its own message is above") from None
+        if "lacking" in message:
+            ours.close()
+            process.wait()
+            raise NotEnforced(message["lacking"], hint=message["fix"])
         uids = Uids(state, uid_base) if namespaces.gives_ids(uid_base) else None
         spawner = cls(process, ours, state=state, group=cgroup, uids=uids, canaries=canaries, spares=spares)
         spawner._spares.start()

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from clawback.enforcement.kernel import cgroups, libc
+from clawback.enforcement.kernel import cgroups, libc, needs
 from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.quarantine import cover, holder, inject, joined, openings, relay, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import cage, filters, making, shim, tree, wire
@@ -196,6 +196,9 @@ def main() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are the core's to handle
     core = socket.socket(fileno=int(sys.argv[1]))
     core.set_inheritable(False)
+    if need := needs.lacking():
+        wire.send(core, {"lacking": need.sentence, "fix": need.fix})
+        sys.exit(1)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each sandbox
     hierarchies = cgroups.discover()
