@@ -56,7 +56,12 @@ class Service:
             ),
             metrics=metrics,
             link=GatewayLink(state / "run" / "gateway-attach.sock", self._desk),
-            supervision=SupervisorLink(state, expiry_seconds=parameters.escalation_seconds, lost=self._unsupervised),
+            supervision=SupervisorLink(
+                state,
+                cgroup=parameters.cgroup,
+                expiry_seconds=parameters.escalation_seconds,
+                lost=self._unsupervised,
+            ),
             spawner=Spawner.start(
                 state, cgroup=parameters.cgroup, uid_base=parameters.uid_base, canaries=parameters.canaries
             ),

@@ -1,6 +1,7 @@
-"""`python -m clawback.enforcement.supervise STATE [--expiry SECONDS]`: one for each state, outliving the core.
+"""`python -m clawback.enforcement.supervise STATE [--expiry SECONDS] [--group NAME]`: one for each state, outliving the
+core, but not both the core and the last agent, nor the state folder.
 
-Exits with 0 when told to end, 5 where another one already supervises this state.
+Exits with 0 when told to end or needed no more, 5 where another one already supervises this state.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 import structlog
 
 from clawback import log
-from clawback.enforcement.kernel import libc
-from clawback.enforcement.supervise.supervisor import Supervisor
+from clawback.enforcement.kernel import cgroups, libc
+from clawback.enforcement.supervise.supervisor import LINGER_SECONDS, Supervisor
 from clawback.errors import ClawbackError, Refused
 
 _PR_SET_NAME = 15
@@ -40,6 +41,10 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m clawback.enforcement.supervise")
     options.add_argument("state", type=Path)
     options.add_argument("--expiry", type=float, default=60.0, help="seconds until an unanswered question is refused")
+    options.add_argument("--group", default="", help="the core's cgroup; beside it is where this process goes")
+    options.add_argument(
+        "--linger", type=float, default=LINGER_SECONDS, help="seconds without a core and an agent, and it ends"
+    )
     chosen = options.parse_args()
     log.configure()
     libc.prctl(_PR_SET_NAME, "clawback-superv")
@@ -50,9 +55,11 @@ def main() -> int:
     run.mkdir(parents=True, exist_ok=True)
     try:
         lock = _only_one(run / "supervisor.lock")
+        if chosen.group:  # with the shims: what ends the core's own group must not end this too
+            cgroups.step_aside(cgroups.discover(), chosen.group)
         with contextlib.suppress(PermissionError):  # every held call of every agent waits for this one thread
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-        supervisor = Supervisor(chosen.state, expiry_seconds=chosen.expiry)
+        supervisor = Supervisor(chosen.state, expiry_seconds=chosen.expiry, linger_seconds=chosen.linger)
     except ClawbackError as error:
         sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
         return error.exit_status

@@ -23,6 +23,7 @@ class Visitor:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.gone = False
+        self.core = False  # a core that watches us, and will start another should we end
 
     def fileno(self) -> int:
         """To be polled."""

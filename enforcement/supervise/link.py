@@ -27,6 +27,7 @@ __all__ = ["SupervisorLink"]
 _UP_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
 _HANG_SECONDS = 5.0
+_END_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5
 _UCRED_PID = slice(0, 4)
 
@@ -40,8 +41,16 @@ class SupervisorLink:
     whatever is escalated.
     """
 
-    def __init__(self, state: Path, *, expiry_seconds: float = 60.0, lost: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        cgroup: str = "",
+        expiry_seconds: float = 60.0,
+        lost: Callable[[str], None] | None = None,
+    ) -> None:
         self._state = state.absolute()
+        self._cgroup = cgroup
         self._expiry = expiry_seconds
         self._lost = lost
         self._client = SupervisorClient(self._state)
@@ -82,7 +91,7 @@ class SupervisorLink:
             return False
 
     def close(self) -> None:
-        """Stop looking; the supervisor goes on."""
+        """Stop looking. The supervisor goes on for as long as there are agents that it supervises."""
         with self._lock:
             self._closing = True
         os.eventfd_write(self._wake, 1)
@@ -102,24 +111,33 @@ class SupervisorLink:
                 self._up.set()
                 why = self._watch(connection)
                 self._up.clear()
+                if not why:
+                    self._leave(connection)
             if why:
                 _log.warning("supervisor lost", why=why)
                 if self._lost is not None:
                     self._lost(why)
 
+    def _leave(self, connection: socket.socket) -> None:
+        """It ends, unless there are agents left; wait for that, or its group would still be in use."""
+        try:
+            connection.send(json.dumps({"do": "leave"}).encode())
+            ending = json.loads(connection.recv(PACKET) or b"{}").get("ending")
+        except (OSError, ValueError):
+            return  # it is gone, or hangs: nothing to wait for
+        if ending and self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_SECONDS)
+
     def _watch(self, connection: socket.socket) -> str:
         """Until it is gone; why, or empty when this core ends."""
+        request = {"do": "attend"}
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll(_LOOK_SECONDS * 1000)}
-            if self._closing:
-                return ""
-            if connection.fileno() in ready:
-                return "it ended"
             try:
-                connection.send(json.dumps({"do": "status", "agent": "-"}).encode())
+                connection.send(json.dumps(request).encode())
                 if not connection.recv(PACKET):
                     return "it ended"
             except TimeoutError:
@@ -127,6 +145,12 @@ class SupervisorLink:
                 return f"it did not answer within {_HANG_SECONDS:g} s"
             except OSError as error:
                 return f"it ended: {error.strerror}"
+            request = {"do": "status", "agent": "-"}
+            ready = {fd for fd, _ in poll.poll(_LOOK_SECONDS * 1000)}
+            if self._closing:
+                return ""
+            if connection.fileno() in ready:
+                return "it ended"
 
     def _connect(self) -> socket.socket | None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -158,8 +182,7 @@ class SupervisorLink:
                     "-m",
                     "clawback.enforcement.supervise",
                     str(self._state),
-                    "--expiry",
-                    str(self._expiry),
+                    *("--expiry", str(self._expiry), "--group", self._cgroup),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -6,10 +6,8 @@ import contextlib
 import errno
 import os
 import socket
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -21,35 +19,18 @@ from clawback.enforcement.sandbox.escalated import Ledger
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.supervise.asks import Ask, Asks
 from clawback.enforcement.supervise.calls import TAKEN_APART
+from clawback.enforcement.supervise.flows import Flows
 from clawback.enforcement.supervise.hand import Hand, Lost
+from clawback.enforcement.supervise.outcomes import Outcome, Outcomes
 from clawback.enforcement.supervise.records import Records
 from clawback.enforcement.supervise.rules import decide
-from clawback.enforcement.supervise.subject import Done, Flow, Reply, Subject, registers
+from clawback.enforcement.supervise.subject import Done, Flow, Subject, registers
 
 __all__ = ["Supervised"]
 
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(MACHINE, 0)
-_UNDELIVERED_SECONDS = 10.0
-_MOST_UNDELIVERED = 16
-_MOST_HANDS, _HANDS_SECONDS = 5, 10.0
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What became of an emulated call: a value, an errno, or a file to hand over."""
-
-    value: int = 0
-    error: int = 0
-    file: int = -1
-    close_on_exec: bool = False
-    until: float = 0.0
-
-    def close(self) -> None:
-        if self.file >= 0:
-            os.close(self.file)
-            self.file = -1
 
 
 class Supervised:
@@ -75,31 +56,31 @@ class Supervised:
         self.listener = Listener(listener)
         self.listener.wake_on_this_cpu()
         self.counters: Counter[str] = Counter()
-        self.hand: Hand | None = None
         self._ledger = Ledger(ledger)
         self._rules = tuple(rules)
         self._asks = asks
         self._records = records
         self._barred = barred
-        self._flow: Flow | None = None
-        self._waiting: deque[Callable[[], Flow]] = deque()
-        self._undelivered: dict[tuple[object, ...], _Outcome] = {}
-        self._request: tuple[dict[str, Any], list[int]] | None = None
-        self._dropped: list[int] = []
-        self._hands: deque[float] = deque()
+        self._flows = Flows(box, self._hand_lost)
+        self._outcomes = Outcomes(self.listener, self._ledger)
         alone = self._ledger.refused_alone()
         if alone:
             records.say(box, "resumed", message=f"{alone} escalated calls were refused while nobody supervised")
 
     @property
+    def hand(self) -> Hand | None:
+        """The process of ours inside, if there is one now."""
+        return self._flows.hand
+
+    @property
     def busy(self) -> bool:
         """It waits for its hand: the next call is not taken before that."""
-        return self._flow is not None
+        return self._flows.busy
 
     @property
     def wants_time(self) -> bool:
         """Whether `tick` has anything to look at."""
-        return self._flow is not None or bool(self._undelivered) or bool(self._asks.of(self.box.instance))
+        return self.busy or bool(self._outcomes) or bool(self._asks.of(self.box.instance))
 
     @property
     def calls(self) -> int:
@@ -113,32 +94,19 @@ class Supervised:
             return
         self.counters["taken"] += 1
         if not self._ledger.take(held.id):
-            self._finish(held, _Outcome(error=errno.EPERM))
+            self._outcomes.give(held, Outcome(error=errno.EPERM))
             self.counters["denied"] += 1
             return
-        self._begin(self._decide(held))
+        self._flows.begin(self._decide(held))
 
     def answered(self) -> None:
         """The hand inside has answered, or ended."""
-        if self.hand is None:
-            return
-        try:
-            if not self.hand.greeted:
-                if self.hand.greet():
-                    self._request_again()
-                return
-            reply = self.hand.receive()
-        except Lost as error:
-            self._lose_hand(str(error))
-            return
-        self._advance(reply)
+        self._flows.answered()
 
     def tick(self, now: float) -> None:
         """What time alone brings about."""
-        if self.hand is not None and self._flow is not None and self.hand.late:
-            self._lose_hand("the hand inside was late")
-        for key in [key for key, outcome in self._undelivered.items() if outcome.until < now]:
-            self._undelivered.pop(key).close()
+        self._flows.tick()
+        self._outcomes.expire(now)
         for ask in self._asks.of(self.box.instance):
             if not ask.lost and not self.listener.valid(ask.subject.held.id):
                 ask.lost = now
@@ -153,14 +121,8 @@ class Supervised:
             self._asks.drop(ask)
             ask.subject.close()
             _tell(ask, {"outcome": "the agent is no longer supervised"})
-        if self._flow is not None:
-            self._flow.close()  # what it held is refused by the shim
-            self._flow = None
-        if self.hand is not None:
-            self.hand.end()
-            self.hand = None
-        for outcome in self._undelivered.values():
-            outcome.close()
+        self._flows.close()
+        self._outcomes.close()
         self._ledger.close()
         os.close(self.listener.fd)
         self.connection.close()
@@ -172,7 +134,7 @@ class Supervised:
         asked = False
         try:
             name = NAME.get(held.number, f"call {held.number}")
-            subject = Subject(name=name, held=held, done=self._made_before)
+            subject = Subject(name=name, held=held, done=self._outcomes.made_before)
             if held.arch != _ARCH or support(name) is Support.NONE:
                 self._deny(subject, "this call cannot be escalated")
                 return
@@ -190,21 +152,13 @@ class Supervised:
         except OSError as error:
             # As the call itself would fail: a path that is not there, memory that is not mapped.
             self.counters["failed"] += 1
-            self._finish(held, _Outcome(error=error.errno or errno.EPERM))
+            self._outcomes.give(held, Outcome(error=error.errno or errno.EPERM))
         except Lost as error:
             _log.warning("escalated call denied", agent=self.box.agent, error=str(error))
-            self._finish(held, _Outcome(error=errno.EPERM))
+            self._outcomes.give(held, Outcome(error=errno.EPERM))
         finally:
             if subject is not None and not asked:
                 self._let_go(subject)
-
-    def _made_before(self, subject: Subject) -> bool:
-        """Whether this call was allowed and made already, and only its answer did not arrive; answers it then."""
-        outcome = self._undelivered.pop(subject.same, None) if self.listener.valid(subject.held.id) else None
-        if outcome is None:
-            return False
-        self._finish(subject.held, outcome, subject)
-        return True
 
     def _judge(self, subject: Subject) -> Any:
         """Decide, and do it; True where a person was asked and the subject is kept."""
@@ -255,9 +209,7 @@ class Supervised:
         return True
 
     def _settle(self, ask: Ask, *, allowed: bool, by: str, reason: str) -> None:
-        self._waiting.append(lambda: self._carry_out_answer(ask, allowed=allowed, by=by, reason=reason))
-        if self._flow is None:
-            self._next()
+        self._flows.queue(lambda: self._carry_out_answer(ask, allowed=allowed, by=by, reason=reason))
 
     def _carry_out_answer(self, ask: Ask, *, allowed: bool, by: str, reason: str) -> Flow:
         subject = ask.subject
@@ -269,7 +221,7 @@ class Supervised:
             self._records.decided(self.box, subject, allowed=allowed, by=by, reason=reason, ask=ask.id, durable=True)
             if not allowed:
                 self.counters["denied"] += 1
-                self._finish(subject.held, _Outcome(error=errno.EPERM))
+                self._outcomes.give(subject.held, Outcome(error=errno.EPERM))
             elif not self.listener.valid(subject.held.id):
                 self._ledger.answered(subject.held.id)
                 outcome = "the call is gone"
@@ -278,7 +230,7 @@ class Supervised:
                 outcome = yield from self._carry_out(subject)
         except (OSError, Lost) as error:
             outcome = f"denied: {error}"
-            self._finish(subject.held, _Outcome(error=errno.EPERM))
+            self._outcomes.give(subject.held, Outcome(error=errno.EPERM))
         finally:
             _tell(ask, {"outcome": outcome})
             self._let_go(subject)
@@ -294,119 +246,32 @@ class Supervised:
         fds, subject.descriptors = subject.descriptors, []
         answer, extra = yield subject.act, fds
         if "errno" in answer:
-            outcome = _Outcome(error=answer["errno"])
+            outcome = Outcome(error=answer["errno"])
         elif extra:
-            outcome = _Outcome(file=extra[0], close_on_exec=subject.close_on_exec)
+            outcome = Outcome(file=extra[0], close_on_exec=subject.close_on_exec)
         else:
-            outcome = _Outcome(value=answer["value"])
-        self._finish(subject.held, outcome, subject)
+            outcome = Outcome(value=answer["value"])
+        self._outcomes.give(subject.held, outcome, subject)
         return f"failed: {os.strerror(answer['errno'])}" if "errno" in answer else "done"
 
     def _let_go(self, subject: Subject) -> None:
         """The hand inside hears of it with its next request."""
         subject.close()
-        self._dropped += subject.found
+        self._flows.drop(subject.found)
         subject.found = []
 
     def _deny(self, subject: Subject, by: str) -> None:
         self.counters["denied"] += 1
         self._records.decided(self.box, subject, allowed=False, by=by, durable=False)
-        self._finish(subject.held, _Outcome(error=errno.EPERM))
+        self._outcomes.give(subject.held, Outcome(error=errno.EPERM))
 
-    def _finish(self, held: Held, outcome: _Outcome, subject: Subject | None = None) -> None:
-        """Answer the held call. What was done and could not be said is kept for the call that starts over."""
-        try:
-            if outcome.file >= 0:
-                try:
-                    self.listener.give_file(held.id, outcome.file, flags=os.O_CLOEXEC if outcome.close_on_exec else 0)
-                except OSError as error:
-                    self.listener.deny(held.id, error.errno or errno.EMFILE)
-            elif outcome.error:
-                self.listener.deny(held.id, outcome.error)
-            else:
-                self.listener.give(held.id, outcome.value)
-        except Vanished:
-            if subject is not None and not outcome.error and len(self._undelivered) < _MOST_UNDELIVERED:
-                outcome.until = time.monotonic() + _UNDELIVERED_SECONDS
-                self._undelivered[subject.same] = outcome
-                self._ledger.answered(held.id)
-                return
-        self._ledger.answered(held.id)
-        outcome.close()
-
-    # Flows ---------------------------------------------------------------------
-
-    def _begin(self, flow: Flow) -> None:
-        self._flow = flow
-        self._step(lambda: next(flow))
-
-    def _advance(self, reply: Reply) -> None:
-        flow = self._flow
-        if flow is None:
-            for fd in reply[1]:
-                os.close(fd)
-            return
-        self._step(lambda: flow.send(reply))
-
-    def _step(self, go: Callable[[], tuple[dict[str, Any], list[int]]]) -> None:
-        try:
-            self._request = go()
-        except StopIteration:
-            self._flow = None
-            self._next()
-            return
-        try:
-            if self.hand is None:
-                self.hand = self._new_hand()
-            elif self.hand.greeted:
-                self._request_again()
-        except Lost as error:
-            self._lose_hand(str(error))
-
-    def _new_hand(self) -> Hand:
-        """Making one takes the supervisor's own time: an agent that brings its hands to an end waits for the next."""
-        now = time.monotonic()
-        while self._hands and self._hands[0] < now - _HANDS_SECONDS:
-            self._hands.popleft()
-        if len(self._hands) >= _MOST_HANDS:
-            raise Lost(f"{_MOST_HANDS} hands inside were lost within {_HANDS_SECONDS:g} s")
-        self._hands.append(now)
-        return Hand(self.box)
-
-    def _request_again(self) -> None:
-        request, self._request = self._request, None
-        if request is None or self.hand is None:
-            return
-        message, fds = request
-        dropped, self._dropped = self._dropped, []
-        try:
-            self.hand.send(message | {"drop": dropped}, fds)
-        except Lost as error:
-            self._lose_hand(str(error))
-
-    def _lose_hand(self, why: str) -> None:
-        """Whatever waits for it is refused; the next call gets a new one."""
+    def _hand_lost(self, why: str) -> None:
         self.counters["hands lost"] += 1
-        if self.hand is not None:
-            self.hand.end()
-            self.hand = None
-        self._dropped = []
-        if self._request is not None:
-            for fd in self._request[1]:
-                os.close(fd)
-            self._request = None
         for ask in self._asks.of(self.box.instance):
             if ask.subject.found:  # what it was about is held by nobody any more
                 self._asks.drop(ask)
                 ask.subject.found = []
                 ask.settle(False, "supervisor", why)
-        flow = self._flow
-        if flow is not None:
-            self._step(lambda: flow.throw(Lost(why)))
-
-    def _next(self) -> None:
-        while self._flow is None and self._waiting:
-            self._begin(self._waiting.popleft()())
 
 
 def _tell(ask: Ask, what: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ import os
 import select
 import time
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -18,24 +17,31 @@ from clawback.enforcement.supervise.asks import Asks
 from clawback.enforcement.supervise.desk import Desk, Visitor
 from clawback.enforcement.supervise.inside import restrictions_of
 from clawback.enforcement.supervise.orders import Orders
-from clawback.enforcement.supervise.records import Records, bounded
+from clawback.enforcement.supervise.records import Records
+from clawback.enforcement.supervise.requests import Requests
 from clawback.enforcement.supervise.supervised import Supervised
-from clawback.errors import ClawbackError, InvalidInput
+from clawback.errors import ClawbackError
 from clawback.model import AgentState
 
-__all__ = ["Supervisor"]
+__all__ = ["LINGER_SECONDS", "Supervisor"]
+
+LINGER_SECONDS = 2.0
+"""How long it stays when neither a core nor an agent is left: a core that is started again may want it."""
 
 _SHIM_SECONDS = 1.0
 _TICK = 0.1
-_LISTED = 100
+_LOOK = 0.5
 _log = structlog.get_logger()
 
 
 class Supervisor:
     """Knows the agents by their folders, or is told of them; the core may come and go."""
 
-    def __init__(self, state: Path, *, expiry_seconds: float) -> None:
+    def __init__(self, state: Path, *, expiry_seconds: float, linger_seconds: float = LINGER_SECONDS) -> None:
         self._state = state.resolve()
+        self._home = self._state.stat().st_ino
+        self._linger = linger_seconds
+        self._needed = time.monotonic()
         self._asks = Asks(expiry_seconds)
         self._orders = Orders(state)
         self._records = Records(state)
@@ -48,7 +54,16 @@ class Supervisor:
         self._over = False
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._stop, select.EPOLLIN)
-        self._began = time.time_ns()
+        self._requests = Requests(
+            self._state,
+            self._agents,
+            asks=self._asks,
+            orders=self._orders,
+            records=self._records,
+            attach=self._attach,
+            sync=self._sync,
+            leave=self._left,
+        )
         for box in inventory.read_all(self._state)[0]:
             if "escalation" in box.layers and inventory.state(box) is AgentState.RUNNING:
                 self._attach(box)
@@ -61,7 +76,7 @@ class Supervisor:
         os.eventfd_write(self._stop, 1)
 
     def run(self) -> None:
-        """Until stopped."""
+        """Until stopped, or needed no more."""
         try:
             while not self._over:
                 self._round()
@@ -74,7 +89,7 @@ class Supervisor:
             os.close(self._stop)
 
     def _round(self) -> None:
-        for fd, events in self._poll.poll(_TICK if self._timed else -1):
+        for fd, events in self._poll.poll(_TICK if self._timed else _LOOK):
             if fd == self._desk.sock.fileno():
                 visitor = self._desk.admit()
                 if visitor is not None:
@@ -87,6 +102,26 @@ class Supervisor:
         if self._timed and now >= self._next_tick:
             self._next_tick = now + _TICK
             self._tick(now)
+        if self._agents or self._attended:
+            self._needed = now
+        if now - self._needed > self._linger or not self._at_home():
+            self._over = True
+
+    @property
+    def _attended(self) -> bool:
+        return any(visitor.core for visitor in self._desk.visitors.values())
+
+    def _left(self) -> bool:
+        """A core goes: end at once where nobody is left, as it may wait for that."""
+        self._over = not self._agents and not self._attended
+        return self._over
+
+    def _at_home(self) -> bool:
+        """The state is still there: without it nobody could ask for anything, and the shims refuse when we are gone."""
+        try:
+            return self._state.stat().st_ino == self._home
+        except FileNotFoundError:
+            return False
 
     def _tick(self, now: float) -> None:
         for ask in self._asks.overdue(now):
@@ -201,76 +236,10 @@ class Supervisor:
                 self._desk.dismiss(visitor)
                 return
             if request:
-                self._asked(visitor, request)
+                self._requests.take(visitor, request)
         except ClawbackError as error:
             visitor.answer({"error": error.message, "hint": error.hint, "type": type(error).__name__})
         except (ValueError, KeyError, TypeError) as error:
             visitor.answer({"error": f"not a request: {error}", "hint": "docs/escalation.md", "type": "InvalidInput"})
         except OSError as error:
             visitor.answer({"error": f"not done: {error}", "hint": "is the disk full?", "type": "NotEnforced"})
-
-    def _asked(self, visitor: Visitor, request: dict[str, Any]) -> None:
-        match request["do"]:
-            case "list":
-                asks = self._asks.all()
-                visitor.answer({"escalations": [ask.shown() for ask in asks[:_LISTED]], "total": len(asks)})
-            case "answer":
-                self._answer(visitor, request)
-            case "attach":
-                visitor.answer({"supervised": self._attach_folder(str(request["folder"]))})
-            case "refuse" | "decide":
-                visitor.answer(self._order(request))
-            case "status":
-                visitor.answer(self._status(str(request.get("agent", ""))))
-            case other:
-                raise InvalidInput(f"no request {bounded(other, 40)!r}")
-
-    def _answer(self, visitor: Visitor, request: dict[str, Any]) -> None:
-        allowed, by, reason = request["allow"], request["by"], request["reason"]
-        if not isinstance(allowed, bool) or not isinstance(by, str) or not by or not isinstance(reason, str):
-            raise InvalidInput("an answer has allow (true or false), by and reason")
-        ask = self._asks.take(str(request["id"]))
-        ask.told.append(lambda what: visitor.answer(ask.shown() | what))
-        ask.settle(allowed, bounded(by, 200), bounded(reason, 500))
-        self._sync(ask.box.instance)
-
-    def _attach_folder(self, folder: str) -> bool:
-        path = Path(folder).resolve()
-        if path.parent.parent != self._state / "agents":
-            raise InvalidInput("folder: not an instance's of this state")
-        return self._attach(inventory.load(path))
-
-    def _order(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Refuse all of an agent's escalated calls, or decide them again; answered when it is in force and on disk."""
-        agent, by, reason = str(request["agent"]), str(request["by"]), str(request["reason"])
-        found = [item for item in self._agents.values() if item.box.agent == agent]
-        if request["do"] == "refuse":
-            self._orders.refuse(agent, by=bounded(by, 200))
-        else:
-            self._orders.decide_again(agent)
-        for item in found:
-            status = "refusing" if request["do"] == "refuse" else "deciding"
-            self._records.ordered(item.box, status, by=bounded(by, 200), reason=bounded(reason, 500))
-            item.tick(time.monotonic())  # what waits for a person is refused now, not at the next tick
-            self._sync(item.box.instance)
-        return self._status(agent)
-
-    def _status(self, agent: str) -> dict[str, Any]:
-        found = [item for item in self._agents.values() if not agent or item.box.agent == agent]
-        status: dict[str, Any] = {
-            "since_ns": self._began,
-            "pid": os.getpid(),
-            "supervised": len(found),
-            "pending": len(self._asks),
-            "agents": [
-                {
-                    "agent": item.box.agent,
-                    "instance": item.box.instance,
-                    "barred": self._orders.barred(item.box),
-                    "pending": len(self._asks.of(item.box.instance)),
-                    **item.counters,
-                }
-                for item in found[:_LISTED]
-            ],
-        }
-        return status | ({"refused": self._orders.refused(agent)} if agent else {})

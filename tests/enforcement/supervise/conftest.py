@@ -108,7 +108,16 @@ class Scene:
 
     def supervise(self, *, expiry: float = 60.0) -> None:
         self.supervisor = subprocess.Popen(
-            [sys.executable, "-m", "clawback.enforcement.supervise", str(self.state), "--expiry", str(expiry)],
+            [
+                sys.executable,
+                "-m",
+                "clawback.enforcement.supervise",
+                str(self.state),
+                "--expiry",
+                str(expiry),
+                "--linger",
+                "60",
+            ],
             start_new_session=True,
         )
         wait_for(self.answers)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,11 @@ class Core:
             return self.client.health()["status"] == "ok"
         except Unreachable:
             return False
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        assert self._process.wait(20) == 0
 
     def kill(self) -> None:
         assert self._process is not None
@@ -208,3 +215,47 @@ def test_a_supervisor_that_hangs_is_replaced(core, wait_for):
     wait_for(replaced, seconds=30)
     assert program.hear().startswith(("1 ", "ok "))  # it was refused by the shim, or came after the change
     program.close()
+
+
+def test_it_is_beside_the_agents_and_ends_when_nobody_needs_it(core, wait_for):
+    program = Program(core)
+    supervisor = os.pidfd_open(core.supervisor_pid())
+    if root := cgroups.discover().unified:
+        assert core.supervisor_pid() in cgroups.processes(f"{root}/{cgroups.aside(core.group)}")
+    core.stop()
+    assert select.select([supervisor], [], [], 0.5)[0] == []  # an agent is left
+    core.start()
+    program.close()
+    core.client.contain("alpha", Level.STOP, reason="test", by="test")
+    wait_for(lambda: not core.supervisor.status()["supervised"])
+    core.stop()
+    assert select.select([supervisor], [], [], 0)[0]
+    os.close(supervisor)
+
+
+def test_it_ends_after_a_killed_core_and_the_last_agent(core):
+    program = Program(core)
+    supervisor = os.pidfd_open(core.supervisor_pid())
+    core.kill()
+    assert select.select([supervisor], [], [], 0.5)[0] == []
+    program.close()
+    for record in inventory.read_all(core.state)[0]:
+        os.kill(record.pid, signal.SIGKILL)
+    assert select.select([supervisor], [], [], 20)[0]
+    os.close(supervisor)
+
+
+def test_it_ends_when_its_state_is_gone(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    command = [sys.executable, "-m", "clawback.enforcement.supervise", str(state), "--linger", "600"]
+    supervisor = subprocess.Popen(command)
+    try:
+        while not (state / "run" / "supervisor.sock").exists():
+            assert supervisor.poll() is None
+            time.sleep(0.01)
+        shutil.rmtree(state)
+        assert supervisor.wait(20) == 0
+    finally:
+        supervisor.kill()
+        supervisor.wait()
