@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
-import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clawback.enforcement.kernel import libc
 
-__all__ = ["Rights", "Ruleset", "abi", "accepted", "rights"]
+__all__ = ["Rights", "abi", "accepted", "rights"]
 
 # linux/landlock.h
 _CREATE_VERSION = 1
-_RULE_PATH_BENEATH = 1
-_RULE_NET_PORT = 2
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _BIND_TCP, _CONNECT_TCP = 1, 2
@@ -109,65 +104,3 @@ def _accepted(word: int) -> int:
             break  # rights are numbered without gaps
         found |= 1 << bit
     return found
-
-
-def _allow_paths(ruleset: int, paths: Iterable[str], access: int) -> None:
-    for path in paths:
-        # A path that is not in the tree needs no rule: nothing can be opened there.
-        with contextlib.suppress(FileNotFoundError):
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                is_folder = stat.S_ISDIR(os.fstat(fd).st_mode)
-                block = (ctypes.c_char * 12)()  # struct landlock_path_beneath_attr, packed: u64 access, s32 fd
-                ctypes.c_uint64.from_buffer(block).value = access if is_folder else access & _FILE_ONLY
-                ctypes.c_int32.from_buffer(block, 8).value = fd
-                libc.syscall("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.byref(block), 0)
-            finally:
-                os.close(fd)
-
-
-class Ruleset:
-    """What stays allowed. Everything else that the ABI can handle is denied.
-
-    That is: other files, every TCP bind, other TCP ports, abstract Unix sockets of and signals to processes outside.
-    Without Landlock in the kernel `version` is 0 and nothing is restricted.
-    """
-
-    def __init__(self, *, version: int | None = None) -> None:
-        self._rights = rights(version)
-        self.version = self._rights.version
-        self._fd = -1
-        if self.version < 1:
-            return
-        attributes = (ctypes.c_uint64 * 3)(*self._rights.attributes)
-        self._fd = libc.syscall("landlock_create_ruleset", ctypes.byref(attributes), self._rights.size, 0)
-
-    def allow(self, *, read: Iterable[str] = (), write: Iterable[str] = (), ports: Iterable[int] = ()) -> None:
-        """Add paths, and TCP ports to connect to. `read` includes executing; `write` includes reading.
-
-        What is later mounted over a path is not under it.
-        """
-        if self._fd < 0:
-            return
-        _allow_paths(self._fd, read, self._rights.read)
-        _allow_paths(self._fd, write, self._rights.write)
-        if self._rights.connect:
-            for port in ports:
-                block = (ctypes.c_uint64 * 2)(self._rights.connect, port)
-                libc.syscall("landlock_add_rule", self._fd, _RULE_NET_PORT, ctypes.byref(block), 0)
-
-    def enforce(self, *, log: bool = True) -> None:
-        """Restrict this thread and its descendants for good; needs no_new_privs.
-
-        With `log`, denials after the next exec are reported to audit (ABI 7).
-        """
-        if self._fd < 0:
-            return
-        libc.syscall("landlock_restrict_self", self._fd, self._rights.flags if log else 0)
-        self.discard()
-
-    def discard(self) -> None:
-        """Let go of it; what it was enforced on stays restricted."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1

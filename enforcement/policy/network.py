@@ -6,7 +6,7 @@ import re
 
 from clawback.enforcement.policy.names import AmbiguousError, address_of, normal_host, normal_path
 from clawback.enforcement.policy.nodes import Item
-from clawback.enforcement.policy.types import Effect, EgressRule, Inspection, NetworkPolicy
+from clawback.enforcement.policy.types import Effect, EgressRule, NetworkPolicy
 
 __all__ = ["NAME", "egress_rules", "network_policy", "policy_name", "wildcard_too_wide"]
 
@@ -45,19 +45,13 @@ def network_policy(item: Item, effects: list[Effect]) -> NetworkPolicy:
         effects.append(
             Effect("networkPolicy.ingress", "", "nothing from outside reaches a sandbox: there is no way in")
         )
-    inspection = Inspection()
     if "inspection" in top:
         found = top["inspection"].mapping(("tlsDecrypt", "logPayloads", "scanForPII"))
         asked = {key: value.boolean() for key, value in found.items()}
         effects.extend(
             Effect(f"networkPolicy.inspection.{key}", "", _INSPECTED[key]) for key, wanted in asked.items() if wanted
         )
-        inspection = Inspection(
-            tls_decrypt=asked.get("tlsDecrypt", False),
-            log_payloads=asked.get("logPayloads", False),
-            scan_for_pii=asked.get("scanForPII", False),
-        )
-    return NetworkPolicy(name=name, allow=allow, deny=deny, inspection=inspection)
+    return NetworkPolicy(name=name, allow=allow, deny=deny)
 
 
 def policy_name(item: Item) -> str:

@@ -8,7 +8,7 @@ from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.policy.endpoints import EndpointRule
 from clawback.enforcement.policy.escalation import EscalationRule
 
-__all__ = ["Effect", "EgressRule", "Inspection", "NetworkPolicy", "PolicyFile", "SandboxPolicy"]
+__all__ = ["Effect", "EgressRule", "NetworkPolicy", "PolicyFile", "SandboxPolicy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +61,6 @@ class EgressRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """What a `networkPolicy` asks the gateway to do with payloads."""
-
-    tls_decrypt: bool = False
-    log_payloads: bool = False
-    scan_for_pii: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPolicy:
     """The hot-reloadable part. Deny wins over allow; what matches nothing is denied.
 
@@ -80,7 +71,6 @@ class NetworkPolicy:
     allow: tuple[EgressRule, ...] = ()
     deny: tuple[EgressRule, ...] = ()
     rules: tuple[EndpointRule, ...] = ()
-    inspection: Inspection = field(default_factory=Inspection)
 
 
 @dataclass(frozen=True, slots=True)

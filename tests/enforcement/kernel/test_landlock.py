@@ -9,13 +9,17 @@ import os
 import socket
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clawback.enforcement.kernel import landlock, libc
 from clawback.enforcement.quarantine.sealed import landlock_everything
+from clawback.enforcement.sandbox import recipe
+from clawback.enforcement.sandbox.follow import Follower
+from clawback.enforcement.sandbox.recipe import Op
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(landlock.abi() < 1, reason="this kernel has no Landlock")]
 
@@ -23,16 +27,30 @@ HERE = landlock.abi()
 VERSIONS = range(1, min(HERE, 7) + 1)
 
 
-def under(version: int, attempt: Callable[[], object], **allow: object) -> int:
+def operations(
+    version: int, *, read: Sequence[str] = (), write: Sequence[str] = (), ports: Sequence[int] = ()
+) -> bytes:
+    """A recipe for a ruleset of this ABI, as shims follow it."""
+    known = landlock.rights(version)
+    paths = [(path, known.read) for path in read] + [(path, known.write) for path in write]
+    return b"".join(
+        [
+            recipe.write(Op.LANDLOCK, *known.attributes, known.size),
+            *(recipe.write(Op.LANDLOCK_PATH, path, rights, rights & known.file_only) for path, rights in paths),
+            *(recipe.write(Op.LANDLOCK_PORT, known.connect, port) for port in ports if known.connect),
+            recipe.write(Op.PRCTL, 38, 1, 0, 0, 0),
+            recipe.write(Op.LANDLOCK_ENFORCE, known.flags),
+        ]
+    )
+
+
+def under(version: int, attempt: Callable[[], object], **allow: Any) -> int:
     """What an attempt comes to in a child under a ruleset of this ABI that allows this: an errno, 0 for success."""
     child = os.fork()
     if child == 0:
         status = 255
         try:
-            ruleset = landlock.Ruleset(version=version)
-            ruleset.allow(**allow)  # type: ignore[arg-type]  # by its keywords
-            libc.prctl(38, 1)
-            ruleset.enforce()
+            Follower().follow(operations(version, **allow))
             try:
                 attempt()
                 status = 0
@@ -167,4 +185,4 @@ def test_without_landlock_nothing_is_accepted(monkeypatch: pytest.MonkeyPatch) -
     assert landlock.abi() == 0
     assert landlock.accepted() == (0, 0, 0)
     assert landlock.rights().size == 8
-    assert landlock.Ruleset().version == 0
+    assert landlock.rights().version == 0
