@@ -64,6 +64,7 @@ class Tracee:
         self.pid = pid
         self.stopped = False
         self._pending = 0
+        self.unfiltered = False  # its own seccomp filters are suspended: the kernel, and no filter, answers
         self._saved: list[int] | None = None
         self._mask = ctypes.c_uint64(0)
         self._ptrace(_SEIZE, 0, 0)
@@ -99,6 +100,7 @@ class Tracee:
         options = _O_TRACESYSGOOD | _O_EXITKILL
         try:
             self._ptrace(_SETOPTIONS, 0, options | _O_SUSPEND_SECCOMP)
+            self.unfiltered = True
         except OSError as error:
             if error.errno not in {errno.EPERM, errno.EINVAL}:
                 raise

@@ -18,10 +18,16 @@ _SET_NO_NEW_PRIVS = 38
 
 @dataclass
 class Work:
-    """Threads by id, and how each came out: `sealed` by seccomp, `walled` by Landlock; `failed`, `open` say why not."""
+    """Threads by id, and how each came out: `sealed` by seccomp, `walled` by Landlock; `failed`, `open` say why not.
+
+    `before` counts a thread's filters when it was seized, `unsealed` those that it had without the sealed one, `given`
+    those that the launch put on every thread, None where that cannot be seen.
+    """
 
     tracees: dict[int, Tracee] = field(default_factory=dict)
     before: dict[int, int] = field(default_factory=dict)
+    unsealed: dict[int, int] = field(default_factory=dict)
+    given: int | None = None
     sealed: set[int] = field(default_factory=set)
     failed: dict[int, str] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
@@ -81,6 +87,11 @@ def _wall_thread(tracee: Tracee, instruction: int, attributes: int, work: Work) 
             tracee.call("close", (rules,), at=instruction)
     except CallError as error:  # it has as many layers of rules as the kernel allows
         work.open[tracee.tid] = str(error.strerror)
+        return
+    if not tracee.unfiltered and work.unsealed.get(tracee.tid) != work.given:
+        # The filters of its launch let these calls through or refuse them; one of its own can answer 0 in the kernel's
+        # place, and nothing in /proc shows Landlock's rules.
+        work.open[tracee.tid] = "it has filters of its own, which may have answered for the kernel"
         return
     work.walled.add(tracee.tid)
 

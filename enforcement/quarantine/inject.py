@@ -13,16 +13,20 @@ Runs in a process of its own with one thread: a tracer is a thread, and if it di
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from clawback.enforcement.kernel.ptrace import SUPPORTED, Gone, Tracee, pause, quiet
 from clawback.enforcement.quarantine import freeze, seal_record, tree
 from clawback.enforcement.quarantine.implant import Work, seal_processes
 from clawback.enforcement.quarantine.seal_record import Mark
+from clawback.enforcement.sandbox import filters
+from clawback.enforcement.sandbox.job import Restrictions
 from clawback.enforcement.sandbox.record import Sandbox
 
 __all__ = ["WORKER", "run"]
@@ -149,6 +153,7 @@ def _wait(work: Work, tids: set[int], seconds: float) -> set[int]:
 def _baseline(box: Sandbox, work: Work) -> dict[int, Mark]:
     """Written before anything is injected, with what could not be seized; what was done before stays done."""
     known, marks = seal_record.read(box), dict[int, Mark]()
+    work.given = _given(box)
     for tid in (*work.tracees, *work.failed):
         try:
             ticks, filters = tree.start_ticks(tid), tree.status(tid).filters
@@ -160,12 +165,25 @@ def _baseline(box: Sandbox, work: Work) -> dict[int, Mark]:
             mark = Mark(ticks, filters)
         marks[tid] = mark
         work.before[tid] = filters
+        # Sealed, it adds none; a seal that failed leaves it free to, after it was first written down.
+        work.unsealed[tid] = mark.filters if mark.sealed else filters
         if mark.sealed and tid in work.tracees:
             work.sealed.add(tid)
         if mark.walled and tid in work.tracees:
             work.walled.add(tid)
     seal_record.write(box, marks)
     return marks
+
+
+def _given(box: Sandbox) -> int | None:
+    """How many filters the launch put on every thread, with those that this process is under itself, as a core in a
+    container is. None where that is not written down.
+    """
+    try:
+        given = Restrictions.from_json(json.loads(Path(box.folder, "restrictions.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return tree.status(os.getpid()).filters + len(filters.programs(given.syscalls)) + bool(given.deny)
 
 
 def _keep(box: Sandbox, work: Work, marks: dict[int, Mark]) -> None:

@@ -6,7 +6,7 @@ stopped by: suspended filters, reading back
 unconfined: host
 levels: seal
 alone: yes
-rootless hole: without root its filters cannot be suspended, and what it answers for Landlock is believed
+rootless: its filters cannot be suspended without root, and Landlock on it is not claimed
 """
 
 import ctypes
