@@ -10,11 +10,22 @@ import struct
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PACKET", "Desk", "Visitor"]
+from clawback.enforcement.kernel import namespaces
+
+__all__ = ["PACKET", "Desk", "Visitor", "trusted"]
 
 PACKET = 131_072
 _MOST_VISITORS = 64
 _UCRED = struct.Struct("=iII")
+
+
+def trusted(peer: socket.socket) -> bool:
+    """Whether root or our own user is at the other end, by the kernel's word at connect time.
+
+    Without root an agent has our own user id, in a user namespace that it cannot leave: such a one is nobody.
+    """
+    pid, uid, _gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return uid in {0, os.geteuid()} and namespaces.at_home(pid)
 
 
 class Visitor:
@@ -80,8 +91,7 @@ class Desk:
             peer, _ = self.sock.accept()
         except OSError:
             return None
-        _pid, uid, _gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid not in {0, os.geteuid()} or len(self.visitors) >= _MOST_VISITORS:
+        if not trusted(peer) or len(self.visitors) >= _MOST_VISITORS:
             peer.close()
             return None
         peer.setblocking(False)

@@ -19,7 +19,7 @@ import structlog
 
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.supervise.client import SupervisorClient
-from clawback.enforcement.supervise.desk import PACKET
+from clawback.enforcement.supervise.desk import PACKET, trusted
 from clawback.errors import ClawbackError, Unreachable
 
 __all__ = ["SupervisorLink"]
@@ -162,6 +162,9 @@ class SupervisorLink:
             finally:
                 os.close(folder)
         except OSError:
+            connection.close()
+            return None
+        if not trusted(connection):  # whoever listens there is not ours to ask, nor to end
             connection.close()
             return None
         return connection
