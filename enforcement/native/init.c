@@ -59,6 +59,7 @@ struct start {
     char **environment;
     const char *path;
     const int *stdio;
+    sigset_t mask;
     volatile int error;
 };
 
@@ -88,6 +89,7 @@ static int search(const struct start *start)
 static int begin(void *given)
 {
     struct start *start = given;
+    sigprocmask(SIG_SETMASK, &start->mask, NULL);
     start->error = setsid() < 0 ? errno : search(start);
     _exit(127);
 }
@@ -184,9 +186,15 @@ _Noreturn static void run_command(struct reader *fields, struct frame *given, co
         close(listener); /* the shim alone keeps it: whoever takes this process over finds no listener in it */
     await_shim(); /* what holds has been observed from outside: the command may start */
     struct sigaction action = {.sa_handler = forward, .sa_flags = SA_RESTART};
-    for (size_t index = 0; index < sizeof forwarded / sizeof *forwarded; index++)
+    sigset_t held;
+    sigemptyset(&held);
+    for (size_t index = 0; index < sizeof forwarded / sizeof *forwarded; index++) {
         sigaction(forwarded[index], &action, NULL);
+        sigaddset(&held, forwarded[index]);
+    }
+    sigprocmask(SIG_BLOCK, &held, &start.mask); /* until it is known whom to forward to */
     command = spawn(&start, name);
+    sigprocmask(SIG_SETMASK, &start.mask, NULL);
     frame_close(given);
     let_go_of_stdio();
     int64_t pid = command;

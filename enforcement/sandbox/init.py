@@ -54,6 +54,7 @@ def _reap(main: int) -> tuple[int, int]:
 
     for forwarded in _FORWARDED:
         signal.signal(forwarded, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # what came meanwhile is forwarded now
     while True:
         pid, status = os.wait()
         if pid == main:
@@ -106,6 +107,8 @@ class _First:
         for fd in held:
             os.close(fd)  # the shim alone keeps it: whoever takes this process over finds no listener in it
         wire.receive_bytes(self._shim)  # what holds has been observed from outside: the command may start
+        # What a first process neither handles nor blocks, the kernel throws away.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         self._main = _spawn(path, command, environment, seen.fds[:3])
         wire.send(self._shim, {"main": self._main})
         for fd in seen.fds:

@@ -54,6 +54,22 @@ def test_signals_to_the_first_process_reach_the_command(sandboxes: Any, state: P
     assert launched.wait(10) == 5
 
 
+def test_a_signal_that_comes_with_the_command_s_first_instruction_is_not_lost(sandboxes: Any) -> None:
+    for _ in range(5):
+        launched = sandboxes.launch("sh", "-c", "trap 'exit 5' TERM; kill -TERM 1; while :; do sleep 0.05; done")
+        assert launched.wait(10) == 5
+
+
+def test_the_command_starts_with_no_signal_blocked_and_none_ignored(sandboxes: Any) -> None:
+    seen = sandboxes.ask("""
+for line in open("/proc/self/status"):
+    name, _, value = line.partition(":")
+    if name in ("SigBlk", "SigIgn"): seen[name] = int(value, 16)
+""")
+    assert seen["SigBlk"] == 0
+    assert seen["SigIgn"] & 0x7FFF_FFFF == 1 << 12 | 1 << 24  # SIGPIPE and SIGXFSZ, by Python itself
+
+
 def test_a_command_that_is_not_there_is_the_caller_s_mistake(sandboxes: Any) -> None:
     with pytest.raises(InvalidInput, match="no-such-program"):
         sandboxes.launch("no-such-program")
