@@ -28,6 +28,9 @@ _OPEN_PERM, _ONDIR = 0x10000, 0x40000000
 _ALLOW, _DENY = 0x1, 0x2
 _EVENT = struct.Struct("=IBBHQii")  # event_len vers reserved metadata_len mask fd pid
 _RESPONSE = struct.Struct("=iI")  # fd response
+_BYTES = 1 << 14
+_MOST_READ = 1024
+"""More than the highest number that a descriptor gets in a process that has few and reads `_BYTES` of events."""
 _MARK = re.compile(r"^fanotify mnt_id:([0-9a-f]+) ", re.MULTILINE)
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
@@ -70,7 +73,7 @@ class OpenGate:
     def read(self) -> Iterator[Asked]:
         """Who waits now; never blocks. What cannot be opened for us the kernel refuses by itself."""
         try:
-            data = os.read(self._fd, 1 << 14)
+            data = os.read(self._fd, _BYTES)
         except OSError:
             return
         at = 0
@@ -87,6 +90,15 @@ class OpenGate:
                 os.write(self._fd, _RESPONSE.pack(asked.descriptor, _DENY if denied else _ALLOW))
         finally:
             os.close(asked.descriptor)
+
+    def deny_lost(self) -> None:
+        """Refuse whatever a reader that is dead had read and not answered, who would wait for as long as the group is.
+
+        The kernel knows them by the numbers that their descriptors had in that reader, and nothing else is left.
+        """
+        for number in range(_MOST_READ):
+            with contextlib.suppress(FileNotFoundError):  # none of that number
+                os.write(self._fd, _RESPONSE.pack(number, _DENY))
 
 
 def marked(pid: int, descriptor: int) -> set[int]:

@@ -63,6 +63,8 @@ def run(*, box: dict[str, Any], readable: list[str]) -> dict[str, Any]:
             os._exit(70)
     os.close(second)
     os.read(first, 1)  # it answers from here on, or the pipe's end says that it does not
+    for descriptor in (first, root, gate.fileno()):
+        os.close(descriptor)  # held by us, who do not answer, it would let an opener wait for ever
     return {"failed": failed}
 
 
@@ -118,6 +120,7 @@ class _Pair:
                 os.waitpid(worker, 0)
             elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
                 os._exit(0)
+            self.gate.deny_lost()
 
     def _answer(self, guard: int) -> NoReturn:
         """In the second process: answer until the sandbox ends; become the guard when that one dies."""

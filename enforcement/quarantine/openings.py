@@ -19,7 +19,7 @@ from clawback.enforcement.quarantine.helper import Run
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import NotEnforced
 
-__all__ = ["NOT_HERE", "Seen", "inside", "look", "permit", "refuse"]
+__all__ = ["NOT_HERE", "Seen", "alive", "end", "inside", "look", "order", "permit", "record", "refused"]
 
 _NO_RIGHT = "file opens: without root nobody may be made to wait for an answer"
 _NO_EVENTS = "file opens: this kernel has no fanotify permission events, by which they would be refused"
@@ -44,53 +44,57 @@ class Seen:
     missing: tuple[str, ...]
 
 
-def refuse(box: Sandbox, run: Run, readable: tuple[str, ...] | None) -> list[str]:
-    """Have a holder refuse openings; what could not be, in words. `readable` None: as ordered before.
+def order(box: Sandbox, readable: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, list[str]]:
+    """What a new holder is to let through, None where none is to be made; and why none can be, in words.
 
-    A holder that is whole, asks about every mount and has the same order is left as it is.
+    `readable` None: as ordered before. A holder that is whole, asks about every mount and has the same order is left
+    as it is.
     """
     if lacking := _not_here():
-        return [lacking]
-    before = _record(box)
+        return None, [lacking]
+    before = record(box)
     wanted = tuple(before.get("readable", ())) if readable is None else readable
     if before and wanted == tuple(before["readable"]) and not _lacking(box, before)[1]:
-        return []
-    try:
-        answer = run("clawback.enforcement.quarantine.holder:run", {"box": asdict(box), "readable": list(wanted)})
-    except ProcessLookupError:
-        return []  # ended, and the reading after this says so
-    except PermissionError:
+        return None, []
+    return wanted, []
+
+
+def refused(answer: dict[str, Any]) -> list[str]:
+    """What a holder's answer, or its failure, says is not refused, in words."""
+    if answer.get("errno") in {errno.EPERM, errno.EACCES}:
         return [_NO_RIGHT]
-    except (OSError, NotEnforced) as error:
-        return [f"file opens: {error}"]
-    _end(before)  # only now: at no moment does nobody hold
+    if "error" in answer:
+        return [f"file opens: {answer['error']}"]
     return [f"file opens below {path}: {reason}" for path, reason in sorted(answer["failed"].items())]
 
 
 def permit(box: Sandbox) -> list[str]:
     """End the holder; what is left of it, in words."""
     for _ in tree.until(2.0):  # one that is replacing the other just now writes itself down a moment later
-        record = _record(box)
-        _end(record)
-        if not _alive(record):
+        before = record(box)
+        end(before)
+        if not alive(before):
             Path(box.folder, holder.RECORD).unlink(missing_ok=True)
-            if not _record(box):
+            if not record(box):
                 return []
     return ["file opens are still refused: the holder did not end"]
 
 
-def look(box: Sandbox, run: Run) -> Seen:
-    """From the kernel: who holds, and which mounts. From inside: what opens."""
-    record = _record(box)
-    marks, missing = _lacking(box, record)
-    try:
-        tried = run("clawback.enforcement.quarantine.openings:inside", {"box": asdict(box)})
-    except ProcessLookupError:
-        raise
-    except (OSError, NotEnforced) as error:
-        return Seen(marks, 0, 0, (), (), (*missing, f"the files could not be tried from inside: {error}"))
+def look(box: Sandbox, run: Run, tried: dict[str, Any] | None = None) -> Seen:
+    """From the kernel: who holds, and which mounts. From inside: what opens; `tried` where that was done already."""
+    held = record(box)
+    marks, missing = _lacking(box, held)
+    if tried is None:
+        try:
+            tried = run("clawback.enforcement.quarantine.openings:inside", {"box": asdict(box)})
+        except ProcessLookupError:
+            raise
+        except (OSError, NotEnforced) as error:
+            tried = {"error": str(error)}
+    if "error" in tried:
+        return Seen(marks, 0, 0, (), (), (*missing, f"the files could not be tried from inside: {tried['error']}"))
     opened = [path for path, outcome in tried["places"].items() if outcome not in _REFUSALS]
-    if record and marks:
+    if held and marks:
         missing += [f"{path} opens from inside" for path in opened[:_NAMED]]
     return Seen(
         marks=marks,
@@ -158,13 +162,13 @@ def _not_here() -> str:
 
 def _lacking(box: Sandbox, record: dict[str, Any]) -> tuple[int, list[str]]:
     """How many mounts are asked about, and what is not as it should be."""
-    alive = _alive(record)
-    if not alive:
+    pair = alive(record)
+    if not pair:
         return 0, [_not_here() or _NOT_HELD]
-    missing = [] if len(alive) == len(record["pids"]) else [_HALF]
-    missing += [f"file opens wait: process {pid} is stopped" for pid in alive if tree.status(pid).state in "Tt"]
+    missing = [] if len(pair) == len(record["pids"]) else [_HALF]
+    missing += [f"file opens wait: process {pid} is stopped" for pid in pair if tree.status(pid).state in "Tt"]
     try:
-        asked = marked(alive[0], record["descriptor"])
+        asked = marked(pair[0], record["descriptor"])
     except OSError:
         return 0, [_NOT_HELD]
     there = [one for one in mounted.mounts(box) if one.kind != "proc" and one.source != cover.SOURCE]
@@ -172,7 +176,8 @@ def _lacking(box: Sandbox, record: dict[str, Any]) -> tuple[int, list[str]]:
     return len(asked), missing
 
 
-def _record(box: Sandbox) -> dict[str, Any]:
+def record(box: Sandbox) -> dict[str, Any]:
+    """What the holder wrote of itself, `holder.RECORD`; empty where there is none."""
     try:
         record: dict[str, Any] = json.loads(Path(box.folder, holder.RECORD).read_text())
     except FileNotFoundError:
@@ -180,7 +185,7 @@ def _record(box: Sandbox) -> dict[str, Any]:
     return record
 
 
-def _alive(record: dict[str, Any]) -> list[int]:
+def alive(record: dict[str, Any]) -> list[int]:
     """Of the recorded pair, those that live, and are not others with their numbers."""
     found = []
     for text, ticks in record.get("pids", {}).items():
@@ -190,9 +195,9 @@ def _alive(record: dict[str, Any]) -> list[int]:
     return found
 
 
-def _end(record: dict[str, Any]) -> None:
-    """Both at once, by their group: one alone would be replaced by the other."""
-    for pid in _alive(record):
+def end(record: dict[str, Any]) -> None:
+    """End a recorded pair: both at once, by their group, as one alone would be replaced by the other."""
+    for pid in alive(record):
         with contextlib.suppress(ProcessLookupError):
             group = os.getpgid(pid)
             if group != os.getpgid(0):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict
+from typing import Any
 
 from clawback.enforcement.quarantine import cover, held, limits, openings, tree
 from clawback.enforcement.quarantine.helper import Run
@@ -26,9 +28,20 @@ def apply(box: Sandbox, run: Run, *, readable: tuple[str, ...] | None = None) ->
     if tree.gone(box):
         return clock.full(_ENDED)
     missing = [f"limit {what}" for what in limits.lower(box)] if box.cgroup or box.controllers else []
-    missing += _cover(box, run, lift=False)
-    missing += openings.refuse(box, run, readable)  # after the covers, so that they are not asked about
-    return _judge(box, clock, run, missing)
+    readable, lacking = openings.order(box, readable)
+    missing += lacking
+    try:
+        done = run("clawback.enforcement.quarantine.restricting:run", {"box": asdict(box), "readable": readable})
+    except ProcessLookupError:
+        return clock.full(_ENDED) if tree.gone(box) else _judge(box, clock, run, missing)
+    except (OSError, NotEnforced) as error:
+        return _judge(box, clock, run, [*missing, f"secrets and file opens: {error}"])
+    if any(one.get("errno") == errno.ESRCH for one in done.values()):
+        return _judge(box, clock, run, missing)  # ended meanwhile, and the reading says so
+    missing += _uncovered(done["cover"])
+    if "holder" in done:
+        missing += openings.refused(done["holder"])
+    return _judge(box, clock, run, missing, done["inside"])
 
 
 def probe(box: Sandbox, run: Run) -> LevelResult:
@@ -44,7 +57,7 @@ def release(box: Sandbox, run: Run) -> LevelResult:
     left += openings.permit(box)
     if tree.gone(box):
         return clock.none(_ENDED)
-    left += _cover(box, run, lift=True)
+    left += _lift(box, run)
     try:
         left += [f"{path} is still covered" for path in sorted(cover.covered(box))]
     except ProcessLookupError:
@@ -54,21 +67,29 @@ def release(box: Sandbox, run: Run) -> LevelResult:
     return clock.none("files open again, secrets are uncovered and limits as they were")
 
 
-def _cover(box: Sandbox, run: Run, *, lift: bool) -> list[str]:
+def _lift(box: Sandbox, run: Run) -> list[str]:
     try:
-        answer = run("clawback.enforcement.quarantine.cover:run", {"box": asdict(box), "lift": lift})
+        answer = run("clawback.enforcement.quarantine.cover:run", {"box": asdict(box), "lift": True})
     except ProcessLookupError:
         return []  # ended meanwhile, and the reading after this says so
     except (OSError, NotEnforced) as error:
-        return [f"secrets could not be {'un' * lift}covered: {error}"]
+        return [f"secrets could not be uncovered: {error}"]
     return [f"{path}: {reason}" for path, reason in sorted(answer["failed"].items())]
 
 
-def _judge(box: Sandbox, clock: Clock, run: Run, missing: list[str]) -> LevelResult:
+def _uncovered(answer: dict[str, Any]) -> list[str]:
+    if "error" in answer:
+        return [f"secrets could not be covered: {answer['error']}"]
+    return [f"{path}: {reason}" for path, reason in sorted(answer["failed"].items())]
+
+
+def _judge(
+    box: Sandbox, clock: Clock, run: Run, missing: list[str], tried: dict[str, Any] | None = None
+) -> LevelResult:
     lowered, lacking = limits.lowered(box)
     missing += [what for what in lacking if f"limit {what}" not in missing]
     try:
-        seen = openings.look(box, run)
+        seen = openings.look(box, run, tried)
         covered = cover.covered(box)
         missing += [what for what in seen.missing if what not in missing]
         missing += [f"{path} can be read" for path in seen.readable]

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from clawback.enforcement.kernel import cgroups, libc, needs
 from clawback.enforcement.policy.calls import SyscallPolicy
-from clawback.enforcement.quarantine import cover, holder, inject, joined, openings, relay, sealed, signals  # noqa: F401 - helpers find them loaded
+from clawback.enforcement.quarantine import cover, holder, inject, joined, openings, relay, restricting, sealed, signals  # noqa: F401 - helpers find them loaded
 from clawback.enforcement.sandbox import cage, filters, making, shim, tree, wire
 from clawback.enforcement.sandbox.making import Host
 

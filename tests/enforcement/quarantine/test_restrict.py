@@ -145,12 +145,30 @@ def test_one_of_the_two_that_refuse_is_killed_and_replaced(make, which):
 
 
 @GATED
+def test_who_waits_for_an_answer_when_the_one_that_answers_is_killed_gets_one(make):
+    made = make(READ, secrets=SECRETS)
+    made.moves()
+    restrict.apply(made.box, make.run)
+    for _ in range(40):
+        before = pair(made)
+        os.kill(before[1], signal.SIGKILL)  # as likely as not amid an answer: the agent does nothing but ask
+        rounds(made)
+        assert made.board[4] == errno.EPERM
+        make.wait_until(lambda before=before: pair(made) != before, "another takes its place")
+    assert restrict.release(made.box, make.run).enforcement is Enforcement.NONE
+
+
+@GATED
 def test_both_killed_at_once_is_seen_and_mended(make):
     made = make(READ, secrets=SECRETS)
     made.moves()
     restrict.apply(made.box, make.run)
+    rounds(made)
+    assert made.board[4] == errno.EPERM
+    record = openings.record(made.box)
     os.killpg(os.getpgid(pair(made)[0]), signal.SIGKILL)
     make.wait_until(lambda: made.board[4] == 0, "files open again")
+    make.wait_until(lambda: not openings.alive(record), "both are gone")  # they let go of the files before they are
     seen = restrict.probe(made.box, make.run)
     assert seen.enforcement is Enforcement.PARTIAL
     assert any("the holder is gone" in line for line in seen.missing), seen.missing
