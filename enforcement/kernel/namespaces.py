@@ -9,7 +9,7 @@ import struct
 from functools import cache
 from pathlib import Path
 
-from clawback.enforcement.kernel import capabilities, libc
+from clawback.enforcement.kernel import capabilities, imports, libc
 
 __all__ = ["KINDS", "at_home", "enter", "gives_ids", "identities", "loopback", "own"]
 
@@ -81,9 +81,12 @@ def own() -> dict[str, int]:
 def enter(pidfd: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
     """Join the namespaces of a process, all or nothing. A pid namespace takes effect for children only.
 
-    By descriptor, so that the caller can make sure of the process first: a number may have been given away.
+    By descriptor, so that the caller can make sure of the process first: a number may have been given away. With its
+    mounts, nothing is imported from a file any more.
     """
     flags = 0
     for kind in kinds:
         flags |= KINDS[kind]
+    if "mnt" in kinds:
+        imports.close()
     libc.setns(pidfd, flags)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from clawback.enforcement.kernel import libc, mounts
+from clawback.enforcement.kernel import imports, libc, mounts
 from clawback.enforcement.quarantine import mounted, tree
 from clawback.enforcement.sandbox.record import Sandbox
 
@@ -41,6 +41,7 @@ def run(*, box: dict[str, object], lift: bool) -> dict[str, object]:
             os.close(owner)
     wanted = sorted(there) if lift else [path for path in secrets(sandbox) if path not in there]
     covers = {} if lift else _covers(wanted)
+    imports.close()
     libc.setns(namespace, libc.CLONE_NEWNS)
     failed: dict[str, object] = {}
     for path in wanted:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clawback.enforcement.kernel import capabilities, libc
+from clawback.enforcement.kernel import capabilities, imports, libc
 from clawback.enforcement.kernel.open_gate import absent, marked
 from clawback.enforcement.quarantine import cover, holder, mounted, tree
 from clawback.enforcement.quarantine.helper import Run
@@ -121,6 +121,7 @@ def inside(*, box: dict[str, Any]) -> dict[str, Any]:
     root = capabilities.effective(capabilities.SYS_ADMIN)
     if not root:
         libc.setns(spaces["user"], libc.CLONE_NEWUSER)
+    imports.close()
     libc.setns(spaces["mnt"], libc.CLONE_NEWNS)
     if root:  # without, it is the agent's user already
         os.setgroups([])

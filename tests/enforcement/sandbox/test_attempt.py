@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,32 @@ def test_what_cannot_be_tried_is_said(sandboxes: Any) -> None:
         _try(sandboxes, launched.record, ("open", "/"))
     with pytest.raises(InvalidInput, match="'dance'"):
         _try(sandboxes, launched.record, ("dance", "/"))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_nothing_of_the_agent_s_is_imported_by_whoever_comes_inside(sandboxes: Any, state: Path, inside: bool) -> None:
+    """The folder is found in `sys.path` outside as inside, and the agent may write there."""
+    folder = state / "work"
+    folder.mkdir()
+    (folder / "planted.py").write_text("print('planted code ran')")
+    launched = sandboxes.launch("/bin/sleep", "60", writable=(str(folder),))
+    script = """
+import os, sys
+from clawback.enforcement.kernel import namespaces
+sys.path.insert(0, sys.argv[2])
+if sys.argv[3] == "True":
+    namespaces.enter(os.pidfd_open(int(sys.argv[1])))
+    assert os.path.exists(sys.argv[2] + "/planted.py")
+import sys, posixpath, errno
+try:
+    import planted
+except ModuleNotFoundError:
+    print("not found")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(launched.record.pid), str(folder), str(inside)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == ("not found" if inside else "planted code ran"), done.stderr
