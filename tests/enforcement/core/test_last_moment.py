@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.parts import CoreParameters
 from clawback.enforcement.core.service import Service
+from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.sandbox.spawner import Spawner
 from clawback.errors import NotFound, Refused
@@ -39,6 +42,13 @@ def service() -> Iterator[Service]:
     )
     made.start()
     yield made
+    for record in inventory.read_all(state)[0]:
+        if inventory.is_process(record.pid, record.start_ticks):
+            os.kill(record.pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while any(inventory.is_process(one.shim_pid, one.shim_start_ticks) for one in inventory.read_all(state)[0]):
+        assert time.monotonic() < end, "a shim is left"
+        time.sleep(0.005)
     made.close()
     shutil.rmtree(state)
 
