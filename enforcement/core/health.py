@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from clawback.enforcement.core import descriptors
 from clawback.enforcement.core.parts import Parts
 from clawback.model import AgentState
 
@@ -27,11 +29,13 @@ class Health:
         running = [entry for entry in parts.entries.copy().values() if entry.running]
         unattached = [entry.box.agent for entry in running if not parts.link.attached(entry.box.instance)]
         ended = sorted(name for name, alive in self._threads.items() if not alive())
+        files = descriptors.read()
         return {
-            "status": "degraded" if ended else "ok",
+            "status": "degraded" if ended or files.tight else "ok",
             "ended_threads": ended,
             "since_ns": self._since,
             "agents": len(running),
+            "descriptors": asdict(files),
             "held": len(parts.holds.all()),
             "halts": len(parts.halts.all()),
             "due": sum(order.due for hold in parts.holds.all() for order in hold.orders)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import resource
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from clawback.enforcement.core import descriptors
 from clawback.enforcement.core.claims import claimed
 from clawback.enforcement.core.parts import CoreParameters
 from clawback.enforcement.core.peers import Permissions, protocol
@@ -69,7 +69,7 @@ def serve(
     with _only_one(run / "core.lock"), claimed(uid_base, cgroup):
         (run / "core.sock").unlink(missing_ok=True)  # a dead core's: nobody may take it for readiness
         sys.setswitchinterval(_SWITCH_SECONDS)
-        _most_descriptors()
+        descriptors.take_most()
         service = Service(
             CoreParameters(
                 state=state,
@@ -159,12 +159,6 @@ def _hasten() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
     except PermissionError:
         _log.info("core runs at the usual priority", reason="not root")
-
-
-def _most_descriptors() -> None:
-    """Each agent takes four, each caller one: the usual 1,024 would be a limit on agents."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextlib.contextmanager

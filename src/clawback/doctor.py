@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 from clawback.config import Settings
 from clawback.enforcement import native
+from clawback.enforcement.core import descriptors
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.features import Feature, probe
 from clawback.enforcement.gateway.client import GatewayClient
 from clawback.errors import ClawbackError
 
 __all__ = ["examine"]
+
+_MANY_AGENTS = 1000
 
 
 def _part(name: str, ask: Callable[[], str], lost: str, fix: str) -> Feature:
@@ -66,11 +69,27 @@ def _shim() -> Feature:
     )
 
 
+def _descriptors(settings: Settings) -> Feature:
+    """Of the core where one answers; else of one that would be started from here."""
+    try:
+        room = int(CoreClient(settings.core_socket).health()["descriptors"]["agents"])
+    except ClawbackError:
+        room = descriptors.read().agents
+    return Feature(
+        name="descriptors",
+        ok=room >= _MANY_AGENTS,
+        found=f"enough for {room:,} agents at once",
+        lost="no more agents than that start",
+        fix="a higher hard limit on open files: LimitNOFILE= of the core's unit, or ulimit -Hn",
+    )
+
+
 def examine(settings: Settings) -> tuple[Feature, ...]:
     """Every check; nothing is changed. Call it before the process has threads."""
     return (
         *probe(settings.core.uid_base),
         _shim(),
+        _descriptors(settings),
         _part("core", lambda: _core(settings), "nothing can be launched or contained", "clawback up, or clawback core"),
         _part("gateway", lambda: _gateway(settings), "agents have no way out", "clawback up, or clawback gateway"),
         _part("journal", lambda: _journal(settings), "no incident can be recorded", "check journal_url"),
