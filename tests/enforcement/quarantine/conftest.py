@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import random
 import shutil
 import socket
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.quarantine import stop, tree
@@ -197,7 +197,7 @@ def spawner() -> Iterator[tuple[Spawner, Path]]:
     state.chmod(0o755)
     (state / "programs").mkdir()
     group = f"clawback-test-{uuid.uuid4().hex[:8]}"
-    with Spawner.start(state, cgroup=group, uid_base=2_000_000 + random.randrange(1000) * 100, spares=0) as one:
+    with Spawner.start(state, cgroup=group, uid_base=unclaimed_uid_base(), spares=0) as one:
         yield one, state
     shutil.rmtree(state)
     wait_until(lambda: cgroups.remove_parent(cgroups.discover(), group), f"{group} is removed")

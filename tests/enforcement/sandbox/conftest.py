@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from clawback.enforcement import native
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.spawner import Launched, Spawner
@@ -128,7 +129,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def sandboxes(way: str, state: Path, group: str) -> Iterator[Sandboxes]:
-    with Spawner.start(state, cgroup=group, canaries=CANARIES) as spawner:
+    with Spawner.start(state, cgroup=group, uid_base=unclaimed_uid_base(), canaries=CANARIES) as spawner:
         made = Sandboxes(spawner)
         yield made
         made.close()

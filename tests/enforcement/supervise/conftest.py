@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.policy.calls import CallAction, CallRule, SyscallPolicy
 from clawback.enforcement.policy.escalation import Decision, EscalationRule
 from clawback.enforcement.policy.types import SandboxPolicy
@@ -206,7 +207,8 @@ def _needs_namespaces() -> None:
 
 @pytest.fixture
 def scene(state: Path) -> Iterator[Scene]:
-    with Spawner.start(state, cgroup=f"clawback-supervise-{secrets.token_hex(4)}", spares=0) as spawner:
+    group = f"clawback-supervise-{secrets.token_hex(4)}"
+    with Spawner.start(state, cgroup=group, uid_base=unclaimed_uid_base(), spares=0) as spawner:
         made = Scene(state, spawner)
         try:
             yield made
