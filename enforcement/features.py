@@ -7,28 +7,30 @@ undoes what it made.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from clawback.enforcement.kernel import cgroups, libc, namespaces
+from clawback.enforcement.kernel import cgroups, libc, namespaces, notify
 from clawback.enforcement.kernel.audit import AuditReader
+from clawback.enforcement.kernel.call_trace import CallTrace
 from clawback.enforcement.kernel.canary_watch import CanaryWatch
 from clawback.enforcement.kernel.needs import NEEDS, in_child
+from clawback.enforcement.kernel.netlink import NETLINK_SOCK_DIAG
 from clawback.enforcement.kernel.process_events import ProcessEvents
 from clawback.enforcement.kernel.ptrace import SUPPORTED, Tracee
+from clawback.enforcement.kernel.seccomp import ALLOW, assemble, install
 
 __all__ = ["Feature", "probe"]
 
 _LANDLOCK_CREATE_RULESET_VERSION = 1
-_SECCOMP_GET_ACTION_AVAIL = 2
-_SECCOMP_RET_USER_NOTIF = 0x7FC00000
+_PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_NETWORK_ABI = 4
 
 
@@ -71,20 +73,35 @@ def _needed() -> tuple[Feature, ...]:
     return tuple(found)
 
 
+def _install(*, listening: bool) -> None:
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    program = assemble({}, ALLOW)
+    if listening:
+        notify.install(program)
+    else:
+        install(program)
+
+
 def _seccomp() -> Feature:
-    action = ctypes.c_uint32(_SECCOMP_RET_USER_NOTIF)
-    try:
-        libc.syscall("seccomp", _SECCOMP_GET_ACTION_AVAIL, 0, ctypes.addressof(action))
-        problem = ""
-    except OSError as error:
-        problem = errno.errorcode.get(error.errno or 0, "refused")
+    problem = in_child(lambda: _install(listening=False))
     return Feature(
         name="seccomp",
         ok=not problem,
-        found=problem or "filters and user notification",
+        found=problem or "filters",
         lost="no sandbox can be started, and nothing can be sealed",
-        fix="a kernel with CONFIG_SECCOMP_FILTER, 5.0 or later",
+        fix="a kernel with CONFIG_SECCOMP_FILTER",
         required=True,
+    )
+
+
+def _escalation() -> Feature:
+    problem = in_child(lambda: _install(listening=True))
+    return Feature(
+        name="user notification",
+        ok=not problem,
+        found=problem or "a filter can have a listener",
+        lost="agents whose policy escalates system calls do not start",
+        fix="Linux 5.0 or later, and nothing above the core that listens already (EBUSY), as some containers do",
     )
 
 
@@ -204,8 +221,8 @@ def _trace() -> None:
             os._exit(0)
     os.close(write)
     try:
-        os.read(read, 1)  # empty where it could have no namespace; then it is gone, and the answer ESRCH
-        problem = in_child(lambda: _seize(agent))
+        # Empty where it could have no namespace: there is nobody to try it on.
+        problem = in_child(lambda: _seize(agent)) if os.read(read, 1) else "ESRCH"
     finally:
         os.close(read)
         os.kill(agent, signal.SIGKILL)
@@ -238,6 +255,7 @@ def probe(uid: int = 1_900_000) -> tuple[Feature, ...]:
     return (
         *_needed(),
         _seccomp(),
+        _escalation(),
         _landlock(),
         _identities(uid),
         _freeze(groups),
@@ -250,6 +268,20 @@ def probe(uid: int = 1_900_000) -> tuple[Feature, ...]:
             found="readable",
             lost="denied system calls are not reported",
             fix="run the core as root in the host's own namespaces",
+        ),
+        _opens(
+            "call tracing",
+            lambda: CallTrace(range(uid, uid + 1)),  # loaded, and attached to nothing
+            found="can be loaded",
+            lost="registers of denied calls, and what Landlock or a missing route refused, are not reported",
+            fix="run the core as root on x86-64, Linux 5.8 or later; in a container, allow bpf",
+        ),
+        _opens(
+            "sock_diag",
+            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG),
+            found="there",
+            lost="isolation is partial: sockets made before are neither listed nor destroyed; no responder is let in",
+            fix="a kernel with CONFIG_INET_DIAG, CONFIG_INET_DIAG_DESTROY and CONFIG_UNIX_DIAG",
         ),
         _opens(
             "process events",

@@ -125,7 +125,7 @@ def run(shim: socket.socket, cage: bytes, fds: Sequence[int]) -> NoReturn:
     except wire.Closed:
         status = 0
     except OSError as error:
-        _tell(shim, {"error": str(error), "errno": error.errno})
+        _tell(shim, {"error": wire.words(error), "errno": error.errno})
     except Exception as error:
         _tell(shim, {"error": f"{type(error).__name__}: {error}", "errno": 0})
     finally:

@@ -24,6 +24,7 @@ __all__ = ["launch"]
 
 _LAUNCH_TIMEOUT = 30.0
 _CALLER_S = {errno.ENOENT, errno.EACCES, errno.ENOEXEC}
+_NO_LISTENER = {errno.EINVAL, errno.EBUSY}  # none in the kernel, and one there already: a thread has one at most
 
 
 @cache
@@ -123,6 +124,12 @@ def launch(
             raise InvalidInput(
                 f"agent {job.agent}: command: {failure}",
                 hint="it must exist and be executable inside the sandbox; `readable` shows more of the host",
+            ) from None
+        if job.restrictions.syscalls.escalates and failure.number in _NO_LISTENER and "seccomp" in str(failure):
+            raise NotEnforced(
+                f"agent {job.agent}: no sandbox: the policy escalates system calls, and this kernel gives no listener"
+                f" for them ({failure}); Linux has it since 5.0",
+                hint="a policy without `escalate`; what already listens to the core's own calls leaves no room for it",
             ) from None
         raise NotEnforced(
             f"agent {job.agent}: no sandbox: {failure}", hint="`clawback doctor` says what is missing"

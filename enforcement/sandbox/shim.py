@@ -230,7 +230,7 @@ def serve(core: socket.socket, cage: bytes) -> None:
         shim.give_up()
         number = error.errno if isinstance(error, OSError) else errno.EBADMSG
         with contextlib.suppress(OSError):
-            wire.send(core, {"error": str(error), "stage": stage, "errno": number})
+            wire.send(core, {"error": wire.words(error), "stage": stage, "errno": number})
         return
     del job
     shim.started()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-__all__ = ["MAX_FDS", "MAX_MESSAGE", "Closed", "encode", "receive", "receive_bytes", "send", "send_bytes"]
+__all__ = ["MAX_FDS", "MAX_MESSAGE", "Closed", "encode", "receive", "receive_bytes", "send", "send_bytes", "words"]
 
 MAX_MESSAGE = 64 * 1024 * 1024
 MAX_FDS = 250  # the kernel takes 253
@@ -98,3 +98,9 @@ def receive_bytes(sock: socket.socket) -> tuple[bytes, list[int]]:
         for fd in fds:
             os.close(fd)
         raise
+
+
+def words(error: Exception) -> str:
+    """What it says without the errno's number, which goes beside it."""
+    number = error.errno if isinstance(error, OSError) else None
+    return str(error).removeprefix(f"[Errno {number}] ")

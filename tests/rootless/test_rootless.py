@@ -106,7 +106,7 @@ def test_doctor_names_what_is_missing_and_its_fix(as_user) -> None:
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     missing = {name for name, check in checks.items() if not check["ok"]}
     assert missing - {"landlock"} == {
-        "audit", "cgroup freeze and kill", "cgroup limits", "core", "fanotify", "gateway", "user ids"
+        "audit", "call tracing", "cgroup freeze and kill", "cgroup limits", "core", "fanotify", "gateway", "user ids"
     }  # fmt: skip
     assert all(checks[name]["lost"] and checks[name]["fix"] for name in missing)
     assert checks["namespaces"]["ok"]
