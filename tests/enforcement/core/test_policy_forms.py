@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
-import socket
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +77,5 @@ seen["mail"] = tried(socket.create_connection, ("127.0.0.1", 25), 5)
     assert info.layers["escalation"] is Enforcement.FULL
     core.client.contain(info.agent, Level.STOP, reason="over", by="tester")
     core.end()
-    end_supervisor(core)
-
-
-def end_supervisor(core: Any) -> None:
-    """It outlives the core, as agents do."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.connect(str(core.state / "run" / "supervisor.sock"))
-        pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    supervisor = os.pidfd_open(pid)
-    signal.pidfd_send_signal(supervisor, signal.SIGTERM)
-    assert select.select([supervisor], [], [], 10)[0], "the supervisor did not end"
-    os.close(supervisor)
+    # Nobody needs a supervisor now: it let go of its agent with the shim, and of the core with that.
+    core.until(lambda: not (core.state / "run" / "supervisor.sock").exists(), why="the supervisor is still there")
