@@ -55,7 +55,7 @@ spec:
 """
 _LOOK_SECONDS = 0.0002
 _SETTLE_SECONDS = 1.5
-_DRAIN_SECONDS = 3.0
+_DRAIN_SECONDS = 30.0
 _WINDOW_SECONDS = 5.0
 """What the kernel was told not to send is counted once in a heartbeat, a second here: a window has several."""
 
@@ -135,6 +135,14 @@ def _lost(core: CoreClient) -> int:
     return int(float(found[1])) if found else 0
 
 
+def _drained(reader: _Reader) -> None:
+    """Until nothing comes any more of those that were stopped."""
+    end = time.monotonic() + _DRAIN_SECONDS
+    while any(event.agent.startswith("busy") for _, event in reader.read()):
+        assert time.monotonic() < end
+        time.sleep(1.0)
+
+
 def _window(core: CoreClient, reader: _Reader, count: int) -> tuple[list[float], float, float]:
     """Latencies of the quiet, events of the others that were written in a second, and events that were not."""
     time.sleep(_SETTLE_SECONDS)
@@ -172,7 +180,7 @@ def measure(n: int) -> dict[str, Any]:
                 metrics[f"{name}_lost"] = metric([lost], "1/s")
             for number in range(there):
                 core.contain(f"busy-{number}", Level.STOP, reason="bench", by="bench")
-            time.sleep(_DRAIN_SECONDS)
+            _drained(reader)
             before = _resident(running.pid)
             _launch(core, "loud", _LOUD)
             times, written, lost = _window(core, reader, 10 * n)

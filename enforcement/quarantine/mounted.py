@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,13 @@ class Mount:
 def mounts(box: Sandbox) -> tuple[Mount, ...]:
     """Lowest first; a later one of the same path lies on top. `ProcessLookupError` if the sandbox has ended."""
     with tree.process_folder(box) as folder:
-        return _parsed(tree.read("mountinfo", dir_fd=folder))
+        try:
+            return _parsed(tree.read("mountinfo", dir_fd=folder))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # It is ending, and has left its namespaces before it leaves the list of processes.
+            raise ProcessLookupError(errno.ESRCH, "the sandbox is ending") from None
 
 
 def private(box: Sandbox) -> frozenset[str]:
