@@ -89,7 +89,10 @@ def test_isolation_ends_an_upload_at_its_destination_and_release_opens_the_way(g
         agent.stdin.flush()
         gateway.until(lambda: sink.received > 20_000_000, seconds=60)
         result = isolate.apply(box(agent.pid))
-        assert result.enforcement is Enforcement.FULL, result
+        # The pipes to this test are ways out too, and named; its network is gone.
+        assert result.enforcement is Enforcement.PARTIAL, result
+        assert result.counts["uncut"] == 0
+        assert result.counts["leads_out"] >= 2
         gateway.until(lambda: sink.ended == ["reset"])
         assert agent.stdout.readline().strip() in ("ConnectionAbortedError", "ConnectionResetError", "BrokenPipeError")
         closed = gateway.until(

@@ -145,7 +145,8 @@ say(open("/proc/self/comm").read().strip() if False else sorted(os.listdir("/tmp
     scene.client.answer(ask["id"], allow=True, by="operator:test(0)", reason="it is public")
     assert agent.hear() == "ok"
     assert agent.hear() == "ok"
-    assert agent.hear() == ["link", "newer"]
+    # Beside them is what of the tree is shown below /tmp, where that is where these tests lie.
+    assert {"link", "newer"} <= set(agent.hear())
 
 
 def test_calls_without_memory_are_let_go_by_their_registers(scene, policy, rule, wait_for):

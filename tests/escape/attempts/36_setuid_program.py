@@ -10,6 +10,7 @@ also refused by: EAGAIN
 import os
 import shutil
 import subprocess
+import time
 
 from attacker import Impossible, Refused
 
@@ -19,9 +20,13 @@ def attempt(world):
     if program is None or not os.stat(program).st_mode & 0o4000:
         raise Impossible("no set-user-id program here")
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
-        lines = open(f"/proc/{child.pid}/status").read().splitlines()
+        # That it was executed is told a moment before it has its new user.
+        end = time.monotonic() + 1
+        effective = os.geteuid()
+        while effective == os.geteuid() and time.monotonic() < end:
+            lines = open(f"/proc/{child.pid}/status").read().splitlines()
+            effective = int(next(line.split()[2] for line in lines if line.startswith("Uid:")))
         child.kill()
-    effective = next(line.split()[2] for line in lines if line.startswith("Uid:"))
-    if int(effective) == os.geteuid():
+    if effective == os.geteuid():
         raise Refused(f"{program} ran as user {effective}")
     return f"{program} ran as user {effective}"
