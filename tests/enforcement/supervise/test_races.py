@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,7 @@ def test_a_hand_that_is_killed_is_made_anew_a_few_times_and_then_not_at_once(sce
 
     said = []
     lost = 0
+    began = time.monotonic()
     for number in range(7):
         agent.tell(str(number))
         said.append(agent.hear())
@@ -285,8 +287,10 @@ def test_a_hand_that_is_killed_is_made_anew_a_few_times_and_then_not_at_once(sce
         # A call that met a dead hand would be refused for that, and use up none.
         wait_for(lambda: scene.client.status("alpha")["agents"][0].get("hands lost", 0) >= lost)  # noqa: B023 - at once
     assert said[0] == "ok"
-    assert said[-1] == "EPERM"  # five within ten seconds
     assert set(said) <= {"ok", "EPERM"}
+    if time.monotonic() - began > 10:
+        pytest.skip("this machine was too busy to lose six within ten seconds")
+    assert said[-1] == "EPERM"  # five within ten seconds
 
 
 def _inside(folder: Path, pid: int) -> bool:
