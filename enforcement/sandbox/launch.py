@@ -24,6 +24,7 @@ __all__ = ["launch"]
 
 _LAUNCH_TIMEOUT = 30.0
 _CALLER_S = {errno.ENOENT, errno.EACCES, errno.ENOEXEC}
+_ENDED = {errno.ENOENT, errno.ESRCH, errno.ENODEV}  # of a process or a group that is gone: its shim says why
 _NO_LISTENER = {errno.EINVAL, errno.EBUSY}  # none in the kernel, and one there already: a thread has one at most
 
 
@@ -160,8 +161,13 @@ def _launch(
         slot.folder.discard_output()
     # While the first process works on the tree, this one does its own work.
     _write_restrictions(slot, job)
-    caged = slot.await_cage()
-    limits = _limit(caged.leaf, job)
+    try:
+        caged = slot.await_cage()
+        limits = _limit(caged.leaf, job)
+    except OSError as error:
+        if error.errno in _ENDED:
+            slot.hear()
+        raise
     message, _ = slot.hear()
     report = message["prepared"]
     _, abi = _host()

@@ -70,11 +70,7 @@ class Slot:
             message, _ = self.hear()
             leaf = Leaf(message["about"]["unified"], message["about"]["controllers"])
             pid = int(message["ready"])
-            try:
-                seen = layers.observe_cage(pid, leaf=leaf, own=namespaces.own())
-            except (FileNotFoundError, ProcessLookupError):
-                self.hear()  # it ended meanwhile, and its shim says why
-                raise
+            seen = layers.observe_cage(pid, leaf=leaf, own=namespaces.own())
             self.caged = Caged(pid=pid, shim=int(message["shim"]), leaf=leaf, layers=seen)
         return self.caged
 

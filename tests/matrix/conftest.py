@@ -36,7 +36,7 @@ class Run:
 def _play(name: str, way: str, number: int) -> Run:
     state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     group = f"clawback-matrix-{secrets.token_hex(4)}"
-    uid_base = 700_000_000 + secrets.randbelow(1000) * 1_000_000 + number * _UIDS % 1_000_000
+    uid_base = 700_000_000 + secrets.randbelow(400) * 3_000_000 + number * _UIDS  # no two overlap
     state.chmod(0o755)
     command = [sys.executable, _HERE / "scene.py", state, group, str(uid_base)]
     done = subprocess.run(
