@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from clawback.enforcement.kernel import libc
+from clawback.enforcement.kernel import libc, paths
 
 __all__ = [
     "MS_BIND",
@@ -44,7 +44,6 @@ _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _MOUNT_ATTR = {MS_RDONLY: 0x1, MS_NOSUID: 0x2, MS_NODEV: 0x4, MS_NOEXEC: 0x8}
-_AT_FDCWD = -100
 
 
 def make_private() -> None:
@@ -70,14 +69,21 @@ def attributes(flags: int) -> int:
 def detached(source: str, *, flags: int) -> int:
     """A copy of `source` with all that is mounted below it, attached nowhere yet: a descriptor, close-on-exec.
 
-    Flags are set on every mount of the copy before anything can see it.
+    Flags are set on every mount of the copy before anything can see it. `OSError` with ELOOP where a part of the path
+    is a link: see `paths`.
     """
     return copy(source, attributes(flags))
 
 
 def copy(source: str, wanted: int) -> int:
     """The same by the attributes that mount_setattr knows."""
-    tree = libc.syscall("open_tree", _AT_FDCWD, source, _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE)
+    place = paths.opened(source)
+    try:
+        tree = libc.syscall(
+            "open_tree", place, "", _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE | _AT_EMPTY_PATH
+        )
+    finally:
+        os.close(place)
     try:
         _set_attributes(tree, wanted)
     except BaseException:
@@ -87,8 +93,12 @@ def copy(source: str, wanted: int) -> int:
 
 
 def attach(tree: int, target: str) -> None:
-    """Put a detached mount at `target`, which must be a folder for a folder and a file for a file."""
-    libc.syscall("move_mount", tree, "", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH)
+    """Put a detached mount at `target`, which must be a folder for a folder and a file for a file, and no link."""
+    place = paths.opened(target)
+    try:
+        libc.syscall("move_mount", tree, "", place, "", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
+    finally:
+        os.close(place)
 
 
 def _set_attributes(tree: int, wanted: int) -> None:

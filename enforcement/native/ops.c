@@ -22,6 +22,7 @@
 #define RECURSIVE 0x8000
 #define EMPTY_PATH 0x1000
 #define MOVE_FROM_EMPTY_PATH 4
+#define MOVE_TO_EMPTY_PATH 0x40
 
 int gateway_listener = -1;
 
@@ -83,65 +84,22 @@ static void listen_for_gateway(struct reader *fields)
     gateway_listener = sock;
 }
 
-/* A folder and all above it; those that exist are left as they are. */
-static void make_folders(const char *path)
+static void make_file(const char *path, mode_t mode, struct text data)
 {
-    char copy[4096];
-    size_t length = strlen(path);
-    if (length >= sizeof copy)
-        fatal(ENAMETOOLONG, "mkdir", path);
-    memcpy(copy, path, length + 1);
-    for (char *at = copy + 1;; at++) {
-        if (*at && *at != '/')
-            continue;
-        char kept = *at;
-        *at = 0;
-        if (mkdir(copy, 0755) && errno != EEXIST) {
-            struct stat there; /* on a read-only file system what exists is not EEXIST everywhere */
-            int number = errno;
-            if (stat(copy, &there))
-                fatal(number, "mkdir", copy);
-        }
-        if (!kept)
-            return;
-        *at = kept;
-    }
-}
-
-static void make_parent(const char *path)
-{
-    char copy[4096];
-    const char *last = strrchr(path, '/');
-    if (!last || last == path)
-        return;
-    if ((size_t)(last - path) >= sizeof copy)
-        fatal(ENAMETOOLONG, "mkdir", path);
-    memcpy(copy, path, (size_t)(last - path));
-    copy[last - path] = 0;
-    make_folders(copy);
-}
-
-static void make_file(const char *path, mode_t mode, struct text data, bool fresh)
-{
-    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), mode);
+    int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0 || write_all(fd, data.bytes, data.length))
         fail("write", path);
     close(fd);
 }
 
-static void touch(const char *path)
-{
-    struct stat there;
-    if (!lstat(path, &there))
-        return;
-    make_parent(path);
-    make_file(path, 0644, (struct text){"", 0}, false);
-}
-
 static void attach(int tree, const char *target)
 {
-    if (call(NR_move_mount, tree, (long)"", AT_FDCWD, (long)target, MOVE_FROM_EMPTY_PATH))
+    int place = open_path(target, false);
+    if (place < 0)
+        fail("open", target);
+    if (call(NR_move_mount, tree, (long)"", place, (long)"", MOVE_FROM_EMPTY_PATH | MOVE_TO_EMPTY_PATH))
         fail("move_mount", target);
+    close(place);
 }
 
 static void bind_tree(struct reader *fields)
@@ -152,13 +110,17 @@ static void bind_tree(struct reader *fields)
     struct stat there;
     if (if_folder && (stat(source, &there) || !S_ISDIR(there.st_mode)))
         return;
-    int tree = (int)call(NR_open_tree, AT_FDCWD, (long)source, OPEN_TREE_CLONE_FLAG | O_CLOEXEC | RECURSIVE, 0, 0);
+    int from = open_path(source, false);
+    if (from < 0)
+        fail("open", source);
+    int tree = (int)call(NR_open_tree, from, (long)"", OPEN_TREE_CLONE_FLAG | O_CLOEXEC | RECURSIVE | EMPTY_PATH, 0, 0);
     if (tree < 0)
         fail("open_tree", source);
     if (call(NR_mount_setattr, tree, (long)"", EMPTY_PATH | RECURSIVE, (long)attributes, sizeof attributes))
         fail("mount_setattr", source);
     attach(tree, target);
     close(tree);
+    close(from);
 }
 
 /* Hide a file behind the null device or a folder behind an empty read-only file system; what is not there needs none. */
@@ -249,7 +211,7 @@ bool op_tree(uint16_t op, struct reader *fields, const struct frame *given)
     case OP_FILE: {
         path = take_string(fields);
         mode_t mode = (mode_t)take_int(fields);
-        make_file(path, mode, take_bytes(fields), true);
+        make_file(path, mode, take_bytes(fields));
         return true;
     }
     case OP_ATTACH: {

@@ -66,7 +66,7 @@ static void landlock_path(const char *path, uint64_t folder, uint64_t file)
     int fd;
     if (ruleset < 0)
         return;
-    fd = open(path, O_PATH | O_CLOEXEC);
+    fd = open_path(path, false);
     if (fd < 0 && errno == ENOENT) /* a path that is not in the tree needs no rule: nothing can be opened there */
         return;
     if (fd < 0 || fstat(fd, &there))

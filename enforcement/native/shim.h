@@ -101,6 +101,11 @@ int64_t call(long number, long a, long b, long c, long d, long e);
 /* ops.c: the tree, the network, the ids */
 bool op_tree(uint16_t op, struct reader *fields, const struct frame *given);
 
+/* paths.c: no component of a path may be a link */
+int open_path(const char *path, bool make); /* O_PATH; folders that are not there are made. -1 with errno */
+void make_folders(const char *path);
+void touch(const char *path); /* an empty file, if nothing is there; with all above it */
+
 /* restrict.c: what is given up for good */
 struct probes {
     int root;

@@ -78,8 +78,11 @@ def _bind_flags(*, writable: bool) -> int:
 
 
 def bound(job: Job) -> tuple[tree.Shown, ...]:
-    """What the job shows of the host, in the order of its descriptors. `OSError` where it is no longer there."""
-    return tuple((path, _bind_flags(writable=writable), os.path.isdir(path)) for path, writable in sorted(job.binds))
+    """What the job shows of the host, in the order of its descriptors."""
+    shown = ((path, job.sources.get(path, path), writable) for path, writable in sorted(job.binds))
+    return tuple(
+        (path, source, _bind_flags(writable=writable), os.path.isdir(source)) for path, source, writable in shown
+    )
 
 
 def second_part(

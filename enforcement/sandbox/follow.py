@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from clawback.enforcement.kernel import capabilities, libc, mounts, namespaces
+from clawback.enforcement.kernel import capabilities, libc, mounts, namespaces, paths
 from clawback.enforcement.sandbox.recipe import Fields, Op, steps
 
 __all__ = ["Follower"]
@@ -113,13 +113,18 @@ class Follower:
         os.mkdir(given.text(), given.number())
 
     def _mkdirs(self, given: Fields) -> None:
-        os.makedirs(given.text(), exist_ok=True)
+        os.close(paths.opened(given.text(), make=True))
 
     def _touch(self, given: Fields) -> None:
-        path = given.text()
-        if not os.path.lexists(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+        folder, _, name = given.text().rpartition("/")
+        place = paths.opened(folder, make=True)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            os.close(os.open(name, flags, 0o644, dir_fd=place))
+        except FileExistsError:
+            return
+        finally:
+            os.close(place)
 
     def _symlink(self, given: Fields) -> None:
         os.symlink(given.text(), given.text())
@@ -182,7 +187,7 @@ class Follower:
     def _rule(self, path: str, folder: int, file: int) -> None:
         # A path that is not in the tree needs no rule: nothing can be opened there.
         with contextlib.suppress(FileNotFoundError):
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            fd = paths.opened(path)
             try:
                 block = (ctypes.c_char * 12)()  # struct landlock_path_beneath_attr, packed: u64 access, s32 fd
                 is_folder = stat.S_ISDIR(os.fstat(fd).st_mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 __all__ = ["BASE", "needed", "too_wide", "within"]
@@ -49,11 +50,12 @@ def _shebang(path: str) -> str | None:
     return os.fsdecode(words[0]) if words else None
 
 
-def needed(program: str) -> tuple[str, ...]:
+def needed(program: str, foreign: Callable[[str], bool]) -> tuple[str, ...]:
     """Folders or files to show for an absolute program path; none for what the base system or a search path gives.
 
     The prefix of a program in a `bin` folder is that folder's parent, unless that would show a home as a whole; then,
-    and for a program that lies elsewhere, the one file.
+    and for a program that lies elsewhere, the one file. What an agent wrote (`foreign`) names nothing to show: it could
+    name any file of the host.
     """
     found: dict[str, None] = {}
     queue = [program]
@@ -63,10 +65,13 @@ def needed(program: str) -> tuple[str, ...]:
         if path in seen or not os.path.isabs(path) or within(path, BASE) or not os.path.exists(path):
             continue
         seen.add(path)
+        if foreign(path):
+            continue
         folder = os.path.dirname(path)
         prefix = os.path.dirname(folder)
         found[prefix if os.path.basename(folder) == "bin" and not too_wide(prefix) else path] = None
-        if home := _home(Path(prefix, "pyvenv.cfg")):
+        config = Path(prefix, "pyvenv.cfg")
+        if not foreign(str(config)) and (home := _home(config)):
             queue.append(os.path.join(home, "python3"))
         if interpreter := _shebang(path):
             queue.append(interpreter)

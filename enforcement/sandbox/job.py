@@ -48,8 +48,9 @@ class Restrictions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One launch. `binds` are (host path, writable); a path inside is the same as outside. `required` are layers that
-    must hold at least in part, or nothing is started.
+    """One launch. `binds` are (host path, writable); a path inside is the same as outside. `sources` says of those that
+    lead through links where they led when they were looked at. `required` are layers that must hold at least in part,
+    or nothing is started.
 
     Secrets are not in it: they travel beside it and are never written down.
     """
@@ -67,6 +68,7 @@ class Job:
     tmp_writable: bool
     canaries: tuple[str, ...]
     restrictions: Restrictions
+    sources: dict[str, str] = field(default_factory=dict)
     network: bool = True
     required: tuple[str, ...] = ()
     max_memory: int | None = None

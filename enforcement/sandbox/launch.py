@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -37,9 +38,11 @@ def _host() -> tuple[bool, int]:
 def _own_writable(mount: int, uid: int) -> None:
     """Give a writable folder of root's to the agent, which could not write there otherwise; not what lies in it.
 
-    By the descriptor of what is shown: a path could lead elsewhere by now.
+    By the descriptor of what is shown: a path could lead elsewhere by now. A file by one name only: another name may be
+    where it is somebody else's.
     """
-    if os.fstat(mount).st_uid == 0:
+    found = os.fstat(mount)
+    if found.st_uid == 0 and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1):
         os.chown(f"/proc/self/fd/{mount}", uid, uid)
 
 
@@ -49,8 +52,8 @@ def _hand_over(slot: Slot, job: Job, secrets: Mapping[str, str], stdio: tuple[in
     writable = {path for path, allowed in job.binds if allowed}
     with ExitStack() as opened:
         trees: list[int] = []
-        for path, flags, _folder in shown if mounted else ():
-            trees.append(mounts.detached(path, flags=flags))
+        for path, source, flags, _folder in shown if mounted else ():
+            trees.append(mounts.detached(source, flags=flags))
             opened.callback(os.close, trees[-1])
             if path in writable:
                 _own_writable(trees[-1], slot.uid)

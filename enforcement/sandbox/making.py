@@ -59,7 +59,7 @@ def prepare(host: Host, request: dict[str, Any]) -> Order:
         fds = [opened(os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC)) for path in joined]
         base = tree.base_paths()
         if host.mounts:
-            fds += [opened(mounts.detached(path, flags=flags)) for path, flags, _folder in base]
+            fds += [opened(mounts.detached(source, flags=flags)) for _path, source, flags, _folder in base]
         uid_map, gid_map = cage.maps(request["uid"])
         head = CageHead(
             flags=cage.NAMESPACES,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox.interpreter import BASE, needed, too_wide, within
 from clawback.enforcement.sandbox.job import Job, Restrictions
 from clawback.enforcement.sandbox.record import GATEWAY_PORT
+from clawback.enforcement.sandbox.shown import Ground
 from clawback.errors import InvalidInput
 from clawback.model import LaunchSpec
 
@@ -50,15 +52,16 @@ def _checked(path: str, where: str) -> str:
     if not os.path.isabs(path) or "\0" in path or ".." in path.split("/"):
         raise InvalidInput(f"{where}: {path!r} is not an absolute path without ..")
     path = os.path.normpath(path)
-    if too_wide(path) or too_wide(os.path.realpath(path)):
+    if too_wide(path):
         raise InvalidInput(f"{where}: {path} would show too much", hint="list the folders below it that are needed")
     return path
 
 
-def _binds(spec: LaunchSpec, policy: SandboxPolicy) -> dict[str, bool]:
-    """Host path → writable."""
+def _binds(spec: LaunchSpec, policy: SandboxPolicy, ground: Ground) -> tuple[dict[str, bool], dict[str, str]]:
+    """Host path → writable, and host path → where it lies, without links."""
     who = f"agent {spec.agent}"
     binds: dict[str, bool] = {}
+    sources: dict[str, str] = {}
     listed: list[tuple[str, Sequence[str], bool]] = [
         (f"policy {policy.name}: readable", policy.readable, False),
         (f"{who}: readable", spec.readable, False),
@@ -74,21 +77,41 @@ def _binds(spec: LaunchSpec, policy: SandboxPolicy) -> dict[str, bool]:
                 if policy.skip_missing and given in (*policy.readable, *policy.writable):
                     continue
                 raise InvalidInput(f"{where}: {path} does not exist", hint="create it, or take it off the list")
-            if writable and within(os.path.realpath(path), (*BASE, "/etc", "/boot")):
+            source = ground.resolved(path, where, writable=writable)
+            if writable and within(source, (*BASE, "/etc", "/boot")):
                 raise InvalidInput(f"{where}: {path} is part of the system", hint="let the agent write elsewhere")
             if writable or not within(path, BASE):
                 binds[path] = binds.get(path, False) or writable
-    for path in needed(spec.command[0]):
+                sources[path] = source
+    written = tuple(sources[path] for path, writable in binds.items() if writable)
+    later = replace(ground, written=(*ground.written, *written))
+    for path in needed(spec.command[0], later.of_an_agent):
+        sources.setdefault(path, ground.resolved(path, f"{who}: command", writable=False))
         binds.setdefault(path, False)
     workdir = os.path.normpath(spec.workdir)
     if workdir not in {"/", *_PRIVATE} and not within(workdir, (*BASE, *binds)):
         path = _checked(workdir, f"{who}: workdir")
         if not os.path.isdir(path):
             raise InvalidInput(f"{who}: workdir: {path} is not a folder")
+        sources[path] = ground.resolved(path, f"{who}: workdir", writable=False)
         binds[path] = False
     if (policy.workdir_writable or policy.filesystem == "read-write") and workdir in binds:
         binds[workdir] = True
-    return binds
+        sources[workdir] = ground.resolved(workdir, f"{who}: workdir", writable=True)
+        if within(sources[workdir], (*BASE, "/etc", "/boot")):
+            raise InvalidInput(f"{who}: workdir: {workdir} is part of the system", hint="let the agent write elsewhere")
+    return _past_links(binds, sources)
+
+
+def _past_links(binds: dict[str, bool], sources: dict[str, str]) -> tuple[dict[str, bool], dict[str, str]]:
+    """What lies behind a link of a folder that is shown too is put where the link leads: no path to a mount has one."""
+    found: dict[str, bool] = {}
+    for path, writable in binds.items():
+        outer = max((one for one in binds if one != path and within(path, (one,))), key=len, default="")
+        behind = outer and sources[path] != sources[outer] + path[len(outer) :]
+        place = sources[path] if behind else path
+        found[place] = found.get(place, False) or writable
+    return found, {path: source for path, source in sources.items() if path in found and path != source}
 
 
 def plan(
@@ -97,6 +120,7 @@ def plan(
     *,
     secrets: Mapping[str, str],
     canaries: Sequence[str],
+    ground: Ground | None = None,
 ) -> Job:
     """The job, but for the instance, folder and id that its sandbox gives it; `InvalidInput` naming what is wrong."""
     if not AGENT_NAME.fullmatch(spec.agent):
@@ -107,7 +131,7 @@ def plan(
         if not _SECRET_NAME.fullmatch(name):
             raise InvalidInput(f"agent {spec.agent}: secret {name!r} is not a file name")
     network = policy.network != "none"
-    binds = _binds(spec, policy)
+    binds, sources = _binds(spec, policy, ground or Ground())
     asked = {os.path.normpath(path) for path in (*policy.writable, *spec.writable)}
     tmp = policy.filesystem == "read-write" or "/tmp" in asked
     write = [*(["/tmp"] if tmp else []), *(path for path, writable in binds.items() if writable)]
@@ -126,6 +150,7 @@ def plan(
         environment=_environment(spec, network=network),
         workdir=os.path.normpath(spec.workdir),
         binds=tuple(sorted(binds.items())),
+        sources=sources,
         tmp_writable=tmp,
         canaries=tuple(canaries),
         restrictions=Restrictions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets as random
 import shutil
@@ -21,12 +22,13 @@ import structlog
 from clawback.enforcement import native
 from clawback.enforcement.kernel import cgroups, namespaces
 from clawback.enforcement.policy.types import SandboxPolicy
-from clawback.enforcement.sandbox import wire
+from clawback.enforcement.sandbox import inventory, wire
 from clawback.enforcement.sandbox.folder import Folder
 from clawback.enforcement.sandbox.launch import launch
 from clawback.enforcement.sandbox.launched import Launched
 from clawback.enforcement.sandbox.plan import plan
 from clawback.enforcement.sandbox.record import Sandbox
+from clawback.enforcement.sandbox.shown import Ground
 from clawback.enforcement.sandbox.slot import Slot
 from clawback.enforcement.sandbox.spares import Spares
 from clawback.enforcement.sandbox.uids import Uids
@@ -37,6 +39,19 @@ __all__ = ["Launched", "Spawner"]
 
 _LOG = structlog.get_logger()
 _LAUNCH_TIMEOUT = 30.0
+
+
+def _written(state: Path) -> set[str]:
+    """Folders that instances of earlier cores were allowed to write to, as their restrictions say."""
+    found: set[str] = set()
+    for record in inventory.read_all(state)[0]:
+        try:
+            given = json.loads(Path(record.folder, "restrictions.json").read_text())["write"]
+        except (OSError, ValueError, KeyError, TypeError):
+            _LOG.warning("restrictions unreadable", agent=record.agent, instance=record.instance)
+            continue
+        found |= {os.path.realpath(path) for path in given if path != "/tmp"}
+    return found
 
 
 class Spawner:
@@ -59,6 +74,7 @@ class Spawner:
         self._group = group
         self._uids = uids
         self._canaries = tuple(canaries)
+        self._written = _written(state)
         self._spares = Spares(lambda: self._slot(self._fresh_uid()), spares)
         self._lock = threading.Lock()
         self._closed = False
@@ -205,7 +221,19 @@ class Spawner:
         order or a command that cannot be executed; `NotEnforced` where the sandbox could not be made.
         """
         # Everything about the order is checked before a sandbox is spent on it.
-        job = plan(spec, policy, secrets=secrets, canaries=self._canaries)
+        job = plan(
+            spec,
+            policy,
+            secrets=secrets,
+            canaries=self._canaries,
+            ground=Ground(
+                state=str(self._state),
+                agents=self._uids.given if self._uids else range(0),
+                written=tuple(sorted(self._written)),
+            ),
+        )
+        # Before it starts: from now on an agent decides what lies there.
+        self._written |= {job.sources.get(path, path) for path, writable in job.binds if writable}
         slot = self._take(spec.agent)
         folder = self._state / "agents" / job.agent / slot.name
         job = replace(job, instance=slot.name, folder=str(folder), uid=slot.uid)

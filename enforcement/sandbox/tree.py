@@ -59,20 +59,20 @@ _FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
 }
 
-Shown = tuple[str, int, bool]
-"""A path of the host that is shown, mount flags, whether it is a folder."""
+Shown = tuple[str, str, int, bool]
+"""Where a part of the host is shown, where it lies there (no link in that), mount flags, whether it is a folder."""
 
 
 def base_paths() -> tuple[Shown, ...]:
     """What every sandbox shows of the host, as far as it is there and no symbolic link."""
     read_only = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV
     device = mounts.MS_NOSUID | mounts.MS_NOEXEC
-    found = [(path, read_only, True) for path in BASE if os.path.isdir(path) and not os.path.islink(path)]
+    found = [(path, path, read_only, True) for path in BASE if os.path.isdir(path) and not os.path.islink(path)]
     for name in ETC_BINDS:
         path = f"/etc/{name}"
         if os.path.exists(path):
-            found.append((path, read_only, os.path.isdir(path)))
-    found += [(f"/dev/{name}", device, False) for name in DEVICES]
+            found.append((path, os.path.realpath(path), read_only, os.path.isdir(path)))
+    found += [(f"/dev/{name}", f"/dev/{name}", device, False) for name in DEVICES]
     return tuple(sorted(found))
 
 
@@ -82,10 +82,10 @@ def show(root: str, shown: Sequence[Shown], *, first: int | None) -> bytes:
     `first` is the index of the first one's detached mount; without it the first process opens them itself.
     """
     parts = []
-    for index, (path, flags, folder) in enumerate(shown):
+    for index, (path, source, flags, folder) in enumerate(shown):
         parts.append(write(Op.MKDIRS if folder else Op.TOUCH, root + path))
         if first is None:
-            parts.append(write(Op.BIND, path, root + path, mounts.attributes(flags), 0))
+            parts.append(write(Op.BIND, source, root + path, mounts.attributes(flags), 0))
         else:
             parts.append(write(Op.ATTACH, first + index, root + path))
     return b"".join(parts)

@@ -23,6 +23,11 @@ class Uids:
         self._known = {record.agent: record.uid for record in records if base <= record.uid < base + _COUNT}
         self._next = max([base - 1, *(record.uid for record in records if record.uid < base + _COUNT)]) + 1
 
+    @property
+    def given(self) -> range:
+        """All that are agents', now or later."""
+        return range(self._base, self._base + _COUNT)
+
     def known(self, agent: str) -> int | None:
         """The agent's id, if it ever had one."""
         return self._known.get(agent)

@@ -147,15 +147,15 @@ def test_a_virtual_environment_brings_its_base(tmp_path: Path) -> None:
     (venv / "pyvenv.cfg").write_text(f"home = {base}/bin\ninclude-system-site-packages = false\n")
     tool = venv / "bin" / "tool"
     tool.write_text(f"#!{venv}/bin/python3\n")
-    assert set(needed(str(tool))) == {str(venv), str(base)}
+    assert set(needed(str(tool), lambda _path: False)) == {str(venv), str(base)}
 
 
 def test_a_program_alone_brings_only_itself(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_bytes(b"\x7fELF")
-    assert needed(str(program)) == (str(program),)
-    assert needed("/usr/bin/env") == ()
-    assert needed("env") == ()
+    assert needed(str(program), lambda _path: False) == (str(program),)
+    assert needed("/usr/bin/env", lambda _path: False) == ()
+    assert needed("env", lambda _path: False) == ()
 
 
 @pytest.mark.parametrize(
