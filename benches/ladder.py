@@ -18,6 +18,7 @@ from typing import Any
 
 from benches.running import uid_base
 from benches.statistics import metric
+from clawback.enforcement.kernel.syscalls import NUMBER
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.quarantine import ladder, tree
 from clawback.enforcement.sandbox.inventory import remove
@@ -31,6 +32,7 @@ RUNS = (50, 3)
 _POLICY = SandboxPolicy(name="bench", max_processes=None)
 _SIZES = (1, 10, 100)
 _SECONDS = 20.0
+_SLEEPING = f"{NUMBER['clock_nanosleep']} "
 
 
 def _command(processes: int) -> tuple[str, ...]:
@@ -39,11 +41,19 @@ def _command(processes: int) -> tuple[str, ...]:
 
 
 def _settled(box: Sandbox, processes: int) -> None:
+    """Wait until all of them sleep: one that is still loading could not, once nothing opens."""
     end = time.monotonic() + _SECONDS
-    while len(tree.processes(box)) != processes + 1:  # and the sandbox's first
+    while (asleep := sum(map(_asleep, tree.processes(box)))) != processes:
         if time.monotonic() > end:
-            raise TimeoutError(f"{len(tree.processes(box))} of {processes} processes started")
+            raise TimeoutError(f"{asleep} of {processes} processes sleep")
         time.sleep(0.002)
+
+
+def _asleep(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/syscall").read_text().startswith(_SLEEPING)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _round(spawner: Spawner, agent: str, processes: int) -> dict[str, tuple[float, bool]]:

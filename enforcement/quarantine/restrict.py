@@ -16,6 +16,7 @@ from clawback.model import Level, LevelResult
 __all__ = ["apply", "probe", "release"]
 
 _ENDED = "the sandbox has ended: no process is left"
+_ENDING_SECONDS = 2.0
 
 
 def apply(box: Sandbox, run: Run, *, readable: tuple[str, ...] | None = None) -> LevelResult:
@@ -100,8 +101,9 @@ def _judge(
         missing += held.named(before)
         missing += held.elsewhere(box)
     except (ProcessLookupError, FileNotFoundError):
-        if tree.gone(box):
-            return clock.full(_ENDED)
+        for _ in tree.until(_ENDING_SECONDS):  # its namespaces are gone a moment before it is
+            if tree.gone(box):
+                return clock.full(_ENDED)
         raise
     clock.count(
         drift=drift,
