@@ -36,6 +36,7 @@ class CoreParameters:
     canaries: tuple[str, ...] = ()
     landlock_audit: bool = False
     trace: str = "denials"
+    bound_audit_wait: bool = True
     heartbeat_seconds: float = 5.0
     verify_seconds: float = 5.0
     escalation_seconds: float = 60.0

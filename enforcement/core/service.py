@@ -53,6 +53,7 @@ class Service:
                 uid_base=parameters.uid_base,
                 landlock_audit=parameters.landlock_audit,
                 trace=parameters.trace,
+                bound_audit_wait=parameters.bound_audit_wait,
             ),
             metrics=metrics,
             link=GatewayLink(state / "run" / "gateway-attach.sock", self._desk),

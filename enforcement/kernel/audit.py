@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from clawback.enforcement.kernel.audit_filter import AuditFilter
 
-__all__ = ["AuditReader", "AuditRecord", "bound_wait", "enable", "parse", "status"]
+__all__ = ["AuditReader", "AuditRecord", "enable", "parse", "set_wait", "status"]
 
 NETLINK_AUDIT = 9
 READLOG_GROUP = 1
@@ -42,8 +42,6 @@ _HEADER = struct.Struct("=IHHII")
 _STATUS_WAIT = 0x20
 # mask enabled failure pid rate_limit backlog_limit lost backlog feature_bitmap backlog_wait_time
 _STATUS = struct.Struct("=10I")
-_WAIT = 25
-"""Jiffies: a tenth of a second at 250 a second, a fortieth at 1,000."""
 _PREFIX = re.compile(r"audit\((\d+)\.(\d+):(\d+)\): ?")
 _FIELD = re.compile(r'([a-z_][a-z0-9_-]*)=("[^"]*"|\S+)')
 _HEX = re.compile(r"(?:[0-9A-F]{2})+\Z")
@@ -145,17 +143,21 @@ class AuditReader:
 
 @dataclass(frozen=True, slots=True)
 class AuditStatus:
-    """Whether the host's audit is on, and how many records the kernel has lost since boot."""
+    """Whether the host's audit is on, and how many records the kernel has lost since boot; whether a daemon takes them,
+    and for how many jiffies a task waits where the queue is full.
+    """
 
     enabled: bool
     lost: int
+    daemon: bool
+    wait: int
 
 
 def status() -> AuditStatus:
     """Ask the kernel. `OSError` where it does not say."""
     payload = _request(AUDIT_GET, b"")
     fields = _STATUS.unpack_from(payload.ljust(_STATUS.size, b"\0"))
-    return AuditStatus(enabled=fields[1] != 0, lost=fields[6])
+    return AuditStatus(enabled=fields[1] != 0, lost=fields[6], daemon=fields[3] != 0, wait=fields[9])
 
 
 def enable() -> None:
@@ -163,18 +165,9 @@ def enable() -> None:
     _request(AUDIT_SET, _STATUS.pack(_STATUS_ENABLED, 1, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
-def bound_wait() -> bool:
-    """Let nobody wait longer than a tenth of a second for room in the kernel's queue of records; whether it is so now.
-
-    A task whose refusals fill the queue waits uninterruptibly, by default for a minute: the kernel's wake-up may come
-    just before it sleeps, and no other does until somebody else is refused something. Meanwhile it can be neither
-    frozen nor killed. Where an audit daemon is registered, its configuration stands.
-    """
-    fields = _STATUS.unpack_from(_request(AUDIT_GET, b"").ljust(_STATUS.size, b"\0"))
-    if fields[3] == 0 and fields[9] > _WAIT:
-        _request(AUDIT_SET, _STATUS.pack(_STATUS_WAIT, 0, 0, 0, 0, 0, 0, 0, 0, _WAIT))
-        return True
-    return bool(fields[9] <= _WAIT)
+def set_wait(jiffies: int) -> None:
+    """How long a task waits, uninterruptibly, for room in the queue: the whole host's `backlog_wait_time`."""
+    _request(AUDIT_SET, _STATUS.pack(_STATUS_WAIT, 0, 0, 0, 0, 0, 0, 0, 0, jiffies))
 
 
 def _request(kind: int, payload: bytes) -> bytes:

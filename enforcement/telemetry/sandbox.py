@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from clawback.enforcement.kernel import audit
+from clawback.enforcement.telemetry.audit_wait import AuditWait
 from clawback.enforcement.telemetry.baseline import Baselines
 from clawback.enforcement.telemetry.canaries import Canaries
 from clawback.enforcement.telemetry.denials import Denials
@@ -45,10 +46,24 @@ class SandboxTelemetry:
     `trace` is one of `sources.TRACES`.
     """
 
-    def __init__(self, folder: Path, *, uid_base: int, landlock_audit: bool = False, trace: str = "denials") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        uid_base: int,
+        landlock_audit: bool = False,
+        trace: str = "denials",
+        bound_audit_wait: bool = True,
+    ) -> None:
         self.writer = TelemetryWriter(folder, Source.SANDBOX)
         self.roster = Roster(uid_base)
-        self._from = Sources(range(uid_base, uid_base + UIDS), landlock_audit=landlock_audit, trace=trace)
+        self._from = Sources(
+            range(uid_base, uid_base + UIDS),
+            landlock_audit=landlock_audit,
+            trace=trace,
+            wait=AuditWait(folder.parent / "audit-wait"),
+            bound_wait=bound_audit_wait,
+        )
         self._refusals = Refusals(self.roster, self.writer)
         self._baselines = Baselines(folder.parent / "baselines")
         self._baselines_lock = threading.Lock()

@@ -13,6 +13,7 @@ from clawback.enforcement.kernel.audit_filter import AuditFilter
 from clawback.enforcement.kernel.call_trace import CallTrace
 from clawback.enforcement.kernel.canary_watch import CanaryWatch
 from clawback.enforcement.kernel.process_events import ProcessEvents
+from clawback.enforcement.telemetry.audit_wait import AuditWait
 from clawback.enforcement.telemetry.denials import TYPES
 
 __all__ = ["TRACES", "Sources"]
@@ -28,7 +29,7 @@ _log = structlog.get_logger()
 class Sources:
     """`state` says of each source `on`, or `off: REASON`; a source that is off is None here."""
 
-    def __init__(self, uids: range, *, landlock_audit: bool, trace: str) -> None:
+    def __init__(self, uids: range, *, landlock_audit: bool, trace: str, wait: AuditWait, bound_wait: bool) -> None:
         self.state: dict[str, str] = {}
         self.gate = self._open("flood filter", lambda: AuditFilter(TYPES, uids, rate=100.0, burst=300.0))
         self.audit = self._open("system calls", lambda: AuditReader(types=TYPES, gate=self.gate))
@@ -39,8 +40,8 @@ class Sources:
             self.state["registers"] = "off: core.trace"
         elif self.trace is not None and self.audit is None and trace == "denials":
             self.state["registers"] = "off: no denial is seen that would switch it on"
-        if self.audit is not None:
-            self._bound_wait()
+        self._wait = wait
+        self._bound_wait(wanted=bound_wait)
         self._landlock(wanted=landlock_audit, trace=trace)
 
     def close(self) -> None:
@@ -48,6 +49,7 @@ class Sources:
         for source in (self.audit, self.gate, self.processes, self.canaries, self.trace):
             if source is not None:
                 source.close()
+        self._wait.put_back()
 
     def _open(self, name: str, make: Callable[[], T]) -> T | None:
         try:
@@ -59,14 +61,21 @@ class Sources:
         self.state[name] = "on"
         return source
 
-    def _bound_wait(self) -> None:
+    def _bound_wait(self, *, wanted: bool) -> None:
+        if self.audit is None:
+            self.state["audit wait"] = "off: no system calls are heard of"
+            return
         try:
-            if audit.bound_wait():
-                return
-            reason = "the audit daemon's backlog_wait_time stands"
+            if wanted:
+                said = self._wait.bound()
+            else:
+                self._wait.put_back()  # a core before this one may have been killed
+                said = "off: core.bound_audit_wait"
         except OSError as error:
-            reason = error.strerror or "refused"
-        _log.warning("an agent that is refused much may be stuck in the kernel for a while", reason=reason)
+            said = f"off: {error.strerror or 'refused'}"
+        self.state["audit wait"] = said
+        if said != "on":
+            _log.warning("an agent that is refused much may be stuck in the kernel for a while", reason=said)
 
     def _landlock(self, *, wanted: bool, trace: str) -> None:
         try:

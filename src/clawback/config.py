@@ -75,6 +75,11 @@ class CoreSettings(_Section):
         description="report registers of denied calls and what Landlock or a missing route refused (88 ns a system call"
         " of the whole host while on): never, for ten seconds after each denied call, or always",
     )
+    bound_audit_wait: bool = Field(
+        True,
+        description="while the core runs, nobody on the host waits longer than 25 jiffies for room in the audit"
+        " queue; else an agent that is refused much may be stuck there, neither frozen nor killed, for a minute",
+    )
     heartbeat_seconds: float = Field(5.0, gt=0)
     escalation_seconds: float = Field(
         60.0, gt=0, le=3600, description="how long an escalated system call waits for a person; then it is refused"

@@ -84,12 +84,28 @@ def _descriptors(settings: Settings) -> Feature:
     )
 
 
+def _audit_wait(settings: Settings) -> Feature:
+    """Of the core where one answers; else what one that is started from here would find."""
+    try:
+        said = str(CoreClient(settings.core_socket).health()["telemetry"].get("audit wait", "off"))
+    except ClawbackError:
+        said = "bounded while a core runs" if settings.core.bound_audit_wait else "off: core.bound_audit_wait"
+    return Feature(
+        name="audit wait",
+        ok=not said.startswith("off"),
+        found=said,
+        lost="an agent that is refused much may be stuck in the kernel for a minute, neither frozen nor killed",
+        fix="core.bound_audit_wait, and a low backlog_wait_time where an audit daemon is configured",
+    )
+
+
 def examine(settings: Settings) -> tuple[Feature, ...]:
     """Every check; nothing is changed. Call it before the process has threads."""
     return (
         *probe(settings.core.uid_base),
         _shim(),
         _descriptors(settings),
+        _audit_wait(settings),
         _part("core", lambda: _core(settings), "nothing can be launched or contained", "clawback up, or clawback core"),
         _part("gateway", lambda: _gateway(settings), "agents have no way out", "clawback up, or clawback gateway"),
         _part("journal", lambda: _journal(settings), "no incident can be recorded", "check journal_url"),

@@ -26,6 +26,7 @@ def core() -> None:
         canaries=chosen.core.canaries,
         landlock_audit=chosen.core.landlock_audit,
         trace=chosen.core.trace,
+        bound_audit_wait=chosen.core.bound_audit_wait,
         heartbeat_seconds=chosen.core.heartbeat_seconds,
         verify_seconds=chosen.core.verify_seconds,
         escalation_seconds=chosen.core.escalation_seconds,
