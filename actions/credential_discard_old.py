@@ -73,7 +73,6 @@ ACTION: Action[DiscardParams] = Action(
     summary="Destroy the replaced values of the agent's credentials.",
     phase=Phase.POST_INCIDENT,
     reversibility=Reversibility.IRREVERSIBLE,
-    consent=True,
     needs=frozenset({"secrets:discard"}),
     scope="values that are refused everywhere already",
     openc2="delete",
