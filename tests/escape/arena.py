@@ -421,8 +421,9 @@ class Sandbox:
         about = attacker.front_matter(self.arena.programs / "attempts" / f"{name}.py")
         seen: list[str] = []
         looking = None
-        if about.get("host does") == "look from inside":
-            looking = threading.Thread(target=self._look_inside, args=(seen,))
+        if doing := about.get("host does"):
+            target = {"look from inside": self._look_inside, "start another": self._start_another}[doing]
+            looking = threading.Thread(target=target, args=(seen,))
             looking.start()
         os.write(self._go[name], b"x")
         line = self._line(name, seconds)
@@ -455,6 +456,33 @@ class Sandbox:
                 for one in answers
                 if one.denied
             ]
+
+    def _start_another(self, seen: list[str]) -> None:
+        """Start agents that are shown a folder which this one may write to: each prints what it finds there."""
+        arena, lead = self.arena, self.work / "next" / "lead"
+        outside = arena.host_secret.parent
+        owner = outside.stat().st_uid
+        until(lambda: os.path.lexists(lead), what="the attempt made no folder")
+        end, number, found, refused = time.monotonic() + 1.2, 0, [], 0
+        while time.monotonic() < end:
+            number += 1
+            name = f"{self.agent}-next-{number}"
+            command = ("/bin/cat", str(lead / arena.host_secret.name))
+            spec = arena._spec(name, command, lead, "default")
+            try:
+                arena.core.launch(spec)
+            except ClawbackError:
+                refused += 1
+                continue
+            box = arena.box(name)
+            until(lambda box=box: watch.ticks(box.shim_pid) == "gone")
+            found.append(watch.text(Path(box.folder, "output.log")))
+        if any(arena.secret in text for text in found):
+            seen.append("the next agent was shown the host's file")
+        if outside.stat().st_uid != owner:
+            seen.append("the next agent was given the host's folder")
+        if not refused or not any("its own" in text for text in found):
+            seen.append(f"no race: {refused} launches refused, {len(found)} made")
 
     def judge(self) -> list[str]:
         """At its end: nothing of it is anywhere else, and what it printed is bounded."""

@@ -21,6 +21,7 @@ BOUNDARIES = {
     "memory limit", "tmpfs size", "tmpfs inodes", "bounded output", "bounded telemetry", "gateway", "gateway limits",
     "no resolver", "peer check", "peer rights", "closed descriptors", "strict reading of outcomes",
     "suspended filters", "reading back", "freezing what is not sealed", "withdrawn addresses", "destroyed sockets",
+    "paths without links",
 }  # fmt: skip
 
 
