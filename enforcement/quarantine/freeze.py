@@ -26,6 +26,7 @@ _STOPPED = frozenset("TtZX")
 _BY_SIGNAL = frozenset("Tt")
 _DEAD = frozenset("ZX")
 _NAMED = 16
+_READINGS = 3  # of the tree: one to act on, and two that may agree
 _LOOK = 0.5  # seconds that a probe may take to find the tree standing still
 
 
@@ -70,7 +71,7 @@ def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
             return clock.none(_ENDED if tree.gone(box) else f"{_count(len(tree.processes(box)))} thawed")
         return clock.full("not thawed: cgroup.events still says frozen")
     stopped: list[int] = []
-    for _ in tree.until(patience):
+    for _ in tree.until(patience, least=_READINGS):
         states = tree.reading(box).states
         stopped = [pid for pid, state in states.items() if state in _BY_SIGNAL]
         if not stopped:
@@ -182,7 +183,7 @@ def _still(box: Sandbox, send: signal.Signals | None, seconds: float) -> dict[in
     since the first process, which would reap it, stands still: the readings differ.
     """
     last: tree.Reading | None = None
-    for _ in tree.until(seconds):
+    for _ in tree.until(seconds, least=_READINGS):
         now = tree.reading(box)
         running = [pid for pid, state in now.states.items() if state not in _STOPPED and not _will_stop(pid, state)]
         if not running and last is not None and last.states == now.states:

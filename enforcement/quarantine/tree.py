@@ -226,11 +226,14 @@ def kernel_worker(tid: int) -> bool:
     return bool(int(read(f"/proc/{tid}/stat").rpartition(")")[2].split()[6]) & _USER_WORKER)
 
 
-def until(seconds: float) -> Iterator[None]:
-    """Turns of a bounded wait: the first ones at once, then with pauses of 0.1 ms and more. Always at least one."""
+def until(seconds: float, *, least: int = 1) -> Iterator[None]:
+    """Turns of a bounded wait: the first ones at once, then with pauses of 0.1 ms and more.
+
+    `least` of them in any case, however slow the machine is at that moment.
+    """
     end = time.monotonic() + seconds
     turn = 0
-    while turn == 0 or time.monotonic() < end:
+    while turn < least or time.monotonic() < end:
         yield
         turn += 1
         if turn > 50:
