@@ -192,7 +192,7 @@ def _seal_true(seen: dict[str, Any]) -> None:
 def _nothing_left(played: Any) -> None:
     roots = cgroups.discover()
     groups = [root for root in (roots.unified, *roots.v1.values()) if root]
-    assert not [root for root in groups if Path(root, played.group).exists()]
+    assert not [group for root in groups for group in Path(root).glob(f"{played.group}*")]
     assert not list(Path(played.state, "spares").glob("*"))
     assert str(played.state) not in Path("/proc/self/mountinfo").read_text()
     for folder in Path("/proc").glob("[0-9]*"):
