@@ -12,13 +12,14 @@ import stat
 __all__ = ["opened"]
 
 
-def opened(path: str, *, make: bool = False) -> int:
-    """An absolute path, opened with O_PATH, close-on-exec. `make` makes folders that are not there.
+def opened(path: str, *, make: bool = False, root: str = "/") -> int:
+    """An absolute path, opened with O_PATH, close-on-exec. `make` makes folders that are not there; `root` is where it
+    begins, such as another process's.
 
     `OSError`, with ELOOP where any part of it is a link.
     """
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in path.split("/"):
         if not name:
             continue

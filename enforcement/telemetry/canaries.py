@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from clawback.enforcement.kernel.canary_watch import CanaryWatch, Opened
+from clawback.enforcement.kernel.paths import opened
 from clawback.enforcement.telemetry.roster import Tracked, uid_of
 from clawback.enforcement.telemetry.writer import TelemetryWriter
 from clawback.model import Disposition, FileActivity, Severity
@@ -42,7 +43,7 @@ class Canaries:
         missed = []
         for path in paths:
             try:
-                descriptor = os.open(f"/proc/{tracked.pid}/root{path}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                descriptor = opened(path, root=f"/proc/{tracked.pid}/root")
             except OSError:
                 missed.append(path)
                 continue

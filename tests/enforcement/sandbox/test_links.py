@@ -189,3 +189,12 @@ def test_an_agent_s_link_is_not_followed(tmp_path: Path) -> None:
             ground.resolved(str(work / "link"), "here", writable=False)
     ground = Ground(written=(str(work),))
     assert ground.resolved(str(tmp_path / "link"), "here", writable=False) == str(tmp_path / "private")
+
+
+def test_from_another_root(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    (tmp_path / "to").symlink_to("/etc")
+    os.close(paths.opened("/a/file", root=str(tmp_path)))
+    with pytest.raises(OSError):
+        paths.opened("/to/passwd", root=str(tmp_path))
