@@ -56,9 +56,10 @@ class Core(Protocol):
     def release(
         self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str, incident: str = ""
     ) -> tuple[LevelResult, ...]:
-        """Undo the levels given (all of the order's where none are), in reverse, of this incident's order and
-        what was ordered by hand; without an incident, of the one order there is. A result's enforcement is how much of the level still holds: `none` is a
-        complete release; `full` after seal or stop, which only a relaunch undoes, and where another order stands.
+        """Undo the levels given (all of the order's where none are), in reverse, of this incident's order and what was
+        ordered by hand; without an incident, of the one order there is. A result's enforcement is how much of the level
+        still holds: `none` is a complete release; `full` after seal or stop, which only a relaunch undoes, and where
+        another order stands.
         """
         ...
 
