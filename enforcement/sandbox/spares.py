@@ -80,7 +80,7 @@ class Spares:
                 self._slots.append(slot)
 
     def _run(self) -> None:
-        while True:
+        while not self._closing.is_set():  # looked at after `clear` too: it may have cleared what `close` set
             self._due.wait()
             if self._closing.wait(_DELAY):
                 return

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from clawback.enforcement.kernel.syscalls import TABLES
 from clawback.enforcement.policy.calls import SyscallPolicy
 from clawback.enforcement.sandbox import filters, wire
 from clawback.enforcement.sandbox.interpreter import needed, too_wide
+from clawback.enforcement.sandbox.slot import Slot
+from clawback.enforcement.sandbox.spares import Spares
+from clawback.errors import ClawbackError
 
 KILL = 0x80000000
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -202,3 +206,22 @@ def test_broken_messages_are_told_apart() -> None:
                 ours.sendall(data)
             with pytest.raises(error):
                 wire.receive(theirs)
+
+
+def test_spares_end_when_they_are_closed_just_as_they_begin_to_make_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Slot:
+        raise ClawbackError("none is made here")
+
+    spares = Spares(none, 1)
+
+    class ClosedJustBefore(threading.Event):
+        def clear(self) -> None:
+            spares._closing.set()
+            self.set()
+            super().clear()
+
+    monkeypatch.setattr(spares, "_due", ClosedJustBefore())
+    spares._thread.start()
+    spares.replenish()
+    spares._thread.join(10)
+    assert not spares._thread.is_alive()
