@@ -27,6 +27,7 @@ from clawback.model import (
     LaunchSpec,
     Level,
     LevelResult,
+    Quarantine,
     Selector,
 )
 
@@ -106,6 +107,26 @@ class CoreClient:
             "readable": None if readable is None else list(readable),
         }
         return wire.RESULT.validate_json(self._call("POST", _at(agent, "contain"), body))
+
+    def quarantine(
+        self,
+        agent: str,
+        levels: Sequence[Level],
+        *,
+        instance: str = "",
+        reason: str,
+        by: str,
+        incident: str = "",
+    ) -> Quarantine:
+        """Freeze, isolate, or both, by one order, and each read back when both had been made true."""
+        body = {
+            "levels": [level.word for level in levels],
+            "instance": instance,
+            "reason": reason,
+            "by": by,
+            "incident": incident,
+        }
+        return wire.QUARANTINE.validate_json(self._call("POST", _at(agent, "quarantine"), body))
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level's postcondition back; changes nothing."""

@@ -118,6 +118,7 @@ async def _serve(service: Service, permissions: Permissions, run: Path) -> None:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             date_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,

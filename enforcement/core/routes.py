@@ -84,6 +84,7 @@ class Routes:
             ("GET", "/agents/*/wait"): ("wait", self._wait),
             ("GET", "/agents/*/probe"): ("probe", self._probe),
             ("POST", "/agents/*/contain"): ("contain", self._contain),
+            ("POST", "/agents/*/quarantine"): ("contain", self._quarantine),
             ("POST", "/agents/*/release"): ("release", self._release),
             ("POST", "/agents/*/relaunch"): ("relaunch", self._relaunch),
             ("POST", "/agents/*/attempt"): ("attempt", self._attempt),
@@ -146,6 +147,23 @@ class Routes:
         pool = self._reflex if body.level in _IMMEDIATE else self._workers
         result = await asyncio.get_running_loop().run_in_executor(pool, contain)
         return _json(wire.RESULT.dump_json(result))
+
+    async def _quarantine(self, call: Call) -> Response:
+        body = wire.read(wire.QuarantineBody, await call.body())
+
+        def quarantine() -> Any:
+            return self._service.orders.quarantine(
+                call.agent,
+                body.levels,
+                instance=body.instance,
+                reason=body.reason,
+                by=body.by,
+                uid=call.uid,
+                incident=body.incident,
+            )
+
+        made = await asyncio.get_running_loop().run_in_executor(self._reflex, quarantine)
+        return _json(wire.QUARANTINE.dump_json(made))
 
     async def _probe(self, call: Call) -> Response:
         try:

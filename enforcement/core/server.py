@@ -48,7 +48,7 @@ class Api:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        parts = [part for part in request.url.path.split("/") if part]
+        parts = [part for part in request.scope["path"].split("/") if part]
         name = parts[1] if len(parts) > 1 else ""
         shape = "/" + "/".join([*parts[:1], *(["*"] if name else []), *parts[2:]])
         found = self._routes.table.get((request.method, shape))

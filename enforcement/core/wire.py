@@ -20,6 +20,7 @@ from clawback.model import (
     LaunchSpec,
     Level,
     LevelResult,
+    Quarantine,
     Selector,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "HALTS",
     "MAX_BODY",
     "MAX_POLICY",
+    "QUARANTINE",
     "RESULT",
     "RESULTS",
     "AttemptBody",
@@ -42,6 +44,7 @@ __all__ = [
     "HaltBody",
     "LaunchBody",
     "LiftBody",
+    "QuarantineBody",
     "RelaunchBody",
     "ReleaseBody",
     "level",
@@ -60,6 +63,7 @@ RESULT = TypeAdapter(LevelResult)
 RESULTS = TypeAdapter(tuple[LevelResult, ...])
 ATTEMPTS = TypeAdapter(tuple[AttemptResult, ...])
 BUNDLE = TypeAdapter(EvidenceBundle)
+QUARANTINE = TypeAdapter(Quarantine)
 HALT = TypeAdapter(HaltReport)
 HALTS = TypeAdapter(tuple[Halt, ...])
 HALTED = TypeAdapter(tuple[HaltedAgent, ...])
@@ -137,6 +141,16 @@ class ContainBody(_Body):
     due_seconds: Seconds = 0
     allow: Annotated[tuple[Name, ...], Field(max_length=64)] | None = None
     readable: Annotated[tuple[Text, ...], Field(max_length=64)] | None = None
+
+
+class QuarantineBody(_Body):
+    """Freeze, isolate, or both, and each looked at again."""
+
+    levels: Annotated[tuple[AnyLevel, ...], Field(max_length=8)]
+    reason: Text
+    by: Name
+    instance: Name = ""
+    incident: Name = ""
 
 
 class ReleaseBody(_Body):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from clawback.model import (
     Hold,
     Level,
     LevelResult,
+    Quarantine,
     Severity,
     Source,
 )
@@ -83,6 +84,16 @@ class MemoryCore:
             enforcement=Enforcement.FULL if held else Enforcement.NONE,
             observed="1 of 1 processes stopped" if held else "runs",
             at_ns=time.time_ns(),
+        )
+
+    def quarantine(
+        self, agent: str, levels: Sequence[Level], *, instance: str = "", reason: str, by: str, incident: str = ""
+    ) -> Quarantine:
+        applied = tuple(
+            self.contain(agent, level, instance=instance, reason=reason, by=by, incident=incident) for level in levels
+        )
+        return Quarantine(
+            agent=self.agent(agent), applied=applied, seen=tuple(self.probe(agent, level) for level in levels)
         )
 
     def held(self, agent: str) -> set[Level]:

@@ -11,10 +11,11 @@ import pytest
 
 from clawback.actions.agent_freeze import ACTION as FREEZE
 from clawback.actions.agent_isolate import ACTION as ISOLATE
-from clawback.errors import Unreachable
+from clawback.errors import NotEnforced, Unreachable
 from clawback.model import AgentState, Enforcement, IncidentStatus, Level, Phase, ReceiptState
 from clawback.response import Response
 from clawback.watch.containment import NotRecorded
+from clawback.watch.lanes import Lanes
 from clawback.watch.reflex import Reflex
 from clawback.watch.warm import warm
 
@@ -269,3 +270,53 @@ def test_resuming_leaves_a_recovered_agent_alone(journal, world, core, tools):
 def test_warming_up_leaves_no_trace(journal, world):
     warm(journal, world, connections=2)
     assert journal.incidents() == ()
+
+
+def test_whoever_must_wait_is_frozen_meanwhile(reflex, core, tools):
+    core.add("slow")
+    core.add("support")
+    begun, go_on, answered = threading.Event(), threading.Event(), []
+
+    def answer(finding):
+        begun.set()
+        assert go_on.wait(10)
+        return reflex.answer(finding)
+
+    lanes = Lanes(answer, lambda finding, given: answered.append((finding.agent, given)), hurry=reflex.hurry, threads=1)
+    try:
+        lanes.put(tools.finding(agent="slow", instance="slow-1"))
+        assert begun.wait(10)
+        lanes.put(tools.finding())
+        tools.eventually(lambda: core.calls)
+        assert core.calls == [("support", Level.FREEZE)]
+        assert not answered
+        go_on.set()
+        tools.eventually(lambda: len(answered) == 2)
+    finally:
+        go_on.set()
+        lanes.stop()
+    assert [given.outcome for _, given in answered] == ["contained", "contained"]
+    assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
+    assert lanes.counts["ahead"] == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"agent": "nobody", "instance": "nobody-1"}, {"instance": "support-0"}, {"reflex": None}]
+)
+def test_nobody_is_frozen_ahead_who_would_not_be_contained(reflex, core, tools, changes):
+    core.add("support")
+    reflex.hurry(tools.finding(**changes))
+    assert core.calls == []
+
+
+def test_what_a_single_order_did_not_show_is_done_level_by_level(reflex, journal, core, tools, monkeypatch):
+    core.add("support")
+
+    def refuses(*_args, **_kwargs):
+        raise NotEnforced("the namespace could not be entered")
+
+    monkeypatch.setattr(core, "quarantine", refuses)
+    answer = reflex.answer(tools.finding())
+    assert answer.outcome == "contained"
+    assert core.calls == [("support", Level.FREEZE), ("support", Level.ISOLATE)]
+    assert [item.state for item in journal.incident(answer.incident).receipts] == [ReceiptState.VERIFIED] * 2

@@ -8,6 +8,7 @@ from clawback.model.agent import (
     CredentialRef,
     EvidenceBundle,
     LaunchSpec,
+    Quarantine,
 )
 from clawback.model.approval import Approval, ApprovalState, Vote
 from clawback.model.events import (
@@ -73,6 +74,7 @@ __all__ = [
     "PolicyChange",
     "PolicyVersion",
     "ProcessActivity",
+    "Quarantine",
     "Receipt",
     "ReceiptState",
     "RouteActivity",

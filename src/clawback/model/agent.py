@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from clawback.model.hold import Hold
-from clawback.model.level import Enforcement
+from clawback.model.level import Enforcement, LevelResult
 
 __all__ = [
     "AgentInfo",
@@ -17,6 +17,7 @@ __all__ = [
     "CredentialRef",
     "EvidenceBundle",
     "LaunchSpec",
+    "Quarantine",
 ]
 
 
@@ -102,6 +103,18 @@ class AgentInfo:
     team: str = ""
     tags: tuple[str, ...] = ()
     parent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """Several levels made true by one order: what applying each came to, and each read back when all had been.
+
+    `agent` is read last, so its hold is the one under which `seen` was seen.
+    """
+
+    agent: AgentInfo
+    applied: tuple[LevelResult, ...]
+    seen: tuple[LevelResult, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,22 @@ from typing import Any, cast
 
 import structlog
 
-from clawback.action import Action, Context, Record
+from clawback.action import Action, Context
 from clawback.actions.agent_freeze import ACTION as FREEZE
 from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.errors import ClawbackError, Unreachable
-from clawback.model import AgentInfo, AgentState, Finding, Incident, Level, Phase, Receipt, ReceiptState
+from clawback.model import (
+    AgentInfo,
+    AgentState,
+    Finding,
+    Incident,
+    Level,
+    LevelResult,
+    Phase,
+    Quarantine,
+    Receipt,
+    ReceiptState,
+)
 from clawback.response import Response, step_key
 from clawback.watch.ledger import Ledger
 from clawback.world import Core, World
@@ -67,14 +78,17 @@ class Containment:
         finding: Finding,
         info: AgentInfo,
         steps: tuple[Step, ...],
-        first: Receipt | None = None,
+        begun: tuple[Receipt, ...] = (),
     ) -> tuple[Receipt, ...]:
-        """Apply every level, then look at each; one that fails does not stop the next."""
+        """Apply every level, then look at each; one that fails does not stop the next. `begun`: steps just intended."""
         began = time.time_ns()
         response = Response(self._journal, self._world, actor=ACTOR, incident_id=incident.id)
         try:
-            self._apply_all(incident, info, steps, first)
-            receipts = tuple(response.execute(step.action, step.params, phase=Phase.CONTAIN) for step in steps)
+            made = self._at_once(incident, finding, steps, begun) if begun else {}
+            receipts = tuple(
+                made.get(step.level) or response.execute(step.action, step.params, phase=Phase.CONTAIN)
+                for step in steps
+            )
         except Exception as error:
             self.unrecorded(finding, info, error)
             raise NotRecorded(type(error).__name__) from error
@@ -89,30 +103,42 @@ class Containment:
             self._contain_again(incident, finding, step.level, receipt)
         return receipts
 
-    def _apply_all(self, incident: Incident, info: AgentInfo, steps: tuple[Step, ...], receipt: Receipt | None) -> None:
-        """Intent and effect of each level that the journal does not know, without looking at any in between: the
-        network must not stay up while the freeze is being proved. What fails is left as intended, for `Response`.
+    def _at_once(
+        self, incident: Incident, finding: Finding, steps: tuple[Step, ...], begun: tuple[Receipt, ...]
+    ) -> dict[Level, Receipt]:
+        """All levels by one order, and one flush for what came of them. Returned are those that were seen to hold; the
+        others are left as intended or applied, for `Response` to go on with, level by level.
         """
-        context = Context(incident=incident, world=self._world, actor=ACTOR)
-        done: tuple[Receipt, Record] | None = None
-        for step in steps:
-            if receipt is None:
-                if known(incident, step):
-                    continue
-                with self._journal.together():
-                    if done is not None:
-                        self._journal.applied(done[0].id, done[1])
-                        done = None
-                    receipt = self.intend(incident, step, info)
-            try:
-                done = receipt, dict(step.action.apply(context, step.params, receipt.captured))
-            except ClawbackError as error:
-                _log.warning("not applied at once", action=step.action.id, agent=info.agent, error=error.message)
-            receipt = None
-        if done is not None:
-            self._journal.applied(done[0].id, done[1])
+        keys = {receipt.key: receipt for receipt in begun}
+        mine = [(step, keys[key]) for step in steps if (key := step_key(step.action, step.params)) in keys]
+        try:
+            made = self._world.core.quarantine(
+                finding.agent,
+                [step.level for step, _ in mine],
+                instance=finding.instance,
+                reason=reason_of(finding),
+                by=ACTOR,
+                incident=incident.id,
+            )
+        except ClawbackError as error:
+            _log.warning("not contained at once", agent=finding.agent, error=error.message)
+            return {}
+        context = Context(incident=incident, world=_as_read(self._world, made.agent, made), actor=ACTOR)
+        held: dict[Level, Receipt] = {}
+        with self._journal.together():
+            for step, receipt in mine:
+                outcome = dict(step.action.apply(context, step.params, receipt.captured))
+                applied = self._journal.applied(receipt.id, outcome)
+                seen = step.action.verify(context, step.params, receipt.captured, outcome)
+                if seen.verified and seen.proof:
+                    held[step.level] = self._journal.verified(applied.id, seen.proof, seen.enforcement)
+        return held
 
-    def intend(self, incident: Incident, step: Step, info: AgentInfo) -> Receipt:
+    def intend_all(self, incident: Incident, steps: tuple[Step, ...], info: AgentInfo) -> tuple[Receipt, ...]:
+        """The intents of those steps that the journal does not know yet."""
+        return tuple(self._intend(incident, step, info) for step in steps if not known(incident, step))
+
+    def _intend(self, incident: Incident, step: Step, info: AgentInfo) -> Receipt:
         """The intent, and what undoing needs, as the agent was read a moment ago."""
         context = Context(incident=incident, world=_as_read(self._world, info), actor=ACTOR)
         return self._journal.intend(
@@ -162,22 +188,23 @@ class Containment:
         if info.state is not AgentState.RUNNING or finding.reflex is None:
             return
         held = info.hold.levels if info.hold else ()
-        for level, _ in LADDER:
-            if level > finding.reflex or level in held:
-                continue
-            try:
-                result = self._world.core.contain(
-                    finding.agent, level, instance=finding.instance, reason=reason_of(finding), by=ACTOR
-                )
-            except Unreachable:
-                raise
-            except ClawbackError as error:
-                _log.error("containment refused", agent=finding.agent, level=level.word, error=error.message)
-                continue
+        levels = [level for level, _ in LADDER if level <= finding.reflex and level not in held]
+        if not levels:
+            return
+        try:
+            made = self._world.core.quarantine(
+                finding.agent, levels, instance=finding.instance, reason=reason_of(finding), by=ACTOR
+            )
+        except Unreachable:
+            raise
+        except ClawbackError as error:
+            _log.error("containment refused", agent=finding.agent, error=error.message)
+            return
+        for result in made.seen:
             _log.warning(
                 "contained without a record",
                 agent=finding.agent,
-                level=level.word,
+                level=result.level.word,
                 enforcement=str(result.enforcement),
                 observed=result.observed,
             )
@@ -191,21 +218,26 @@ class Containment:
 
 
 class _AsRead:
-    """The core, with one agent as it was read a moment ago instead of asking again."""
+    """The core, as it was read or answered a moment ago: asked again it would say the same, later."""
 
-    def __init__(self, core: Core, info: AgentInfo) -> None:
+    def __init__(self, core: Core, info: AgentInfo, made: Quarantine | None) -> None:
         self._core = core
         self._info = info
+        self._applied = {result.level: result for result in made.applied} if made else {}
+        self._seen = {result.level: result for result in made.seen} if made else {}
 
     def agent(self, agent: str) -> AgentInfo:
         return self._info if agent == self._info.agent else self._core.agent(agent)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._core, name)
+    def contain(self, agent: str, level: Level, **order: Any) -> LevelResult:
+        return self._applied[level] if agent == self._info.agent else self._core.contain(agent, level, **order)
+
+    def probe(self, agent: str, level: Level) -> LevelResult:
+        return self._seen[level] if agent == self._info.agent else self._core.probe(agent, level)
 
 
-def _as_read(world: World, info: AgentInfo) -> World:
-    return replace(world, core=cast("Core", _AsRead(world.core, info)))
+def _as_read(world: World, info: AgentInfo, made: Quarantine | None = None) -> World:
+    return replace(world, core=cast("Core", _AsRead(world.core, info, made)))
 
 
 def reason_of(finding: Finding) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from clawback.errors import Unreachable
+from clawback.errors import ClawbackError, Unreachable
 from clawback.model import Finding
 from clawback.urgency import go_first
 from clawback.watch.containment import NotRecorded
@@ -26,13 +26,17 @@ _log = structlog.get_logger()
 
 
 class Lanes:
-    """`answer` runs in one of `threads` threads; `done` is called there after each answer."""
+    """`answer` runs in one of `threads` threads; `done` is called there after each answer.
+
+    Where all of them are busy, `hurry` is called at once, on a thread of its own, with the finding that has to wait.
+    """
 
     def __init__(
         self,
         answer: Callable[[Finding], Answer],
         done: Callable[[Finding, Answer], None],
         *,
+        hurry: Callable[[Finding], None] | None = None,
         threads: int = 4,
     ) -> None:
         self.counts: Counter[str] = Counter()
@@ -40,7 +44,11 @@ class Lanes:
         self._done = done
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[Finding]] = {}
+        self._begun: set[str] = set()
+        self._threads = threads
+        self._hurry = hurry
         self._stopping = threading.Event()
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=go_first)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflex", initializer=go_first)
         for _ in range(threads):  # a thread's start is no part of any reflex
             self._pool.submit(time.sleep, 0.001)
@@ -56,7 +64,10 @@ class Lanes:
                 lane.append(finding)
                 return
             self._waiting[finding.agent] = deque([finding])
+            busy = len(self._begun) >= self._threads
         self._pool.submit(self._work, finding.agent)
+        if busy and self._hurry is not None:
+            self._ahead.submit(self._go_ahead, self._hurry, finding)
 
     @property
     def idle(self) -> bool:
@@ -67,15 +78,19 @@ class Lanes:
     def stop(self) -> None:
         """Finish what is being answered; leave the rest, which the telemetry still holds."""
         self._stopping.set()
+        self._ahead.shutdown(wait=True)
         self._pool.shutdown(wait=True)
 
     def _work(self, agent: str) -> None:
         pause, defects = _FIRST_PAUSE, 0
+        with self._lock:
+            self._begun.add(agent)
         while not self._stopping.is_set():
             with self._lock:
                 lane = self._waiting[agent]
                 if not lane:
                     del self._waiting[agent]
+                    self._begun.discard(agent)
                     return
                 finding = lane[0]
             try:
@@ -97,6 +112,20 @@ class Lanes:
             pause, defects = _FIRST_PAUSE, 0
             with self._lock:
                 lane.popleft()
+
+    def _go_ahead(self, hurry: Callable[[Finding], None], finding: Finding) -> None:
+        with self._lock:
+            if finding.agent in self._begun or finding.agent not in self._waiting:
+                return  # its turn has come meanwhile
+        if self._stopping.is_set():
+            return
+        try:
+            hurry(finding)
+            self.counts["ahead"] += 1
+        except ClawbackError as error:  # the answer itself comes, and says what it meets
+            _log.warning("not gone ahead of the answer", agent=finding.agent, error=error.message)
+        except Exception:
+            _log.exception("not gone ahead of the answer", agent=finding.agent)
 
     def _tell(self, finding: Finding, answer: Answer) -> None:
         try:

@@ -93,7 +93,7 @@ class Watch:
         self.reflex = Reflex(
             journal, world, playbook_of or _playbook_of, per_minute=per_minute, ahead_seconds=ahead_seconds
         )
-        self.lanes = Lanes(self.reflex.answer, self._answered, threads=THREADS)
+        self.lanes = Lanes(self.reflex.answer, self._answered, hurry=self.reflex.hurry, threads=THREADS)
         self.rejected: Counter[str] = Counter()
         self.skewed = 0
         self._last_event_ns = 0

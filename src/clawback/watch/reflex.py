@@ -19,7 +19,7 @@ from clawback.actions.policy_validate import ACTION as VALIDATE
 from clawback.errors import ClawbackError, NotFound
 from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState
 from clawback.watch.ahead import SECONDS, Ahead
-from clawback.watch.containment import Containment, NotRecorded, Step, known, steps_for
+from clawback.watch.containment import Containment, NotRecorded, Step, steps_for
 from clawback.watch.deadline import Deadline
 from clawback.watch.ledger import Ledger
 from clawback.world import World
@@ -94,6 +94,16 @@ class Reflex:
                 self.last_frozen_ms = answer.frozen_ms
         return answer
 
+    def hurry(self, finding: Finding) -> None:
+        """Freeze, and nothing else, because the answer has to wait its turn. What would not be contained is left alone:
+        an unknown agent, a rehearsal, whatever is beyond the cap. `answer` finds the agent frozen and makes the record.
+        """
+        info = self._current(finding)
+        if isinstance(info, str) or self._rehearsal(finding) is not None or not self._steps(finding, info):
+            return
+        if info.hold is None or Level.FREEZE not in info.hold.levels:
+            self._containment.freeze(finding)
+
     @property
     def without_record(self) -> int:
         """Containments that the journal took no record of at the time."""
@@ -146,15 +156,15 @@ class Reflex:
             self._containment.note(rehearsed, "rogue call was repeated and reported", finding.summary)
             return Answer(outcome="rehearsal", incident=rehearsed.id)
         steps = self._steps(finding, info)
-        first: Receipt | None = None
+        begun: tuple[Receipt, ...] = ()
         try:
-            # One flush to disk for the incident and the first intent.
+            # One flush to disk for the incident and all intents.
             with self._ahead(finding, info, steps), self._journal.together():
                 incident, opened = self._journal.open_or_join(
                     finding, playbook=self._playbook_of(finding.detector), drill="drill" in info.tags
                 )
-                if steps and incident.status is IncidentStatus.OPEN and not known(incident, steps[0]):
-                    first = self._containment.intend(incident, steps[0], info)
+                if incident.status is IncidentStatus.OPEN:
+                    begun = self._containment.intend_all(incident, steps, info)
         except Exception as error:
             self._containment.unrecorded(finding, info, error)
             raise NotRecorded(type(error).__name__) from error
@@ -165,14 +175,14 @@ class Reflex:
             if finding.reflex is not None:
                 self._containment.note(incident, "no reflex", self._why_not(info))
             return Answer(outcome="alert", incident=incident.id, opened=opened)
-        receipts = self._containment.contain(incident, finding, info, steps, first)
+        receipts = self._containment.contain(incident, finding, info, steps, begun)
         verified = all(receipt.state is ReceiptState.VERIFIED for receipt in receipts)
         return Answer(
             outcome="contained" if verified else "partly",
             incident=incident.id,
             opened=opened,
             receipts=receipts,
-            frozen_ms=_frozen_ms(receipts, finding) if first is not None else 0.0,
+            frozen_ms=_frozen_ms(receipts, finding) if begun else 0.0,
         )
 
     def _ahead(self, finding: Finding, info: AgentInfo, steps: tuple[Step, ...]) -> AbstractContextManager[None]:

@@ -20,6 +20,7 @@ from clawback.model import (
     Level,
     LevelResult,
     PolicyVersion,
+    Quarantine,
 )
 
 __all__ = ["Core", "Policies", "SecretStore", "Tickets"]
@@ -47,6 +48,19 @@ class Core(Protocol):
 
         With `instance` given, another instance is `Refused`. Says what was observed, `none` where nothing was.
         """
+        ...
+
+    def quarantine(
+        self,
+        agent: str,
+        levels: Sequence[Level],
+        *,
+        instance: str = "",
+        reason: str,
+        by: str,
+        incident: str = "",
+    ) -> Quarantine:
+        """Freeze, isolate, or both, by one order; and each read back when all had been made true."""
         ...
 
     def probe(self, agent: str, level: Level) -> LevelResult:

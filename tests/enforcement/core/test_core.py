@@ -292,3 +292,31 @@ def test_an_agent_found_frozen_without_a_hold_is_held(core):
     assert core.client.probe(info.agent, Level.FREEZE).enforcement is Enforcement.FULL
     core.client.release(info.agent, reason="a test", by="test")
     assert core.client.probe(info.agent, Level.FREEZE).enforcement is Enforcement.NONE
+
+
+def test_freeze_and_isolate_by_one_order_each_looked_at_again(core):
+    info, out = core.launch(REACH)
+    drain_until(out, "reached")
+    made = core.client.quarantine(info.agent, (Level.ISOLATE, Level.FREEZE), instance=info.instance, **ORDER)
+    assert [one.level for one in made.applied] == [one.level for one in made.seen] == [Level.FREEZE, Level.ISOLATE]
+    for frozen, cut in (made.applied, made.seen):
+        assert frozen.enforcement is Enforcement.FULL
+        assert (cut.counts["uncut"], cut.counts["connections"]) == (0, 0)  # its output, a pipe, leads out and is named
+    assert made.agent.hold is not None
+    assert made.agent.hold.levels == (Level.FREEZE, Level.ISOLATE)
+    assert len(made.agent.hold.orders) == 1
+    lines(out)
+    assert not lines(out), "it goes on"
+    core.client.release(info.agent, levels=(Level.FREEZE,), **ORDER)
+    drain_until(out, "failed")  # thawed, and still cut off
+
+
+@pytest.mark.parametrize("levels", [(), (Level.RESTRICT,), (Level.FREEZE, Level.STOP)])
+def test_only_what_waits_for_nothing_is_ordered_at_once(core, levels):
+    info, out = core.launch(COUNT)
+    with pytest.raises(InvalidInput):
+        core.client.quarantine(info.agent, levels, **ORDER)
+    with pytest.raises(Refused):
+        core.client.quarantine(info.agent, (Level.FREEZE,), instance="another", **ORDER)
+    assert core.client.agent(info.agent).hold is None
+    first(out)
