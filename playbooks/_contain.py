@@ -1,0 +1,70 @@
+"""Contain: the agent stands still and reaches nothing, its evidence is safe, and what holds it is made tighter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clawback.actions.agent_freeze import ACTION as FREEZE
+from clawback.actions.agent_isolate import ACTION as ISOLATE
+from clawback.actions.agent_restrict import ACTION as RESTRICT
+from clawback.actions.agent_seal import ACTION as SEAL
+from clawback.actions.evidence_collect import ACTION as COLLECT_EVIDENCE
+from clawback.model import Enforcement, Incident, Receipt, ReceiptState
+from clawback.playbook import Respond
+from clawback.playbooks._identify import who, why
+
+__all__ = ["Held", "hold", "hold_again", "tighten"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The receipts that letting the agent go again depends on: it was seen contained, and its evidence is safe."""
+
+    frozen: Receipt
+    isolated: Receipt
+    evidence: Receipt
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """All of them, as `after` takes them."""
+        return (self.frozen, self.isolated, self.evidence)
+
+
+def hold(respond: Respond, incident: Incident) -> Held:
+    """Freeze, isolate, collect evidence: in this order, so that nothing runs while the evidence is read."""
+    reason = why(incident)
+    return Held(
+        frozen=respond(FREEZE, FREEZE.params(**who(incident), reason=reason)),
+        isolated=respond(ISOLATE, ISOLATE.params(**who(incident), reason=reason)),
+        evidence=respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
+    )
+
+
+def tighten(respond: Respond, incident: Incident, held: Held) -> None:
+    """Beyond isolation a host gives what it can: what is missing is in the proof, and the tree dies anyway."""
+    params: dict[str, Any] = {**who(incident), "reason": why(incident), "require": Enforcement.PARTIAL}
+    respond(RESTRICT, RESTRICT.params(**params), after=(held.evidence,))
+    respond(SEAL, SEAL.params(**params), after=(held.evidence,))
+
+
+def hold_again(respond: Respond, incident: Incident, relaunched: Receipt, validated: Receipt) -> None:
+    """A recovery that was looked at and not proved is no recovery: the new instance is held like the old one.
+
+    A step that is merely pending is left to `clawback resume`, and a replay that failed was not made: the agent is held
+    or gone. Each attempt is an order of its own, so that it contains also what somebody released in between.
+    """
+    if relaunched.state in (ReceiptState.UNVERIFIED, ReceiptState.FAILED):
+        worst = relaunched
+    elif validated.state is ReceiptState.UNVERIFIED:
+        worst = validated
+    else:
+        return
+    params: dict[str, Any] = {
+        "agent": incident.agent,
+        "instance": str(relaunched.outcome.get("instance", "")),
+        "reason": f"{incident.id}: {worst.action} {worst.state.value}",
+        "again": worst.attempts,
+    }
+    respond(FREEZE, FREEZE.params(**params))
+    respond(ISOLATE, ISOLATE.params(**params))

@@ -1,0 +1,46 @@
+"""Identify: whether to act at all, whom it is about, and, once the agent stands still, how far the incident reaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clawback.actions.incident_scope import ACTION as SCOPE
+from clawback.actions.incident_triage import ACTION as TRIAGE
+from clawback.actions.ticket_write import ACTION as WRITE_TICKET
+from clawback.model import Incident, Receipt, ReceiptState
+from clawback.playbook import Respond
+from clawback.playbooks._post_incident import ticket
+
+__all__ = ["look", "policy_of", "warranted", "who", "why"]
+
+
+def who(incident: Incident) -> dict[str, Any]:
+    """The agent and the instance that the incident is about, as most actions take them."""
+    return {"agent": incident.agent, "instance": incident.instance}
+
+
+def why(incident: Incident) -> str:
+    """What stands as the reason on holds and policy versions."""
+    return f"{incident.id}: {incident.findings[0].title if incident.findings else 'by hand'}"[:500]
+
+
+def warranted(respond: Respond, incident: Incident) -> bool:
+    """Whether the response may contain the agent by itself. If not, the reach is recorded and a ticket waits."""
+    if respond(TRIAGE, TRIAGE.params(**who(incident))).state is ReceiptState.VERIFIED:
+        return True
+    respond(SCOPE, SCOPE.params(**who(incident)))
+    ticket(respond)
+    return False
+
+
+def look(respond: Respond, incident: Incident) -> Receipt:
+    """Record the reach and open the ticket: the agent stands still, so there is time."""
+    scope = respond(SCOPE, SCOPE.params(**who(incident)))
+    respond(WRITE_TICKET, WRITE_TICKET.params(stage="opened"))
+    return scope
+
+
+def policy_of(incident: Incident, scope: Receipt) -> str:
+    """The policy that the findings name, else the one that the agent runs under."""
+    named = (finding.policy for finding in incident.findings if finding.policy)
+    return next(named, str(scope.outcome.get("policy", {}).get("name", "")))

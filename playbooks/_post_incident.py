@@ -1,0 +1,42 @@
+"""Post-incident: the review and the ticket, as things stand, written anew whenever a resumed response got further."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clawback.action import Action
+from clawback.actions.incident_review import ACTION as REVIEW
+from clawback.actions.ticket_write import ACTION as WRITE_TICKET
+from clawback.model import ReceiptState
+from clawback.playbook import Respond
+
+__all__ = ["finish", "review", "revision", "ticket"]
+
+_WRITES_ABOUT_THE_OTHERS = frozenset({WRITE_TICKET.id, REVIEW.id})
+
+
+def review(respond: Respond, policy: str) -> None:
+    """Times, root-cause candidates and what to change; nothing where the agent ran under no policy."""
+    if policy:
+        finish(respond, REVIEW)
+        respond(REVIEW, REVIEW.params(policy=policy, revision=revision(respond)))
+    ticket(respond)
+
+
+def ticket(respond: Respond) -> None:
+    """The ticket as things stand."""
+    finish(respond, WRITE_TICKET)
+    respond(WRITE_TICKET, WRITE_TICKET.params(stage="latest", revision=revision(respond)))
+
+
+def finish(respond: Respond, action: Action[Any]) -> None:
+    """Make the action's earlier revisions that were cut off: left as they are, they would keep the incident open."""
+    for cut in respond.incident().receipts:
+        if cut.action == action.id and cut.state is not ReceiptState.VERIFIED:
+            respond(action, action.params.model_validate(cut.params))
+
+
+def revision(respond: Respond) -> int:
+    """Grows with every attempt at every step, but for those that only write about the others."""
+    receipts = respond.incident().receipts
+    return sum(receipt.attempts for receipt in receipts if receipt.action not in _WRITES_ABOUT_THE_OTHERS)
