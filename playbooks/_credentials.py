@@ -16,7 +16,7 @@ from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
 from clawback.model import CredentialRef, Incident, Receipt
-from clawback.playbook import Respond
+from clawback.playbook import Respond, Step
 
 __all__ = ["close_credentials", "discard_credentials", "reissue_credentials"]
 
@@ -51,15 +51,26 @@ def discard_credentials(respond: Respond, incident: Incident, scope: Receipt, *,
 
 
 def _take_credentials(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:
-    """Replace or end each thing the agent held. Keys before sessions: a live key could make a new session."""
-    tokens = _each(respond, ROTATE_TOKEN, agent, _of(credentials, "vault-token"))
-    leases = _each(respond, REVOKE_LEASES, agent, _of(credentials, "vault-lease"))
-    keys = _each(respond, ROTATE_KEY, agent, _of(credentials, "aws-access-key"))
-    sessions = _each(respond, REFUSE_SESSIONS, agent, _of(credentials, "aws-session"))
+    """Replace or end each thing the agent held, Vault's and AWS's side by side.
+
+    Keys before sessions: a live key could make a new session. Tokens before leases: a live token could take a new one.
+    """
+
+    def steps(action: Action[Any], names: tuple[str, ...]) -> tuple[Step, ...]:
+        return tuple(Step(action, action.params(agent=agent, name=name)) for name in names)
+
+    first = respond.together(
+        *steps(ROTATE_TOKEN, _of(credentials, "vault-token")),
+        *steps(ROTATE_KEY, _of(credentials, "aws-access-key")),
+    )
     # A user that the agent held a key of may have sessions that nobody gave it: it can ask for them itself.
     covered = {ref.identifiers.get("user") for ref in credentials if ref.kind == "aws-session"}
     lone = [x.name for x in credentials if x.kind == "aws-access-key" and x.identifiers.get("user") not in covered]
-    return (*tokens, *leases, *keys, *sessions, *_each(respond, REFUSE_SESSIONS, agent, tuple(lone)))
+    then = respond.together(
+        *steps(REVOKE_LEASES, _of(credentials, "vault-lease")),
+        *steps(REFUSE_SESSIONS, (*_of(credentials, "aws-session"), *lone)),
+    )
+    return (*first, *then)
 
 
 def _each(

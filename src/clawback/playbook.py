@@ -19,7 +19,16 @@ from typing import Any, Protocol
 from clawback.action import Action, Params
 from clawback.model import Incident, Phase, Receipt
 
-__all__ = ["Playbook", "Respond", "playbook"]
+__all__ = ["Playbook", "Respond", "Step", "playbook"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of `Respond`, not made yet: see `Respond.together`."""
+
+    action: Action[Any]
+    params: Params
+    after: tuple[Receipt, ...] = ()
 
 
 class Respond(Protocol):
@@ -36,6 +45,14 @@ class Respond(Protocol):
 
     def __call__(self, action: Action[Any], params: Params, *, after: tuple[Receipt, ...] = ()) -> Receipt:
         """Run the action through the journal, or adopt what the journal already holds."""
+        ...
+
+    def together(self, *steps: Step) -> tuple[Receipt, ...]:
+        """Make these steps side by side; returns their receipts in the order given.
+
+        For steps of which none needs another's effect. The journal holds them in the order given, however they end,
+        and one that fails does not stop the others.
+        """
         ...
 
     def incident(self) -> Incident:

@@ -1,6 +1,6 @@
 """Actions with real effects on files, a playbook of them, and a process that kills itself at a chosen journal write.
 
-    python rehearsal.py STATE [--die N --when before|after] [--revert] [--prefect [--kill PID]]
+    python rehearsal.py STATE [--die N --when before|after] [--together] [--revert] [--prefect [--kill PID]]
 
 Every effect is a file made with O_EXCL, so a doubled effect is an error that shows; every call of apply and revert is a
 line in `calls`, so that one which was not needed shows too.
@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from clawback.action import Action, Context, Params, Plan, Reversibility, Verifi
 from clawback.config import Settings
 from clawback.journal import Journal
 from clawback.model import Enforcement, Finding, Incident, Level, Phase, Severity
-from clawback.playbook import Respond, playbook
+from clawback.playbook import Respond, Step, playbook
 from clawback.response import Responder, Response, run_playbook
 from clawback.world import World
 
@@ -97,14 +98,22 @@ RESTORE = mark("restore", Phase.RECOVER)
 ACTIONS = {action.id: action for action in (FREEZE, ROTATE, RESTORE)}
 NAMES = ("frozen", "rotated", "restored")
 FOLDER: list[Path] = []
+TOGETHER: list[bool] = [False]
 
 
 @playbook(id="rehearse", title="Rehearse", answers={"rehearsal"}, runbook="rehearse")
 def REHEARSE(incident: Incident, respond: Respond) -> None:  # noqa: N802 - a unit
-    """Three steps, each after the one before."""
+    """Three steps, each after the one before, or the last two side by side."""
     folder = FOLDER[0]
     with respond.phase(Phase.CONTAIN):
         frozen = respond(FREEZE, Mark(folder=folder, name="frozen"))
+    if TOGETHER[0]:
+        with respond.phase(Phase.ERADICATE):
+            respond.together(
+                Step(ROTATE, Mark(folder=folder, name="rotated"), after=(frozen,)),
+                Step(RESTORE, Mark(folder=folder, name="restored"), after=(frozen,)),
+            )
+        return
     with respond.phase(Phase.ERADICATE):
         rotated = respond(ROTATE, Mark(folder=folder, name="rotated"), after=(frozen,))
     with respond.phase(Phase.RECOVER):
@@ -133,17 +142,20 @@ class Mortal(Journal):
 
     def __init__(self, url: str, die: int, when: str) -> None:
         self._left = die
+        self._counting = threading.Lock()
         self._when = when
         super().__init__(url)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        self._left -= 1
-        if self._left == 0 and self._when == "before":
+        with self._counting:
+            self._left -= 1
+            left = self._left
+        if left == 0 and self._when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         with super().writing() as connection:
             yield connection
-        if self._left == 0 and self._when == "after":
+        if left == 0 and self._when == "after":
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -152,6 +164,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("state", type=Path)
     parser.add_argument("--die", type=int, default=0)
     parser.add_argument("--when", default="after")
+    parser.add_argument("--together", action="store_true")
     parser.add_argument("--revert", action="store_true")
     parser.add_argument("--prefect", action="store_true")
     parser.add_argument(
@@ -159,6 +172,7 @@ def main(given: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(given)
     FOLDER[:] = [arguments.state / "effects"]
+    TOGETHER[:] = [arguments.together]
     FOLDER[0].mkdir(parents=True, exist_ok=True)
     url = f"sqlite:///{arguments.state / 'journal.db'}"
     journal = Mortal(url, arguments.die, arguments.when)

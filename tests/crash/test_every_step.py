@@ -58,6 +58,26 @@ def test_killed_at_every_write(life: Life, rehearsal: ModuleType, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_killed_at_every_write_of_steps_side_by_side(life: Life, rehearsal: ModuleType, tmp_path: Path) -> None:
+    steps = writes(life, tmp_path, "--together")
+    assert steps > writes(life, tmp_path / "one-by-one"), "each of them stands in the journal before any is made"
+    for step in range(1, steps + 1):
+        for when in ("before", "after"):
+            state = tmp_path / f"{step}-{when}"
+            assert life(state, "--together", "--die", step, "--when", when) == -signal.SIGKILL
+            assert life(state, "--together") == 0
+            incident, made = incident_of(state), calls(state)
+            where = f"killed {when} write {step}"
+            assert incident.status is IncidentStatus.CLOSED, where
+            assert [receipt.key.split(":")[1] for receipt in incident.receipts] == list(rehearsal.NAMES), where
+            assert [receipt.state for receipt in incident.receipts] == [ReceiptState.VERIFIED] * 3, where
+            assert all(receipt.captured == {"existed": False} for receipt in incident.receipts), where
+            for name in rehearsal.NAMES:
+                assert made[f"effect {name}"] == 1, where
+                assert made[f"apply {name}"] <= 2, where
+
+
+@pytest.mark.slow
 def test_killed_at_every_write_and_again_at_the_next(life: Life, rehearsal: ModuleType, tmp_path: Path) -> None:
     state, lives = tmp_path / "state", 0
     while life(state, "--die", 7, "--when", "after") == -signal.SIGKILL:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,20 @@ def flow_runs(server: PrefectServer, incident: str) -> dict[str, int]:
     return dict(Counter(run["state"]["type"] for run in answer.raise_for_status().json()))
 
 
+def task_runs(server: PrefectServer, incident: str) -> list[dict[str, Any]]:
+    """Those of the incident's flow, once the server has taken in what it was told of their ends."""
+    user, password = credential(server.state).split(":")
+    body = {"flow_runs": {"tags": {"all_": [f"incident:{incident}"]}}}
+    deadline = time.monotonic() + 20
+    while True:
+        answer = httpx.post(f"{server.api_url}/task_runs/filter", json=body, auth=(user, password), timeout=10)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        if found and all(task["state"]["type"] == "COMPLETED" for task in found):
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
 def test_undisturbed(state: Path, server: PrefectServer) -> None:
     status, said = life(state)
     assert status == 0
@@ -69,6 +84,21 @@ def test_undisturbed(state: Path, server: PrefectServer) -> None:
     (incident,) = Journal(f"sqlite:///{state / 'journal.db'}").incidents()
     assert incident.status is IncidentStatus.CLOSED
     assert flow_runs(server, incident.id) == {"COMPLETED": 1}
+
+
+def test_side_by_side_in_one_flow(state: Path, server: PrefectServer) -> None:
+    status, said = life(state, "--together")
+    assert (status, said["end"], said["status"]) == (0, "prefect", "closed")
+    (incident,) = Journal(f"sqlite:///{state / 'journal.db'}").incidents()
+    assert flow_runs(server, incident.id) == {"COMPLETED": 1}
+    tasks = task_runs(server, incident.id)
+    assert {task["name"]: task["state"]["name"] for task in tasks} == {
+        "mark.freeze:frozen": "Verified",
+        "mark.rotate:rotated": "Verified",
+        "mark.restore:restored": "Verified",
+    }
+    # Side by side, none is taken for a part of another.
+    assert [task["task_inputs"] for task in tasks] == [{}, {}, {}]
 
 
 @pytest.mark.parametrize("step", [4, 5, 9])

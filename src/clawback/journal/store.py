@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
+        self._turn = threading.Lock()
 
     def dispose(self) -> None:
         """Close all connections; the next use opens new ones (as after a fork)."""
@@ -64,7 +66,9 @@ class Store:
 
         What was touched (`_touch`) is entered in the audit record by the same transaction.
         """
+        # Threads hand over at once; SQLite would let the second sleep and look again, for up to 100 ms.
         with (
+            self._turn,
             _answering(),
             self._engine.connect().execution_options(writes=True) as connection,
             connection.begin(),

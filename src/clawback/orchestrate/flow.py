@@ -28,7 +28,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed
 
 from clawback.action import Action, Params
-from clawback.model import IncidentStatus, Orchestration, Phase, Receipt, ReceiptState
+from clawback.model import IncidentStatus, Orchestration, Receipt, ReceiptState
 from clawback.response import Responder, Response, Run, step_key
 
 __all__ = ["FlowResponder", "Prefect", "Shown", "flow_state"]
@@ -114,7 +114,7 @@ class FlowResponder(Responder):
         self._noted = False
         self.steps: list[Shown] = []
 
-    def make(self, action: Action[Any], params: Params, phase: Phase, after: tuple[Receipt, ...]) -> Receipt:
+    def make(self, action: Action[Any], params: Params, call: Callable[[], Receipt]) -> Receipt:
         """Make the step, and have Prefect show it meanwhile: nothing waits for that."""
         if self._flow.shown:
             self.settle()
@@ -123,7 +123,7 @@ class FlowResponder(Responder):
         self._loop.call_soon_threadsafe(self._begin, step, action.id, step_key(action, params))
         receipt: Receipt | None = None
         try:
-            receipt = super().make(action, params, phase, after)
+            receipt = super().make(action, params, call)
             return receipt
         finally:
             step.end(_step_state(receipt))
@@ -142,7 +142,8 @@ class FlowResponder(Responder):
 
     def _begin(self, step: Shown, name: str, key: str) -> None:
         task = Task(step.body, name=name, task_run_name=_literal(key), cache_policy=NO_CACHE, retries=0)
-        self._flow.then(lambda: step.start(_called(task), self._flow.context))
+        # A context of its own: tasks that run side by side in one would each take the other for their parent.
+        self._flow.then(lambda: step.start(_called(task), self._flow.context.copy() if self._flow.context else None))
 
     async def finish(self, state: Any) -> bool:
         """On the loop: let Prefect write down all ends, for `FINISH_SECONDS` at most; true if it showed everything."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextvars
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from clawback.action import Action, Params
 from clawback.model import Incident, Phase, Receipt
-from clawback.response.response import Response
+from clawback.playbook import Step
+from clawback.response.response import Response, step_key
 
 __all__ = ["Responder"]
+
+SIDE_BY_SIDE = 8  # steps of one incident that are made at the same time
 
 
 class Responder:
@@ -32,11 +37,28 @@ class Responder:
 
     def __call__(self, action: Action[Any], params: Params, *, after: tuple[Receipt, ...] = ()) -> Receipt:
         """Run the action, or adopt what the journal already holds."""
-        return self.make(action, params, self._phase or action.phase, after)
+        phase = self._phase or action.phase
+        return self.make(action, params, lambda: self.response.execute(action, params, phase=phase, after=after))
 
-    def make(self, action: Action[Any], params: Params, phase: Phase, after: tuple[Receipt, ...]) -> Receipt:
-        """One step; an orchestrator puts itself in between here."""
-        return self.response.execute(action, params, phase=phase, after=after)
+    def together(self, *steps: Step) -> tuple[Receipt, ...]:
+        """A thread for each, up to `SIDE_BY_SIDE`; what one of them raises is raised when all have ended."""
+        reserved: dict[str, tuple[Step, Callable[[], Receipt]]] = {}
+        keys = [step_key(step.action, step.params) for step in steps]
+        for key, step in zip(keys, steps, strict=True):
+            if key not in reserved:  # asked for twice, it is made once
+                phase = self._phase or step.action.phase
+                reserved[key] = step, self.response.reserve(step.action, step.params, phase=phase, after=step.after)
+        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="step") as threads:
+            made = {
+                key: threads.submit(contextvars.copy_context().run, self.make, step.action, step.params, call)
+                for key, (step, call) in reserved.items()
+            }
+        return tuple(made[key].result() for key in keys)
+
+    def make(self, action: Action[Any], params: Params, call: Callable[[], Receipt]) -> Receipt:
+        """One step, made by `call`, on whichever thread; an orchestrator puts itself around it here."""
+        del action, params
+        return call()
 
     def incident(self) -> Incident:
         """The incident as it stands now."""

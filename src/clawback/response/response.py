@@ -13,18 +13,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from clawback.action import Action, Context, Params, Plan, Reversibility, Verification
-from clawback.config import ApprovalSettings
-from clawback.errors import NotFound, Refused
-from clawback.journal import REVERTED, Journal
+from clawback.action import Action, Context, Params, Verification
+from clawback.journal import REVERTED
 from clawback.model import ApprovalState, Enforcement, Phase, Receipt, ReceiptState
+from clawback.response.acting import observed
 from clawback.response.consent import needed
 from clawback.response.guard import Outcome, guarded
+from clawback.response.reverting import Reverting
 from clawback.response.rules import destroys_evidence, evidence_is_held
-from clawback.world import World
 
 __all__ = ["Response", "step_key"]
 
@@ -37,119 +37,101 @@ def step_key(action: Action[Any], params: Params) -> str:
     return f"{action.id}:{action.key(params)}"
 
 
-class Response:
-    """One incident's way to act. `actor` stands on every receipt.
-
-    `actions` finds an action by id, for reverting (the catalogue's where none is given). `without_evidence` is the
-    logged reason of somebody who lets credentials be rotated and processes be killed before evidence was collected.
-    `approvals` are the rules by which steps wait for a person; none: no step does.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A step that may be made: as it was asked for, and what the journal knows of it. `reserved` is its new attempt,
+    where that stands in the journal already.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        world: World,
-        actor: str,
-        incident_id: str,
-        *,
-        actions: Mapping[str, Action[Any]] | None = None,
-        without_evidence: str = "",
-        approvals: ApprovalSettings | None = None,
-    ) -> None:
-        self.journal = journal
-        self.world = world
-        self.actor = actor
-        self.incident_id = incident_id
-        self._actions = actions
-        self._without_evidence = without_evidence
-        self._approvals = approvals
+    action: Action[Any]
+    params: Params
+    phase: Phase
+    key: str
+    wanted: Mapping[str, Any]
+    context: Context
+    known: Receipt | None
+    reserved: Receipt | None = None
 
-    def plan(self, action: Action[Any], params: Params) -> Plan:
-        """A dry run: reads the world, touches neither it nor the journal. Raises what the action raises."""
-        return action.plan(self._context(), params)
+
+class Response(Reverting):
+    """One incident's way to act, and to undo what was done."""
 
     def execute(
         self, action: Action[Any], params: Params, *, phase: Phase | None = None, after: tuple[Receipt, ...] = ()
     ) -> Receipt:
         """Do it, or go on with it, or adopt that it is done; returns the receipt, whatever came of it."""
-        phase, key, wanted = phase or action.phase, step_key(action, params), params.model_dump(mode="json")
-        context = self._context()
+        opened = self._open(action, params, phase or action.phase, after)
+        return opened if isinstance(opened, Receipt) else self._go_on(opened)
+
+    def reserve(
+        self, action: Action[Any], params: Params, *, phase: Phase | None = None, after: tuple[Receipt, ...] = ()
+    ) -> Callable[[], Receipt]:
+        """Give a step its place in the journal; what is returned makes it, on any thread.
+
+        So steps that are made side by side stand in the order in which they were reserved, on every run.
+        """
+        opened = self._open(action, params, phase or action.phase, after)
+        if isinstance(opened, Opened):
+            waiting = self._consent(opened)
+            if waiting is not None:
+                opened = waiting
+            elif opened.known is None or opened.known.state is not ReceiptState.APPLIED:
+                opened = replace(opened, reserved=self._intend(opened))
+        if isinstance(opened, Receipt):
+            settled = opened
+            return lambda: settled
+        step = opened
+        return lambda: self._go_on(step)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _open(self, action: Action[Any], params: Params, phase: Phase, after: tuple[Receipt, ...]) -> Receipt | Opened:
+        """What the journal knows of the step, and its receipt where that says that there is nothing to do now."""
+        context, key = self._context(), step_key(action, params)
         known = next((receipt for receipt in context.incident.receipts if receipt.key == key), None)
-        if known is not None and known.state in _BEING_UNDONE:
-            return known
-        if known is not None and known.state is ReceiptState.VERIFIED:
+        if known is not None and (known.state in _BEING_UNDONE or known.state is ReceiptState.VERIFIED):
             return known  # by its key, as the action declares it: a reason worded otherwise is not another step
+        step = Opened(
+            action=action,
+            params=params,
+            phase=phase,
+            key=key,
+            wanted=params.model_dump(mode="json"),
+            context=context,
+            known=known,
+        )
         if reason := self._must_not_start(action, context, after):
-            return self._not_started(known, key, action, phase, wanted, reason)
+            return self._not_started(step, reason)
+        return step
+
+    def _go_on(self, step: Opened) -> Receipt:
+        action, params, context, known = step.action, step.params, step.context, step.known
         if known is not None and known.state is ReceiptState.APPLIED:
             receipt = self._verify(action, params, context, known)
             if receipt.state is not ReceiptState.UNVERIFIED:
                 return receipt
-            known = receipt
-        if (waiting := self._consent(action, params, context, known, key, phase, wanted)) is not None:
+            step = replace(step, known=receipt)
+        if step.reserved is None and (waiting := self._consent(step)) is not None:
             return waiting
         captured: Outcome[Mapping[str, Any]] | None = None
-        if known is None or not known.captured_ns:
+        earlier = step.reserved or step.known
+        if earlier is None or not earlier.captured_ns:
             # Reading changes nothing, so it comes before the intent: one durable write holds both.
             captured = guarded(f"{action.id} capture", lambda: dict(action.capture(context, params)))
             if not captured.ok:
-                receipt = self.journal.intend(self.incident_id, key, action.id, phase, wanted, self.actor)
-                return self._fell_short(receipt, captured)
-        receipt = self.journal.intend(
-            self.incident_id,
-            key,
-            action.id,
-            phase,
-            wanted,
-            self.actor,
-            captured=captured.value if captured is not None else None,
-        )
+                return self._fell_short(step.reserved or self._intend(step), captured)
+        receipt = self._intend(step, captured.value if captured is not None else None)
         outcome = guarded(f"{action.id} apply", lambda: dict(action.apply(context, params, receipt.captured)))
         if not outcome.ok:
             return self._fell_short(receipt, outcome)
         return self._verify(action, params, context, self.journal.applied(receipt.id, outcome.value or {}))
 
-    def revert(self, receipt: Receipt) -> Receipt:
-        """Undo a step from its record alone, and observe that it is undone. `Refused` for what cannot be undone."""
-        action = self.action(receipt.action)
-        if action.revert is None or action.verify_reverted is None:
-            raise Refused(f"{action.id} is {Reversibility.IRREVERSIBLE.value}", hint=action.summary)
-        revert, verify_reverted = action.revert, action.verify_reverted
-        current = self._current(receipt)
-        if current.state in REVERTED:
-            return current
-        params = action.params.model_validate(current.params)
-        context = self._context()
-        current = self.journal.revert_pending(current.id)
-        if not current.captured_ns:
-            return self.journal.already_absent(current.id, "apply was never started")
-        captured = current.captured
-        # An earlier revert may have been cut off after its effect; then there is nothing left to do.
-        before = guarded(f"{action.id} verify_reverted", lambda: verify_reverted(context, params, captured))
-        if before.value is not None and _seen(before.value):
-            return self.journal.already_absent(current.id, before.value.proof)
-        done = guarded(f"{action.id} revert", lambda: revert(context, params, captured))
-        if not done.ok:
-            return self._revert_fell_short(current, done)
-        seen = guarded(f"{action.id} verify_reverted", lambda: verify_reverted(context, params, captured))
-        if seen.value is None:
-            return self._revert_fell_short(current, seen)
-        if not _seen(seen.value):
-            return self.journal.revert_failed(current.id, f"not observed: {seen.value.proof}")
-        return self.journal.reverted(current.id, seen.value.proof)
-
-    def action(self, name: str) -> Action[Any]:
-        """The action of this id. `NotFound` for one that is in no catalogue."""
-        actions = self._actions
-        if actions is None:
-            from clawback.catalog import load  # walks the folders; only reverting needs it
-
-            actions = self._actions = load().actions
-        if name not in actions:
-            raise NotFound(f"no action {name[:80]!a} in the catalogue", hint="`clawback catalog` lists them")
-        return actions[name]
-
-    # ----------------------------------------------------------------------------------------------------------------
+    def _intend(self, step: Opened, captured: Mapping[str, Any] | None = None) -> Receipt:
+        if step.reserved is not None:
+            return step.reserved if captured is None else self.journal.captured(step.reserved.id, captured)
+        return self.journal.intend(
+            self.incident_id, step.key, step.action.id, step.phase, step.wanted, self.actor, captured=captured
+        )
 
     def _verify(self, action: Action[Any], params: Params, context: Context, receipt: Receipt) -> Receipt:
         seen: Outcome[Verification] = guarded(
@@ -157,7 +139,7 @@ class Response:
         )
         if seen.value is None:
             return self._fell_short(receipt, seen)
-        if _seen(seen.value):
+        if observed(seen.value):
             return self.journal.verified(receipt.id, seen.value.proof, seen.value.enforcement)
         proof = seen.value.proof or "the check gave no proof"
         return self.journal.unverified(receipt.id, proof, seen.value.enforcement)
@@ -169,13 +151,6 @@ class Response:
             # It was done and its effect could not be looked at: that is less than failed and more than nothing.
             return self.journal.unverified(receipt.id, outcome.error, Enforcement.NONE)
         return self.journal.failed(receipt.id, outcome.error)
-
-    def _revert_fell_short(self, receipt: Receipt, outcome: Outcome[Any]) -> Receipt:
-        if outcome.away:
-            return self.journal.pending(receipt.id, outcome.error)
-        if outcome.gone:
-            return self.journal.orphaned(receipt.id, outcome.error)
-        return self.journal.revert_failed(receipt.id, outcome.error)
 
     def _must_not_start(self, action: Action[Any], context: Context, after: tuple[Receipt, ...]) -> str:
         short = [f"{receipt.action} is {receipt.state.value}" for receipt in after if not _is_verified(receipt)]
@@ -192,25 +167,18 @@ class Response:
             )
         return ""
 
-    def _consent(
-        self,
-        action: Action[Any],
-        params: Params,
-        context: Context,
-        known: Receipt | None,
-        key: str,
-        phase: Phase,
-        wanted: Mapping[str, Any],
-    ) -> Receipt | None:
+    def _consent(self, step: Opened) -> Receipt | None:
         """None where the step may be made now; else its receipt, which says what it waits for or who denied it.
 
         What was begun under an approval that is spent is gone on with: it is the same making of the same step.
         """
-        need = None if self._approvals is None else needed(self._approvals, action, phase, context.incident)
+        action, known = step.action, step.known
+        need = None if self._approvals is None else needed(self._approvals, action, step.phase, step.context.incident)
         if need is None or (known is not None and known.state in _BEGUN):
             return None
+        shown = self._shown(action, step.params)
         asked = self.journal.ask(
-            self.incident_id, key, action.id, phase, wanted, need, shown=self._shown(action, params), actor=self.actor
+            self.incident_id, step.key, action.id, step.phase, step.wanted, need, shown=shown, actor=self.actor
         )
         if asked.state is ApprovalState.GRANTED:
             self.journal.use(asked.id, self.actor)
@@ -219,10 +187,13 @@ class Response:
             why = f"awaits {asked.id}"
             if known is not None and known.state is ReceiptState.AWAITING and known.error == why:
                 return known
-            return self.journal.awaiting(self.incident_id, key, action.id, phase, wanted, self.actor, why)
+            return self.journal.awaiting(
+                self.incident_id, step.key, action.id, step.phase, step.wanted, self.actor, why
+            )
         votes = [f"{vote.who}: {vote.reason}" for vote in asked.votes if not vote.grant]
-        reason = f"not started: {asked.id} {asked.state.value}{' by ' + votes[0] if votes else ''}"
-        return self._not_started(known, key, action, phase, wanted, reason)
+        return self._not_started(
+            step, f"not started: {asked.id} {asked.state.value}{' by ' + votes[0] if votes else ''}"
+        )
 
     def _shown(self, action: Action[Any], params: Params) -> tuple[str, ...]:
         planned = guarded(f"{action.id} plan", lambda: self.plan(action, params))
@@ -230,32 +201,16 @@ class Response:
             return (f"what it would change could not be read: {planned.error}",)
         return (*planned.value.changes, *(f"  {check}" for check in planned.value.checks))
 
-    def _not_started(
-        self, known: Receipt | None, key: str, action: Action[Any], phase: Phase, params: Mapping[str, Any], reason: str
-    ) -> Receipt:
-        if known is not None and known.state in {ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.UNVERIFIED}:
+    def _not_started(self, step: Opened, reason: str) -> Receipt:
+        known = step.known
+        if known is not None and known.state in _BEGUN:
             return self.journal.pending(known.id, reason)  # an earlier attempt may have had its effect: not "failed"
         if known is not None and known.state is ReceiptState.FAILED and known.error == reason:
             return known
         if known is not None and known.state is ReceiptState.AWAITING:
             return self.journal.failed(known.id, reason)
-        receipt = self.journal.intend(self.incident_id, key, action.id, phase, params, self.actor)
-        return self.journal.failed(receipt.id, reason)
-
-    def _context(self) -> Context:
-        return Context(incident=self.journal.incident(self.incident_id), world=self.world, actor=self.actor)
-
-    def _current(self, receipt: Receipt) -> Receipt:
-        for current in self.journal.incident(self.incident_id).receipts:
-            if current.id == receipt.id:
-                return current
-        raise NotFound(f"receipt {receipt.id} is not of {self.incident_id}")
+        return self.journal.failed(self._intend(step).id, reason)
 
 
 def _is_verified(receipt: Receipt) -> bool:
     return receipt.state is ReceiptState.VERIFIED
-
-
-def _seen(verification: Verification) -> bool:
-    """A claim without a proof is none."""
-    return verification.verified and bool(verification.proof.strip())

@@ -1,8 +1,4 @@
-"""The journal, as several threads of this process write to it: one waits for the other's lock, not for a timer.
-
-SQLite lets a second writer sleep and look again, for longer each time, up to 100 ms; among threads a plain lock hands
-over at once. Other processes are still waited for the database's own way.
-"""
+"""The journal with several changes made one: a flush to disk costs as much as a whole reflex."""
 
 from __future__ import annotations
 
@@ -18,11 +14,10 @@ __all__ = ["Ledger"]
 
 
 class Ledger(Journal):
-    """A `Journal` whose writers within the process stand in line, and that can make several changes one."""
+    """A `Journal` that can make several changes one."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._turn = threading.Lock()
         self._mine = threading.local()
 
     @contextmanager
@@ -52,5 +47,5 @@ class Ledger(Journal):
         if shared is not None:
             yield shared
             return
-        with self._turn, super().writing() as connection:
+        with super().writing() as connection:
             yield connection
