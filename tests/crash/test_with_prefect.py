@@ -66,7 +66,7 @@ def task_runs(server: PrefectServer, incident: str) -> list[dict[str, Any]]:
     """Those of the incident's flow, once the server has taken in what it was told of their ends."""
     user, password = credential(server.state).split(":")
     body = {"flow_runs": {"tags": {"all_": [f"incident:{incident}"]}}}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         answer = httpx.post(f"{server.api_url}/task_runs/filter", json=body, auth=(user, password), timeout=10)
         found: list[dict[str, Any]] = answer.raise_for_status().json()

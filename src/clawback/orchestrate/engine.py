@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -200,7 +201,7 @@ class Engine:
         try:
             run = run_playbook(dataclasses.replace(playbook, run=whole), responder)
         finally:
-            kept = asyncio.run_coroutine_threadsafe(responder.finish(flow_state(run)), loop).result()
+            kept = asyncio.run_coroutine_threadsafe(responder.finish(partial(flow_state, run)), loop).result()
             if not kept and shown.shown:
                 self.journal.orchestration(
                     response.incident_id, Orchestration.DEGRADED, "Prefect stopped answering; the playbook went on"

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -37,7 +38,7 @@ _log = structlog.get_logger()
 
 PATIENCE = 5.0  # seconds from its start that a flow may take to begin; the measured p99 is 0.1 s
 FINISH_SECONDS = 8.0  # that Prefect has to write down how it ended, when all is done
-DRAIN_SECONDS = 2.0
+DRAIN_SECONDS = 5.0
 
 
 class Shown:
@@ -48,7 +49,7 @@ class Shown:
         self._begun = threading.Event()
         self._patient_until = time.monotonic() + PATIENCE
         self._next: list[Callable[[], None]] = []
-        self._ended: asyncio.Future[Any] = loop.create_future()
+        self._ended: asyncio.Future[Callable[[], Any]] = loop.create_future()
         self.shown = False  # Prefect's side has begun
         self.context: contextvars.Context | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -60,7 +61,8 @@ class Shown:
         self._begun.set()
         for call in self._next:
             call()
-        return await self._ended
+        # Made only here: Prefect's server drops a state that bears an earlier time than the "Running" before it.
+        return (await self._ended)()
 
     def then(self, call: Callable[[], None]) -> None:
         """On the loop's thread: call it as soon as this has begun."""
@@ -84,11 +86,11 @@ class Shown:
         self._begun.wait(max(0.0, self._patient_until - time.monotonic()))
         return self.shown
 
-    def end(self, state: Any) -> None:
-        """On the playbook's thread: tell Prefect how it ended."""
+    def end(self, state: Callable[[], Any]) -> None:
+        """On the playbook's thread: tell Prefect how it ended, by what makes the state."""
         self._loop.call_soon_threadsafe(self._set, state)
 
-    def _set(self, state: Any) -> None:
+    def _set(self, state: Callable[[], Any]) -> None:
         if not self._ended.done():
             self._ended.set_result(state)
 
@@ -126,7 +128,7 @@ class FlowResponder(Responder):
             receipt = super().make(action, params, call)
             return receipt
         finally:
-            step.end(_step_state(receipt))
+            step.end(partial(_step_state, receipt))
 
     def settle(self) -> None:
         """On the playbook's thread: have the journal say, once, whether Prefect shows this run."""
@@ -145,7 +147,7 @@ class FlowResponder(Responder):
         # A context of its own: tasks that run side by side in one would each take the other for their parent.
         self._flow.then(lambda: step.start(_called(task), self._flow.context.copy() if self._flow.context else None))
 
-    async def finish(self, state: Any) -> bool:
+    async def finish(self, state: Callable[[], Any]) -> bool:
         """On the loop: let Prefect write down all ends, for `FINISH_SECONDS` at most; true if it showed everything."""
         deadline = self._loop.time() + (FINISH_SECONDS if self._flow.shown else 0.0)
         if tasks := {step.task for step in self.steps if step.task is not None}:
