@@ -63,12 +63,14 @@ def _capture(ctx: Context, params: CredentialParams) -> Record:
 
 def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
     store = ctx.world.secrets
-    if key_id(store.current(params.agent, params.name)) == captured["access_key_id"]:
+    present = store.current(params.agent, params.name)
+    first = key_id(present) == captured["access_key_id"]
+    if first or not ctx.world.cloud.works(present)[0]:  # or the new one is none
         staged = store.staged(params.agent, params.name)
         if staged is None or not ctx.world.cloud.works(staged)[0]:
             ref = from_record(captured["ref"])
             store.stage(params.agent, ref, _issue(ctx, params, ref))
-        store.promote(params.agent, params.name)
+        store.promote(params.agent, params.name, keep_old=not first)
     return {"access_key_id": key_id(store.current(params.agent, params.name))}
 
 

@@ -81,10 +81,11 @@ def _apply(ctx: Context, params: RotateKeyParams, captured: Record) -> Record:
     user, old = _identity(from_record(captured["ref"]))
     present = held(ctx, params, _KIND)
     removed: list[str] = []
-    if _identity(present)[1] == old:
+    first = _identity(present)[1] == old
+    if first or cloud.access_keys(user).get(_identity(present)[1]) != "Active":  # or the new one was killed since
         following = _staged(ctx, params, user) or _issue(ctx, params, captured, removed)
         cloud.access_key_deactivate(user, old)
-        store.promote(params.agent, params.name)
+        store.promote(params.agent, params.name, keep_old=not first)
     else:
         following = present
         cloud.access_key_deactivate(user, old)
@@ -195,8 +196,10 @@ def _revert(ctx: Context, params: RotateKeyParams, captured: Record) -> None:
         old_value = store.old(params.agent, params.name)
         if old_value is None or key_id(old_value) != old:
             raise NotEnforced(f"the value of {old} was discarded", hint="the agent keeps its new key")
-        # Before the store forgets which key it was.
+        # Before the store forgets which key it was; and not believed, for the same reason.
         cloud.access_key_delete(user, issued)
+        if not watch_accepted(lambda: (issued not in cloud.access_keys(user), ""), cloud.settle)[0]:
+            raise NotEnforced(f"IAM lists {issued} after deleting it", hint="resume, or delete it by hand")
         store.put(params.agent, old_ref, old_value)
     store.discard(params.agent, params.name)
 

@@ -60,14 +60,15 @@ def _capture(ctx: Context, params: CredentialParams) -> Record:
 def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
     store, vault = ctx.world.secrets, ctx.world.vault
     present = held(ctx, params, _KIND)
-    if present.identifiers.get("lease", "") == captured["lease"]:
+    first = present.identifiers.get("lease", "") == captured["lease"]
+    if first or not _live(ctx, present):  # or the new one was revoked since
         staged = store.staged_ref(params.agent, params.name)
         if staged is None or not _live(ctx, staged):
             old = from_record(captured["ref"])
             lease, value = vault.lease_issue(_token(ctx, params.agent), captured["path"])
             staged = replace(old, identifiers={**old.identifiers, "lease": lease})
             store.stage(params.agent, staged, value)
-        store.promote(params.agent, params.name)
+        store.promote(params.agent, params.name, keep_old=not first)
         present = staged
     return {"lease": present.identifiers["lease"], "replaced": captured["lease"]}
 

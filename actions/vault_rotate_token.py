@@ -66,10 +66,11 @@ def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
     vault, store = ctx.world.vault, ctx.world.secrets
     old = from_record(captured["ref"]).identifiers["accessor"]
     present = held(ctx, params, _KIND)
-    if present.identifiers["accessor"] == old:
+    first = present.identifiers["accessor"] == old
+    if first or vault.token_lookup(present.identifiers["accessor"]) is None:  # or the new one was revoked since
         following = _staged(ctx, params) or _issue(ctx, params, captured)
         vault.token_revoke(old)
-        store.promote(params.agent, params.name)
+        store.promote(params.agent, params.name, keep_old=not first)
     else:
         following = present
         vault.token_revoke(old)

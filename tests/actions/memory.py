@@ -280,9 +280,10 @@ class MemorySecrets:
         found = self.next.get((agent, name))
         return found[0] if found else None
 
-    def promote(self, agent: str, name: str) -> None:
+    def promote(self, agent: str, name: str, *, keep_old: bool = False) -> None:
         if staged := self.next.pop((agent, name), None):
-            self.before[agent, name] = self.current(agent, name)
+            if not (keep_old and (agent, name) in self.before):
+                self.before[agent, name] = self.current(agent, name)
             self.held[agent][name] = staged
 
     def discard(self, agent: str, name: str) -> None:

@@ -44,6 +44,7 @@ _REFUSALS = frozenset(
         "UnrecognizedClientException",
     }
 )
+_NO_ANSWER = (KeyError, IndexError, TypeError, AttributeError)  # what reading an answer of another shape raises
 _TRANSIENT = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "ServiceUnavailable"})
 
 
@@ -322,6 +323,7 @@ def _asking(operation: str, *, absent_is_done: bool = False) -> Iterator[None]:
     """Turn what botocore raises into ours. `from None`: its tracebacks hold signed requests."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
     from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -350,6 +352,12 @@ def _asking(operation: str, *, absent_is_done: bool = False) -> Iterator[None]:
     except NoCredentialsError:
         raise Unreachable(
             f"no AWS credentials of our own for {operation}", hint="set aws.credentials_file, or boto3's environment"
+        ) from None
+    except (ResponseParserError, *_NO_ANSWER) as error:
+        # Whatever speaks there, its yes would be worth nothing either.
+        raise Unreachable(
+            f"AWS answered {operation} with what is no answer to it ({type(error).__name__})",
+            hint="check aws.endpoint_url and what is in between; `clawback resume` tries again",
         ) from None
     except BotoCoreError as error:
         raise ClawbackError(f"AWS {operation} could not be asked ({type(error).__name__})") from None

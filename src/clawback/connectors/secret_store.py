@@ -83,13 +83,13 @@ class FileSecretStore:
             (home / "begun").unlink(missing_ok=True)
             _sweep(home)
 
-    def promote(self, agent: str, name: str) -> None:
-        """Next becomes current, current becomes old. With nothing staged, nothing happens."""
+    def promote(self, agent: str, name: str, *, keep_old: bool = False) -> None:
+        """Next becomes current, current becomes old, unless there is one that is to be kept. Nothing staged: nothing."""
         with self._locked(agent, name) as home:
             following, present = _target(home, "next"), _target(home, "current")
             if following is not None:
                 if following != present:  # equal: an earlier promote was cut off after its second step
-                    if present is not None:
+                    if present is not None and not (keep_old and _target(home, "old")):
                         _point(home, "old", present)
                     _point(home, "current", following)
                 (home / "next").unlink()

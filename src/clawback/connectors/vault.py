@@ -23,6 +23,7 @@ _READ_SECONDS = 1.5
 # Revoking a prefix waits for each lease's backend; a database may take its time over a thousand logins.
 _REVOKE_SECONDS = 60.0
 _MAX_LEASES = 10_000
+_NO_ANSWER = (KeyError, IndexError, TypeError, AttributeError)  # what reading an answer of another shape raises
 _FACTS = (
     "policies",
     "ttl",
@@ -60,6 +61,7 @@ class VaultConnector:
         with _asking("auth/token/lookup-accessor", self._address):
             try:
                 data = self._ours.auth.token.lookup_accessor(accessor)["data"]
+                facts = {key: data.get(key) for key in _FACTS}
             except InvalidPath:
                 return None
             except (Forbidden, InvalidRequest) as error:
@@ -67,7 +69,6 @@ class VaultConnector:
                 if "invalid accessor" in str(error):
                     return None
                 raise
-        facts = {key: data.get(key) for key in _FACTS}
         return facts | {
             "meta": data.get("meta") or {},
             "role": data.get("role") or "",
@@ -184,7 +185,7 @@ class VaultConnector:
             raise InvalidInput("an empty token proves nothing")
         with _asking(path, self._address, hide=token):
             try:
-                self._as(token).adapter.get(f"/v1/{quote(path.strip('/'))}")
+                self._as(token).adapter.get(f"/v1/{quote(path.strip('/'))}")["data"]
             except (Forbidden, Unauthorized) as error:
                 return False, f"{type(error).__name__}: {_reasons(error, token)}"
             except (InvalidPath, InvalidRequest) as error:
@@ -238,6 +239,11 @@ def _asking(operation: str, address: str, *, hide: str = "", who: str = "us") ->
         raise Unreachable(
             f"Vault at {address} did not answer {operation} ({type(error).__name__})",
             hint="check that it is up and reachable; `clawback resume` tries again",
+        ) from None
+    except _NO_ANSWER as error:
+        raise Unreachable(
+            f"Vault at {address} answered {operation} with what is no answer to it ({type(error).__name__})",
+            hint="check vault.address and what is in between; `clawback resume` tries again",
         ) from None
     except (
         answers.VaultDown,

@@ -163,8 +163,12 @@ class SecretStore(Protocol):
         """What identifies the staged value."""
         ...
 
-    def promote(self, agent: str, name: str) -> None:
-        """Next becomes current, current becomes old. Without a staged value nothing happens."""
+    def promote(self, agent: str, name: str, *, keep_old: bool = False) -> None:
+        """Next becomes current, current becomes old. Without a staged value nothing happens.
+
+        With `keep_old` an old value that is there stays the old one: what was current was a replacement itself, and
+        the proof needs the one before it.
+        """
         ...
 
     def discard(self, agent: str, name: str) -> None:

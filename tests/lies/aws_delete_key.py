@@ -1,0 +1,31 @@
+"""aws.delete-key: the key is there still, Inactive or not."""
+
+from __future__ import annotations
+
+from clawback.actions.aws_delete_key import ACTION
+from clawback.actions.aws_rotate_key import ACTION as ROTATE
+from lies.answers import asked_aws, aws_done
+from lies.case import Case, Lie
+
+
+def _who(scene):
+    return {"agent": scene.agent, "name": "aws-key"}
+
+
+CASE = Case(
+    action=ACTION,
+    scene="issuers",
+    before=lambda scene: scene.must(ROTATE, **_who(scene)),
+    params=_who,
+    holds=lambda scene, _: scene.old_key_id() not in scene.keys() and not scene.key_works(scene.grants.key),
+    lies=(
+        Lie(
+            what="deleting is answered and not done",
+            part="aws",
+            about=asked_aws("DeleteAccessKey"),
+            answer=aws_done("DeleteAccessKey"),
+        ),
+    ),
+    reads=("aws",),
+    never_undone="IAM gives no key back that was deleted, under its id or with its secret: there is nothing to sabotage",
+)
