@@ -27,8 +27,8 @@ from clawback.model import CredentialRef, Phase
 __all__ = ["ACTION"]
 
 _KIND = "aws-session"
-# The refusal's margin is a second plus what IAM needs to settle; twice that and some seconds is generous.
-_PATIENCE_SECONDS = 5.0
+# The refusal's margin is a second plus what IAM needs to settle, and fifteen more where `credential.refuse` made it.
+_PATIENCE_SECONDS = 20.0
 _INTERVAL_SECONDS = 0.2
 
 

@@ -11,7 +11,10 @@ from clawback.model import Enforcement, Phase, ReceiptState
 
 __all__ = ["ACTION", "DiscardParams"]
 
-_NEED_THE_VALUE = ("aws.delete-key", "aws.refuse-sessions", "aws.rotate-key", "vault.rotate-token")
+_NEED_THE_VALUE = (
+    *("aws.delete-key", "aws.refuse-sessions", "aws.rotate-key", "vault.rotate-token"),
+    *("credential.confirm-closed", "credential.refuse", "credential.revoke"),
+)
 _DONE = (ReceiptState.VERIFIED, ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT)
 
 

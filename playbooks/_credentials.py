@@ -1,76 +1,142 @@
-"""Credentials: each thing that the agent held is taken from it, given back anew, and its old value destroyed last."""
+"""What playbooks do about credentials: trace, replace, close, trace again, confirm; give back anew; destroy the old.
+
+Turns are numbered in the parameters, and what a turn closes is read from that turn's trace in the journal: a response
+that was cut off runs it from the top and meets the same steps.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from clawback.action import Action
+from clawback.actions._issuers import kinds
 from clawback.actions.aws_close_trust import ACTION as CLOSE_TRUST
 from clawback.actions.aws_delete_key import ACTION as DELETE_KEY
 from clawback.actions.aws_issue_session import ACTION as ISSUE_SESSION
 from clawback.actions.aws_refuse_sessions import ACTION as REFUSE_SESSIONS
 from clawback.actions.aws_restore_trust import ACTION as RESTORE_TRUST
 from clawback.actions.aws_rotate_key import ACTION as ROTATE_KEY
+from clawback.actions.credential_confirm_closed import ACTION as CONFIRM_CLOSED
 from clawback.actions.credential_discard_old import ACTION as DISCARD_OLD
+from clawback.actions.credential_refuse import ACTION as REFUSE
+from clawback.actions.credential_revoke import ACTION as REVOKE
+from clawback.actions.credential_trace import ACTION as TRACE
 from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
-from clawback.model import CredentialRef, Incident, Receipt
-from clawback.playbook import Respond, Step
+from clawback.model import CredentialGraph, CredentialNode, CredentialRef, Incident, Known, Receipt, ReceiptState
+from clawback.playbook import Respond
 
-__all__ = ["close_credentials", "discard_credentials", "reissue_credentials"]
+__all__ = ["TURNS", "close_credentials", "discard_credentials", "reissue_credentials"]
 
 _Held = tuple[CredentialRef, ...]
 
+# Each turn closes what the one before let slip; an agent, or a helper of it, that still makes credentials after so many
+# has a way that is not known here, and a person must look.
+TURNS = 6
+
 
 def close_credentials(respond: Respond, incident: Incident, scope: Receipt) -> tuple[Receipt, ...]:
-    """Every credential that the scope found is refused from here on, and nothing new can be made from one."""
-    credentials = _held(scope)
-    closed = _each(respond, CLOSE_TRUST, incident.agent, _one_for_each_role(credentials))
-    return (*closed, *_take_credentials(respond, incident.agent, credentials))
+    """Take everything that the agent, and those in scope with it, held, and everything issued from it.
+
+    Returns what recovery depends on. What they held is replaced, as its rightful user goes on with the new one; what
+    came of it is closed.
+    """
+    agent, everybody = incident.agent, _everybody(incident, scope)
+    first = _graph(respond(TRACE, TRACE.params(agent=agent, turn=1)))
+    covered = _covered(everybody)
+    found = [node for node in _in_order(first.alive) if node.known is not Known.INVENTORY and node.key not in covered]
+    taken = [respond(CLOSE_TRUST, CLOSE_TRUST.params(agent=who, name=name)) for who, name in _trusts(everybody)]
+    closings = [_close(respond, agent, node, 1) for node in found if not kinds()[node.kind].sessions]
+    for who, held in everybody:
+        taken += _rotate(respond, who, held)
+    closings += [_close(respond, agent, node, 1) for node in found if kinds()[node.kind].sessions]
+    for who, held in everybody:
+        taken += _refuse_sessions(respond, who, held)
+    return (*taken, _until_nothing_lives(respond, agent, closings))
 
 
 def reissue_credentials(
     respond: Respond, incident: Incident, scope: Receipt, *, after: tuple[Receipt, ...]
 ) -> tuple[Receipt, ...]:
     """Trusts are opened again, and sessions and leases issued anew, once all of `after` is verified."""
-    credentials = _held(scope)
-    trusted = _each(respond, RESTORE_TRUST, incident.agent, _one_for_each_role(credentials), after=after)
-    sessions = _of(credentials, "aws-session")
-    issued = _each(respond, ISSUE_SESSION, incident.agent, sessions, after=(*after, *trusted))
-    leases = tuple(x.name for x in credentials if x.kind == "vault-lease" and x.identifiers.get("path"))
-    return (*trusted, *issued, *_each(respond, ISSUE_LEASE, incident.agent, leases, after=after))
+    everybody = _everybody(incident, scope)
+    trusted = tuple(
+        respond(RESTORE_TRUST, RESTORE_TRUST.params(agent=who, name=name), after=after)
+        for who, name in _trusts(everybody)
+    )
+    issued: list[Receipt] = []
+    for who, held in everybody:
+        issued += _each(respond, ISSUE_SESSION, who, _of(held, "aws-session"), after=(*after, *trusted))
+        leases = tuple(ref.name for ref in held if ref.kind == "vault-lease" and ref.identifiers.get("path"))
+        issued += _each(respond, ISSUE_LEASE, who, leases, after=after)
+    return (*trusted, *issued)
 
 
 def discard_credentials(respond: Respond, incident: Incident, scope: Receipt, *, after: tuple[Receipt, ...]) -> None:
     """Destroy the old values. Until the new key is proved in use, the old one can still be given back."""
-    credentials = _held(scope)
-    deleted = _each(respond, DELETE_KEY, incident.agent, _of(credentials, "aws-access-key"), after=after)
-    if credentials:
-        respond(DISCARD_OLD, DISCARD_OLD.params(agent=incident.agent), after=(*after, *deleted))
+    for who, held in _everybody(incident, scope):
+        deleted = _each(respond, DELETE_KEY, who, _of(held, "aws-access-key"), after=after)
+        if held:
+            respond(DISCARD_OLD, DISCARD_OLD.params(agent=who), after=(*after, *deleted))
 
 
-def _take_credentials(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:
-    """Replace or end each thing the agent held, Vault's and AWS's side by side.
+def _until_nothing_lives(respond: Respond, agent: str, closings: list[Receipt]) -> Receipt:
+    for turn in range(2, TURNS + 1):
+        alive = _in_order(_graph(respond(TRACE, TRACE.params(agent=agent, turn=turn))).alive)
+        if not alive:
+            confirmed = respond(CONFIRM_CLOSED, CONFIRM_CLOSED.params(agent=agent))
+            if confirmed.state is ReceiptState.VERIFIED or not _graph(confirmed).alive:
+                break  # or nothing is left that could be closed here
+        closings += [_close(respond, agent, node, turn) for node in alive]
+    # A closing that was undone before it was seen was made again by a later turn: by now it is seen.
+    for closing in closings:
+        if closing.state is not ReceiptState.VERIFIED:
+            action = REVOKE if closing.action == REVOKE.id else REFUSE
+            respond(action, action.params.model_validate(closing.params))
+    return respond(CONFIRM_CLOSED, CONFIRM_CLOSED.params(agent=agent))
 
-    Keys before sessions: a live key could make a new session. Tokens before leases: a live token could take a new one.
-    """
 
-    def steps(action: Action[Any], names: tuple[str, ...]) -> tuple[Step, ...]:
-        return tuple(Step(action, action.params(agent=agent, name=name)) for name in names)
+def _close(respond: Respond, agent: str, node: CredentialNode, turn: int) -> Receipt:
+    action = REFUSE if kinds()[node.kind].reversible else REVOKE
+    return respond(action, action.params(agent=agent, kind=node.kind, id=node.id, turn=turn))
 
-    first = respond.together(
-        *steps(ROTATE_TOKEN, _of(credentials, "vault-token")),
-        *steps(ROTATE_KEY, _of(credentials, "aws-access-key")),
-    )
+
+def _rotate(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:
+    tokens = _each(respond, ROTATE_TOKEN, agent, _of(credentials, "vault-token"))
+    leases = _each(respond, REVOKE_LEASES, agent, _of(credentials, "vault-lease"))
+    return (*tokens, *leases, *_each(respond, ROTATE_KEY, agent, _of(credentials, "aws-access-key")))
+
+
+def _refuse_sessions(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:
+    """After the keys: a live key could make a new session."""
+    sessions = _each(respond, REFUSE_SESSIONS, agent, _of(credentials, "aws-session"))
     # A user that the agent held a key of may have sessions that nobody gave it: it can ask for them itself.
     covered = {ref.identifiers.get("user") for ref in credentials if ref.kind == "aws-session"}
     lone = [x.name for x in credentials if x.kind == "aws-access-key" and x.identifiers.get("user") not in covered]
-    then = respond.together(
-        *steps(REVOKE_LEASES, _of(credentials, "vault-lease")),
-        *steps(REFUSE_SESSIONS, (*_of(credentials, "aws-session"), *lone)),
-    )
-    return (*first, *then)
+    return (*sessions, *_each(respond, REFUSE_SESSIONS, agent, tuple(lone)))
+
+
+def _covered(everybody: tuple[tuple[str, _Held], ...]) -> set[str]:
+    """Nodes that the inventory's own actions close in the first turn."""
+    every = [ref for _, held in everybody for ref in held]
+    users = {ref.identifiers.get("user", "") for ref in every if ref.kind in {"aws-access-key", "aws-session"}}
+    return {f"aws-user-sessions/{user}" for user in users}
+
+
+def _in_order(nodes: Iterable[CredentialNode]) -> list[CredentialNode]:
+    """What could make others first, sessions last; of one kind, what was found last first.
+
+    A role's sessions go before those that it was become from: while these live, one can be had to prove the refusal
+    with. What they make meanwhile is refused with the rest, as the moment of the refusal lies ahead.
+    """
+    last_first = tuple(nodes)[::-1]
+    return sorted(last_first, key=lambda node: kinds()[node.kind].order)
+
+
+def _graph(receipt: Receipt) -> CredentialGraph:
+    return CredentialGraph.from_record(receipt.outcome)
 
 
 def _each(
@@ -79,19 +145,33 @@ def _each(
     return tuple(respond(action, action.params(agent=agent, name=name), after=after) for name in names)
 
 
-def _held(scope: Receipt) -> _Held:
-    """What the scope found the agent to hold, as the journal has it: the same on every run."""
-    return tuple(
-        CredentialRef(kind=str(x["kind"]), name=str(x["name"]), identifiers=dict(x["identifiers"]))
-        for x in scope.outcome.get("credentials", ())
+def _everybody(incident: Incident, scope: Receipt) -> tuple[tuple[str, _Held], ...]:
+    """The agent with all it held; those in scope with it: a sub-agent with all, a sharer with what it shares.
+
+    As the journal has it: the same on every run.
+    """
+    related = scope.outcome.get("related", ())
+    return (
+        (incident.agent, _refs(scope.outcome.get("credentials", ()))),
+        *((str(other["id"]), _refs(other.get("credentials", ()))) for other in related),
     )
 
 
-def _of(credentials: _Held, kind: str) -> tuple[str, ...]:
-    return tuple(ref.name for ref in credentials if ref.kind == kind)
+def _refs(records: Iterable[Any]) -> _Held:
+    return tuple(
+        CredentialRef(kind=str(x["kind"]), name=str(x["name"]), identifiers=dict(x["identifiers"])) for x in records
+    )
 
 
-def _one_for_each_role(credentials: _Held) -> tuple[str, ...]:
-    """One session's name for each role. Closed twice, the second capture would take the closed trust for the old."""
-    sessions = [x for x in credentials if x.kind == "aws-session" and x.identifiers.get("role")]
-    return tuple({x.identifiers["role"]: x.name for x in reversed(sessions)}.values())
+def _of(held: _Held, kind: str) -> tuple[str, ...]:
+    return tuple(ref.name for ref in held if ref.kind == kind)
+
+
+def _trusts(everybody: tuple[tuple[str, _Held], ...]) -> tuple[tuple[str, str], ...]:
+    """One holder and name for each role. Closed twice, the second capture would take the closed trust for the old."""
+    first: dict[str, tuple[str, str]] = {}
+    for who, held in everybody:
+        for ref in held:
+            if ref.kind == "aws-session" and ref.identifiers.get("role"):
+                first.setdefault(ref.identifiers["role"], (who, ref.name))
+    return tuple(first.values())

@@ -108,6 +108,10 @@ class VaultSettings(_Section):
 
     address: str
     token_file: Path
+    audit_log: Path | None = Field(
+        None, description="file of its audit device, readable by us: tells which token issued which"
+    )
+    audit_device: str = Field("file", description="that device's path in the server", max_length=128)
 
 
 class AwsSettings(_Section):

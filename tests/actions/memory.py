@@ -28,7 +28,7 @@ from clawback.model import (
     Order,
     PolicyVersion,
 )
-from clawback.world import World
+from clawback.world import Audited, AuditLog, World
 
 GOOD = "allow: [api.internal]\n"
 WIDE = "allow: ['*.example']\n"
@@ -289,6 +289,9 @@ class MemorySecrets:
     def discard(self, agent: str, name: str) -> None:
         self.before.pop((agent, name), None)
 
+    def version(self, agent: str, name: str) -> str:
+        return f"v-{abs(hash(self.current(agent, name)))}"
+
     def refs(self, agent: str) -> tuple[CredentialRef, ...]:
         return tuple(ref for ref, _ in self.held.get(agent, {}).values())
 
@@ -345,6 +348,41 @@ class MemoryVault:
         return self.token_works(token)
 
 
+class MemoryVaultRecords:
+    """What `MemoryVault` wrote down: nothing but its own tokens; `audited` are what an audit log would have."""
+
+    def __init__(self, vault: MemoryVault) -> None:
+        self.vault = vault
+        self.audited: list[Audited] = []
+
+    def audit(self) -> AuditLog | None:
+        self.vault._ask()
+        return AuditLog(entries=tuple(self.audited))
+
+    def audit_hash(self, text: str) -> str:
+        return f"hmac:{text}"
+
+    def accessors(self) -> list[str]:
+        self.vault._ask()
+        return list(self.vault.live)
+
+    def may(self, accessor: str, paths: Sequence[str]) -> dict[str, bool]:
+        return dict.fromkeys(paths, accessor in self.vault.live)
+
+    def lease(self, lease: str) -> dict[str, Any] | None:
+        self.vault._ask()
+        return None
+
+    def lease_revoke(self, lease: str) -> None:
+        self.vault._ask()
+
+    def secret_ids(self, role: str) -> list[str]:
+        return []
+
+    def secret_id_destroy(self, role: str, accessor: str) -> None:
+        self.vault._ask()
+
+
 class MemoryTickets:
     """Tickets; `loses` makes a write vanish."""
 
@@ -390,4 +428,5 @@ class MemoryWorld:
             secrets=self.secrets,
             tickets=self.tickets,
             vault_or_none=self.vault,
+            vault_records_or_none=MemoryVaultRecords(self.vault),
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from clawback.config import Settings
 from clawback.connectors.aws import AwsConnector
+from clawback.connectors.aws_records import AwsRecordsConnector
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.tickets import FileTickets
 from clawback.connectors.vault import VaultConnector
+from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.gateway.client import GatewayClient
 from clawback.world import World
@@ -16,17 +18,24 @@ __all__ = ["assemble"]
 
 def assemble(settings: Settings) -> World:
     """The world that actions act on."""
-    vault = settings.vault
-    aws = settings.aws
+    vault, aws = settings.vault, settings.aws
+    secrets_manager = VaultConnector(vault.address, vault.token_file) if vault else None
+    cloud = (
+        AwsConnector(region=aws.region, endpoint_url=aws.endpoint_url, credentials_file=aws.credentials_file)
+        if aws
+        else None
+    )
     return World(
         core=CoreClient(settings.core_socket),
         policies=GatewayClient(settings.gateway_socket),
         secrets=FileSecretStore(settings.state / "secrets"),
         tickets=FileTickets(settings.state / "tickets"),
-        vault_or_none=VaultConnector(vault.address, vault.token_file) if vault else None,
-        cloud_or_none=AwsConnector(
-            region=aws.region, endpoint_url=aws.endpoint_url, credentials_file=aws.credentials_file
+        vault_or_none=secrets_manager,
+        cloud_or_none=cloud,
+        vault_records_or_none=VaultRecordsConnector(
+            secrets_manager, audit_log=vault.audit_log, audit_device=vault.audit_device
         )
-        if aws
+        if vault and secrets_manager
         else None,
+        cloud_records_or_none=AwsRecordsConnector(cloud) if cloud else None,
     )

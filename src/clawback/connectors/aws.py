@@ -71,6 +71,7 @@ class AwsConnector:
         self._credentials_file = credentials_file
         self._settle = settle
         self._lock = threading.Lock()
+        self._clients: dict[str, Any] = {}
 
     def prepare(self) -> None:
         """Load the library and its service descriptions, half a second's work, before an incident waits for it.
@@ -210,6 +211,17 @@ class AwsConnector:
             answer = client.get_session_token(DurationSeconds=_SESSION_SECONDS)
         return _credential(answer["Credentials"])
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Not AWS itself."""
+        return self._endpoint_url is not None
+
+    def ask(self, service: str, operation: str, **request: Any) -> dict[str, Any]:
+        """Any call as ourselves, by boto3's name for it (`list_roles`), for what has a file of its own."""
+        name = f"{service}:{''.join(word.title() for word in operation.split('_'))}"
+        with _asking(name):
+            return dict(getattr(self._own_client(service), operation)(**request))
+
     @cached_property
     def _own(self) -> dict[str, str]:
         if self._credentials_file is None:
@@ -225,11 +237,16 @@ class AwsConnector:
 
     @cached_property
     def _iam(self) -> Any:
-        return self._client("iam", self._own)
+        return self._own_client("iam")
 
     @cached_property
     def _sts(self) -> Any:
-        return self._client("sts", self._own)
+        return self._own_client("sts")
+
+    def _own_client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self._client(service, self._own)
+        return self._clients[service]
 
     def _client(self, service: str, credential: dict[str, str]) -> Any:
         from botocore.config import Config

@@ -101,6 +101,13 @@ class FileSecretStore:
             (home / "old").unlink(missing_ok=True)
             _sweep(home)
 
+    def version(self, agent: str, name: str) -> str:
+        """The current value's own folder, by its random name. `NotFound` where there is none."""
+        version = _target(self._home(agent, name), "current")
+        if version is None:
+            raise NotFound(f"agent {agent} has no secret {name}", hint="`clawback agents` lists what agents hold")
+        return version
+
     def refs(self, agent: str) -> tuple[CredentialRef, ...]:
         """What identifies each current value, in order of name."""
         folder = self._folder / _checked(agent, "agent")

@@ -136,7 +136,11 @@ class _Theatre:
                         },
                         "allow_private": ["127.0.0.1/32", f"{Sink.address}/32"],
                     },
-                    "vault": {"address": bao.address, "token_file": str(bao.token_file)},
+                    "vault": {
+                        "address": bao.address,
+                        "token_file": str(bao.token_file),
+                        "audit_log": str(bao.audit_log),
+                    },
                     "aws": {
                         "region": aws.region,
                         "endpoint_url": aws.endpoint_url,

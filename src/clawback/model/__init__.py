@@ -11,6 +11,7 @@ from clawback.model.agent import (
     Quarantine,
 )
 from clawback.model.approval import Approval, ApprovalState, Vote
+from clawback.model.closure import CredentialGraph, CredentialNode, Known, Life
 from clawback.model.events import (
     Disposition,
     Event,
@@ -47,6 +48,8 @@ __all__ = [
     "ApprovalState",
     "Attempt",
     "AttemptResult",
+    "CredentialGraph",
+    "CredentialNode",
     "CredentialRef",
     "Decision",
     "Disposition",
@@ -63,9 +66,11 @@ __all__ = [
     "Incident",
     "IncidentStatus",
     "KernelActivity",
+    "Known",
     "LaunchSpec",
     "Level",
     "LevelResult",
+    "Life",
     "Lifecycle",
     "NetworkActivity",
     "Orchestration",

@@ -89,7 +89,8 @@ class Ministack:
                 "AUTH": "true",
                 "BIND_HOST": "127.0.0.1",  # it binds every address unless told
                 "GATEWAY_PORT": str(port),
-                "SERVICES": "iam,sts,s3",
+                "SERVICES": "iam,sts,s3,cloudtrail",
+                "CLOUDTRAIL_RECORDING": "1",
                 "IOT_MTLS_ENABLED": "0",  # these two would listen on every address whatever BIND_HOST says
                 "SFTP_ENABLED": "0",
                 "LOG_LEVEL": "WARNING",

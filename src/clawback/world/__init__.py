@@ -7,8 +7,24 @@ from dataclasses import dataclass
 from clawback.errors import Unreachable
 from clawback.world.credentials import Cloud, Vault
 from clawback.world.parts import Core, Policies, SecretStore, Tickets
+from clawback.world.records import Audited, AuditLog, CloudRecords, Identity, Trail, TrailEvent, VaultRecords
 
-__all__ = ["Cloud", "Core", "Policies", "SecretStore", "Tickets", "Vault", "World"]
+__all__ = [
+    "AuditLog",
+    "Audited",
+    "Cloud",
+    "CloudRecords",
+    "Core",
+    "Identity",
+    "Policies",
+    "SecretStore",
+    "Tickets",
+    "Trail",
+    "TrailEvent",
+    "Vault",
+    "VaultRecords",
+    "World",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +37,8 @@ class World:
     tickets: Tickets
     vault_or_none: Vault | None = None
     cloud_or_none: Cloud | None = None
+    vault_records_or_none: VaultRecords | None = None
+    cloud_records_or_none: CloudRecords | None = None
 
     @property
     def vault(self) -> Vault:
@@ -35,3 +53,17 @@ class World:
         if self.cloud_or_none is None:
             raise Unreachable("no cloud account is configured", hint="set aws.region in clawback.yaml")
         return self.cloud_or_none
+
+    @property
+    def vault_records(self) -> VaultRecords:
+        """What the secrets manager wrote down."""
+        if self.vault_records_or_none is None:
+            raise Unreachable("no Vault is configured", hint="set vault.address in clawback.yaml")
+        return self.vault_records_or_none
+
+    @property
+    def cloud_records(self) -> CloudRecords:
+        """What the cloud wrote down."""
+        if self.cloud_records_or_none is None:
+            raise Unreachable("no cloud account is configured", hint="set aws.region in clawback.yaml")
+        return self.cloud_records_or_none

@@ -24,7 +24,8 @@ class Vault(Protocol):
         """Non-secret facts of a token, None where the issuer no longer knows it.
 
         `policies`, `ttl` (seconds left), `creation_ttl`, `explicit_max_ttl`, `period`, `num_uses`, `renewable`,
-        `orphan`, `meta`, `role` (token role, empty without), `path` (where it was issued), `display_name`.
+        `orphan`, `meta`, `role` (token role, empty without), `path` (where it was issued), `display_name`,
+        `creation_time` (Unix seconds), `expire_time` (ISO 8601).
         """
         ...
 

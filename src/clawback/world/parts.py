@@ -175,6 +175,10 @@ class SecretStore(Protocol):
         """Destroy the old value."""
         ...
 
+    def version(self, agent: str, name: str) -> str:
+        """A random name of the current value, another one each time that it is set. Tells nothing of the value."""
+        ...
+
     def refs(self, agent: str) -> tuple[CredentialRef, ...]:
         """What the agent holds now, without values."""
         ...

@@ -14,6 +14,7 @@ import structlog
 
 from clawback.action import Context
 from clawback.connectors.aws import AwsConnector
+from clawback.connectors.aws_records import AwsRecordsConnector
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.vault import VaultConnector
 from clawback.errors import ClawbackError, Unreachable
@@ -116,6 +117,8 @@ class RecordingStore(FileSecretStore):
 class Bench:
     """One agent, its credentials at both issuers, an incident, and everything that would be written down."""
 
+    vault_records = None
+
     def __init__(self, folder, vault, cloud, make_incident, make_receipt):
         self.agent = f"agent{next(_numbers)}"
         self.store = RecordingStore(folder)
@@ -135,6 +138,8 @@ class Bench:
             tickets=NoCore(),
             vault_or_none=wrap(self.vault),
             cloud_or_none=wrap(self.cloud),
+            vault_records_or_none=self.vault_records,
+            cloud_records_or_none=AwsRecordsConnector(self.cloud),
         )
         incident = self._make_incident(agent=self.agent, receipts=self.receipts)
         return Context(incident=incident, world=world, actor="tester")

@@ -1,0 +1,209 @@
+"""What AWS wrote down about who made what: `clawback.world.CloudRecords`, by IAM's listings and CloudTrail's events.
+
+CloudTrail keeps management calls for 90 days and answers `LookupEvents` twice a second; an event may show up 15 minutes
+late (both by its user guide). So reads are few, bounded, and say up to when they can be complete. A stand-in's record
+may hold requests alone, by the name of the HTTP call, with neither answer nor refusal: it is read for what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+from clawback.connectors.aws import AwsConnector
+from clawback.errors import NotFound
+from clawback.world import Identity, Trail, TrailEvent
+
+__all__ = ["AwsRecordsConnector"]
+
+_PAGE = 50
+_MAX_EVENTS = 2_000
+_MAX_ROLES = 5_000
+_MAX_TEXT = 20_480  # a policy document's length, as IAM limits it
+_TRAIL_LAG_SECONDS = 900.0
+_SECOND_NS = 1_000_000_000
+
+
+class AwsRecordsConnector:
+    """Beside an `AwsConnector`, by its clients and rights.
+
+    lag   seconds by which an event may be late; None: 15 minutes on AWS, none on a stand-in
+    """
+
+    def __init__(self, aws: AwsConnector, *, lag: float | None = None) -> None:
+        self._aws = aws
+        self._lag = lag if lag is not None else 0.0 if aws.is_stand_in else _TRAIL_LAG_SECONDS
+
+    def trail(self, *, since_ns: int) -> Trail:
+        """Three questions: what changed something, and the two read-only calls that issue sessions."""
+        asked = (("ReadOnly", "false"), ("EventName", "AssumeRole"), ("EventName", "GetSessionToken"))
+        since = datetime.fromtimestamp(since_ns // _SECOND_NS, UTC)
+        return self._looked_up(asked, StartTime=since)
+
+    def trail_of(self, access_key_id: str) -> Trail:
+        """One key's calls."""
+        return self._looked_up((("AccessKeyId", access_key_id),))
+
+    def keys(self, user: str) -> Mapping[str, tuple[str, int]]:
+        """One user's keys."""
+        with suppress(NotFound):
+            listed = self._aws.ask("iam", "list_access_keys", UserName=user)["AccessKeyMetadata"]
+            return {key["AccessKeyId"]: (str(key["Status"]), _ns(key["CreateDate"])) for key in listed}
+        return {}
+
+    def roles(self) -> Sequence[Identity]:
+        """Page by page."""
+        found: list[Identity] = []
+        marker: dict[str, str] = {}
+        while len(found) < _MAX_ROLES:
+            page = self._aws.ask("iam", "list_roles", MaxItems=1000, **marker)
+            found += [
+                Identity(arn=str(role["Arn"]), trust=_document(role.get("AssumeRolePolicyDocument")))
+                for role in page["Roles"]
+            ]
+            if not page.get("IsTruncated"):
+                break
+            marker = {"Marker": page["Marker"]}
+        return found[:_MAX_ROLES]
+
+    def exists(self, principal: str) -> bool:
+        """By GetUser or GetRole."""
+        kind, name = _principal(principal)
+        with suppress(NotFound):
+            self._aws.ask("iam", f"get_{kind}", **{f"{kind.title()}Name": name})
+            return True
+        return False
+
+    def inline(self, principal: str) -> Mapping[str, dict[str, Any]]:
+        """Each by name."""
+        kind, name = _principal(principal)
+        who = {f"{kind.title()}Name": name}
+        found: dict[str, dict[str, Any]] = {}
+        with suppress(NotFound):
+            for policy in self._aws.ask("iam", f"list_{kind}_policies", **who)["PolicyNames"]:
+                with suppress(NotFound):
+                    answer = self._aws.ask("iam", f"get_{kind}_policy", **who, PolicyName=policy)
+                    found[str(policy)] = _document(answer["PolicyDocument"])
+        return found
+
+    def inline_put(self, principal: str, name: str, document: Mapping[str, Any]) -> None:
+        """Set one."""
+        kind, who = _principal(principal)
+        body = {f"{kind.title()}Name": who, "PolicyName": name, "PolicyDocument": json.dumps(dict(document))}
+        self._aws.ask("iam", f"put_{kind}_policy", **body)
+
+    def inline_delete(self, principal: str, name: str) -> None:
+        """Remove one."""
+        kind, who = _principal(principal)
+        with suppress(NotFound):
+            self._aws.ask("iam", f"delete_{kind}_policy", **{f"{kind.title()}Name": who, "PolicyName": name})
+
+    def attached(self, principal: str) -> Sequence[str]:
+        """ARNs."""
+        kind, who = _principal(principal)
+        with suppress(NotFound):
+            answer = self._aws.ask("iam", f"list_attached_{kind}_policies", **{f"{kind.title()}Name": who})
+            return [str(policy["PolicyArn"]) for policy in answer["AttachedPolicies"]]
+        return []
+
+    def attach(self, principal: str, policy: str) -> None:
+        """Attach a managed policy."""
+        kind, who = _principal(principal)
+        self._aws.ask("iam", f"attach_{kind}_policy", **{f"{kind.title()}Name": who, "PolicyArn": policy})
+
+    def detach(self, principal: str, policy: str) -> None:
+        """Detach it."""
+        kind, who = _principal(principal)
+        with suppress(NotFound):
+            self._aws.ask("iam", f"detach_{kind}_policy", **{f"{kind.title()}Name": who, "PolicyArn": policy})
+
+    def _looked_up(self, asked: tuple[tuple[str, str], ...], **window: Any) -> Trail:
+        found: dict[str, TrailEvent] = {}
+        cut = []
+        for name, value in asked:
+            wanted = [{"AttributeKey": name, "AttributeValue": value}]
+            marker: dict[str, str] = {}
+            count = 0
+            while True:
+                page = self._aws.ask(
+                    "cloudtrail", "lookup_events", LookupAttributes=wanted, MaxResults=_PAGE, **window, **marker
+                )
+                for event in page["Events"]:
+                    found[str(event["EventId"])] = _event(event)
+                count += len(page["Events"])
+                if not page.get("NextToken"):
+                    break
+                if count >= _MAX_EVENTS:
+                    cut.append(
+                        f"more than {_MAX_EVENTS} CloudTrail events where {name} is {value}: older ones not read"
+                    )
+                    break
+                marker = {"NextToken": page["NextToken"]}
+        if self._lag:
+            at = datetime.fromtimestamp(time.time() - self._lag, UTC)
+            cut.append(f"CloudTrail may not yet hold what happened since {at:%Y-%m-%dT%H:%M:%SZ}")
+        return Trail(events=tuple(sorted(found.values(), key=lambda event: event.time_ns)), cut=tuple(cut))
+
+
+def _principal(text: str) -> tuple[str, str]:
+    """`user/NAME`, `role/NAME`, a role's ARN → (kind, name)."""
+    kind = "user" if text.startswith("user/") or ":user/" in text else "role"
+    return kind, text.rpartition("/")[2]
+
+
+def _document(value: Any) -> dict[str, Any]:
+    """A policy document, which some answers give as URL-encoded JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(unquote(value))
+        except ValueError:
+            value = {}
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _ns(moment: datetime) -> int:
+    return int(moment.timestamp()) * _SECOND_NS
+
+
+def _event(listed: Mapping[str, Any]) -> TrailEvent:
+    """What is wanted of it, typed and bounded. Its text is in part the caller's."""
+    try:
+        raw = json.loads(listed.get("CloudTrailEvent") or "{}")
+        who = raw.get("userIdentity") or {}
+        params = _flat(raw.get("requestParameters"))
+        answer = raw.get("responseElements") or {}
+        named = str(raw.get("eventName") or listed.get("EventName") or "")
+        issuer = ((who.get("sessionContext") or {}).get("sessionIssuer") or {}) if isinstance(who, dict) else {}
+        return TrailEvent(
+            time_ns=int(listed["EventTime"].timestamp() * 1e9),
+            name=params.get("action", named) if "." in named else named,
+            caller_key=str(who.get("accessKeyId") or "")[:128],
+            issuer=str(issuer.get("arn") or "")[:2048],
+            user=str(who.get("userName") or "")[:128] if _says_who(who) else "",
+            params=params,
+            made={name: text for part in answer.values() for name, text in _flat(part).items()},
+            error=str(raw.get("errorCode") or "")[:128],
+        )
+    except (ValueError, TypeError, AttributeError):
+        return TrailEvent(time_ns=int(listed["EventTime"].timestamp() * 1e9), name="", caller_key="")
+
+
+def _says_who(who: Mapping[str, Any]) -> bool:
+    """A user name that is the key id again says nothing."""
+    return who.get("type") == "IAMUser" and who.get("userName") != who.get("accessKeyId")
+
+
+def _flat(value: Any) -> dict[str, str]:
+    """Its plain strings, by names that begin in lower case as CloudTrail's do."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {
+        f"{name[:1].lower()}{name[1:64]}": text[:_MAX_TEXT]
+        for name, text in list(value.items())[:64]
+        if isinstance(name, str) and isinstance(text, str)
+    }
