@@ -60,6 +60,8 @@ class Records:
 
     def ref(self, agent: str, name: str, *, staged: bool = False) -> CredentialRef | None:
         """What the agent holds under that name, or what waits to be given to it."""
+        if not agent or not name:
+            return None
         if staged:
             try:
                 return self.world.secrets.staged_ref(agent, name)
@@ -78,6 +80,8 @@ class Records:
 
     def aws_value(self, agent: str, name: str, access_key_id: str) -> str | None:
         """The value of a held AWS credential, while the store has it."""
+        if not agent or not name:
+            return None
         store = self.world.secrets
         try:
             values = (store.current(agent, name), store.old(agent, name))

@@ -63,7 +63,7 @@ def _seeds(records: Records, agent: str) -> list[CredentialNode]:
     """
     held = _scoped(records, agent)
     if held is None:
-        held = [(agent, ref) for ref in records.world.secrets.refs(agent)]
+        held = [*_replaced(records), *((agent, ref) for ref in records.world.secrets.refs(agent))]
     seeds = [node for who, ref in held for node in _of(records, who, ref)]
     known = found_before(records.ctx, agent).values()
     return [*(replace(node, life=Life.UNKNOWN, seen="") for node in known), *seeds]
@@ -84,6 +84,15 @@ def _scoped(records: Records, agent: str) -> list[tuple[str, CredentialRef]] | N
                 held += [(str(other["id"]), _ref(record)) for record in other.get("credentials", ())]
             return held
     return None
+
+
+def _replaced(records: Records) -> list[tuple[str, CredentialRef]]:
+    """What this incident's own actions captured before they replaced it."""
+    return [
+        (str(receipt.params["agent"]), _ref(receipt.captured["ref"]))
+        for receipt in records.ctx.incident.receipts
+        if receipt.action in {"vault.rotate-token", "aws.rotate-key"} and receipt.captured.get("ref")
+    ]
 
 
 def _ref(record: Mapping[str, Any]) -> CredentialRef:

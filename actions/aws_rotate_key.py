@@ -1,10 +1,11 @@
 """Replace an agent's AWS access key: a new one is issued and kept for it, the old one is set Inactive, not yet deleted.
 
 Order: the new key is stored durably before the old one is set Inactive, and it becomes current last. IAM keeps at most
-two keys for a user: with both taken, the old one is set Inactive all the same and the step fails, unless `make_room`
-allows deleting another, Inactive one, which is not ours to judge. A key that appeared since the capture is one that we
-were cut off while asking for, its value lost, or somebody's, made during the incident. In the way of a new one, it
-fails the step at first; a run after a cut or a failure deletes it and names it.
+two keys for a user: with both taken, the old one is set Inactive all the same and the step fails, unless another,
+Inactive one may go: one that this incident traced to the agent, or, where `make_room` says so, any, which is not ours
+to judge. A key that appeared since the capture is one that we were cut off while asking for, its value lost, or
+somebody's, made during the incident. In the way of a new one, it fails the step at first; a run after a cut or a
+failure deletes it and names it.
 
 An Inactive key does not end sessions made with it: that is `aws.refuse-sessions`. Undone by setting the old key Active
 again and giving it back to the agent, for as long as `aws.delete-key` has not run.
@@ -30,7 +31,7 @@ from clawback.actions._credentials import (
     watch_refused,
 )
 from clawback.errors import NotEnforced, Refused
-from clawback.model import CredentialRef, Enforcement, Phase
+from clawback.model import CredentialRef, Enforcement, Phase, ReceiptState
 
 __all__ = ["ACTION", "RotateKeyParams"]
 
@@ -55,7 +56,7 @@ def _plan(ctx: Context, params: RotateKeyParams) -> Plan:
     checks = [f"{user}: {key} is {status}" for key, status in sorted(keys.items())]
     changes = [f"- {params.agent}/{params.name}: {old} {keys.get(old, 'absent')}", f"+ {old} Inactive"]
     if len(keys) >= _KEYS_PER_USER:
-        room = _removable(keys, old) if params.make_room else ""
+        room = _removable(ctx, params, keys, old)
         if room:
             changes.append(f"- {room} Inactive: deleted to make room")
         else:
@@ -107,7 +108,7 @@ def _issue(ctx: Context, params: RotateKeyParams, captured: Record, removed: lis
     keys = cloud.access_keys(user)
     since = keys.keys() - captured["keys"].keys()
     if len(keys.keys() - since) >= _KEYS_PER_USER:
-        room = _removable(keys, old) if params.make_room else ""
+        room = _removable(ctx, params, {key: at for key, at in keys.items() if key not in since}, old)
         if not room:
             cloud.access_key_deactivate(user, old)  # containing does not wait for housekeeping
             raise Refused(
@@ -134,8 +135,17 @@ def _issue(ctx: Context, params: RotateKeyParams, captured: Record, removed: lis
     return ref
 
 
-def _removable(keys: dict[str, str], old: str) -> str:
-    return next((key for key, status in sorted(keys.items()) if key != old and status == "Inactive"), "")
+def _removable(ctx: Context, params: RotateKeyParams, keys: dict[str, str], old: str) -> str:
+    """An Inactive key that may go: any where that is allowed, and one that this incident traced to the agent."""
+    traced = {
+        str(receipt.params.get("id"))
+        for receipt in ctx.incident.receipts
+        if receipt.action == "credential.refuse" and receipt.state is ReceiptState.VERIFIED
+    }
+    for key, status in sorted(keys.items()):
+        if key != old and status == "Inactive" and (params.make_room or key in traced):
+            return key
+    return ""
 
 
 def _like(old: str, access_key_id: str, secret: str) -> str:

@@ -40,6 +40,8 @@ def _seeds(_records: Records, agent: str, ref: CredentialRef) -> tuple[Credentia
 
 
 def _issued_from(records: Records, node: CredentialNode) -> Issued:
+    if node.facts.get("doubt"):
+        return Issued()  # whose it is comes first
     by_name = _named_after(records, node)
     log = records.audit
     if log is not None:
@@ -48,7 +50,8 @@ def _issued_from(records: Records, node: CredentialNode) -> Issued:
     missing = (
         "no Vault audit log is configured: which leases, secret-ids and orphan tokens it issued is not on record",
     )
-    return Issued(nodes=(*by_name, *_could_have_made(records, node)), missing=missing)
+    doubtful = _could_have_made(records, node, {one.id for one in by_name})
+    return Issued(nodes=(*by_name, *doubtful), missing=missing)
 
 
 def _named_after(records: Records, node: CredentialNode) -> tuple[CredentialNode, ...]:
@@ -73,7 +76,7 @@ def _named_after(records: Records, node: CredentialNode) -> tuple[CredentialNode
     )
 
 
-def _could_have_made(records: Records, node: CredentialNode) -> tuple[CredentialNode, ...]:
+def _could_have_made(records: Records, node: CredentialNode, known: set[str]) -> tuple[CredentialNode, ...]:
     ours = records.world.vault.token_lookup(node.id)
     if ours is None:
         return ()  # it is dead: what it could have made was looked up while it lived, and is a seed of later walks
@@ -82,7 +85,7 @@ def _could_have_made(records: Records, node: CredentialNode) -> tuple[Credential
         facts = records.world.vault.token_lookup(accessor)
         if (
             facts is not None
-            and accessor != node.id
+            and accessor not in known | {node.id}
             and accessor not in records.reissued
             and facts.get("orphan")
             and str(facts.get("path", "")).startswith("auth/token/create")
