@@ -1,9 +1,10 @@
 """Hand every agent's listener to the gateway, and again whenever the gateway has been restarted.
 
-`STATE/run/gateway-attach.sock` is a stream socket. One JSON line each way: `{"agent", "instance", "policy"}` with the
-listeners as SCM_RIGHTS on its first byte, or `{"detach": INSTANCE}`; the answer is `{"ok": true}` or `{"ok": false,
-"error": …}`. A new connection may lead to a new gateway, which knows nothing, or to one that outlived a core and knows
-instances that have ended since: so everything is said again on each.
+`STATE/run/gateway-attach.sock` is a stream socket. One JSON line each way: `{"agent", "instance", "policy"}` and, where
+they are known, `tenant`, `team` and `tags`, with the listeners as SCM_RIGHTS on its first byte, or `{"detach":
+INSTANCE}`; the answer is `{"ok": true}` or `{"ok": false, "error": …}`. A new connection may lead to a new gateway,
+which knows nothing, or to one that outlived a core and knows instances that have ended since: so everything is said
+again on each.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -34,12 +36,15 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """One instance's listening sockets, which are the link's from now on."""
+    """One instance's listening sockets, which are the link's from now on, and what orders go by."""
 
     agent: str
     instance: str
     policy: str
     listeners: tuple[int, ...]
+    tenant: str | None = None
+    team: str | None = None
+    tags: tuple[str, ...] | None = None
 
 
 class GatewayLink:
@@ -210,14 +215,14 @@ class GatewayLink:
         with self._lock:
             if item.instance not in self._wanted or item.instance in self._suspended:
                 return
-            self._send(link, {"agent": item.agent, "instance": item.instance, "policy": item.policy}, item.listeners)
+            self._send(link, _said(item), item.listeners)
         if not self._answer(link, item.instance):
             self._refused.add(item.instance)
         self._let_go.discard(item.instance)
         self._delivered.add(item.instance)
 
     @staticmethod
-    def _send(link: socket.socket, message: Mapping[str, str | bool], descriptors: tuple[int, ...]) -> None:
+    def _send(link: socket.socket, message: Mapping[str, Any], descriptors: tuple[int, ...]) -> None:
         line = json.dumps(message).encode() + b"\n"
         sent = socket.send_fds(link, [line], list(descriptors)) if descriptors else link.send(line)
         if sent < len(line):
@@ -238,6 +243,13 @@ class GatewayLink:
         reason = answer.get("error", "") if isinstance(answer, dict) else ""
         _log.error("gateway refused an instance", subject=subject, error=str(reason)[:500])
         return False
+
+
+def _said(item: Attachment) -> dict[str, Any]:
+    """What is not known is left out: the gateway then takes the agent for one in every scope."""
+    labels = {"tenant": item.tenant, "team": item.team, "tags": item.tags}
+    known = {key: value for key, value in labels.items() if value is not None}
+    return {"agent": item.agent, "instance": item.instance, "policy": item.policy, **known}
 
 
 def _close(descriptors: tuple[int, ...]) -> None:

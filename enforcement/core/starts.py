@@ -200,12 +200,20 @@ class Starts:
 
     def _follow(self, entry: Entry, listener: int | None) -> None:
         """Give the agent its way out, and watch for its end."""
-        box = entry.box
+        box, spec = entry.box, entry.spec
         if listener is None:
             listener = fetch_listener(box)
         if listener >= 0:
             self._parts.link.add(
-                Attachment(agent=box.agent, instance=box.instance, policy=box.policy, listeners=(listener,))
+                Attachment(
+                    agent=box.agent,
+                    instance=box.instance,
+                    policy=box.policy,
+                    listeners=(listener,),
+                    tenant=spec.tenant if spec else None,
+                    team=spec.team if spec else None,
+                    tags=spec.tags if spec else None,
+                )
             )
         self._watchdog.add(entry)
 

@@ -13,6 +13,7 @@ import structlog
 from clawback.enforcement.gateway.asking import NoAnswerError
 from clawback.enforcement.gateway.connection import Connection
 from clawback.enforcement.gateway.sockets import close
+from clawback.model import Subject
 
 if TYPE_CHECKING:
     from clawback.enforcement.gateway.server import Gateway
@@ -26,8 +27,9 @@ _LOOKUPS = 4  # at once for one agent: name lookups share a few threads among al
 class Agent:
     """One launch of one agent. Everything that comes in by its listeners is its own, whatever it says."""
 
-    def __init__(self, gateway: Gateway, agent: str, instance: str, policy: str) -> None:
-        self.agent = agent
+    def __init__(self, gateway: Gateway, subject: Subject, instance: str, policy: str) -> None:
+        self.subject = subject
+        self.agent = subject.agent
         self.instance = instance
         self.policy = policy
         self.lookups = asyncio.Semaphore(_LOOKUPS)

@@ -1,4 +1,4 @@
-"""The gateway's own HTTP API on `STATE/run/gateway.sock`: health, metrics, policies, and cutting an agent off.
+"""The gateway's own HTTP API on `STATE/run/gateway.sock`: health, metrics, policies, orders, cutting an agent off.
 
 Errors are `{"error": {"type", "message", "hint"}}` with the names of `clawback.errors`.
 """
@@ -20,9 +20,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from clawback.enforcement.gateway.server import Gateway
-from clawback.enforcement.gateway.target import BadRequestError, authority_of, split_url
+from clawback.enforcement.gateway.standing import refused
+from clawback.enforcement.gateway.target import BadRequestError, Target, authority_of, split_url
+from clawback.enforcement.policy.order_calls import Content
 from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused, Unreachable
-from clawback.model import Decision
+from clawback.model import Decision, EgressOrder, OrderKind, Scope, ScopeKind, Subject
 
 __all__ = ["STATUS", "application"]
 
@@ -54,9 +56,37 @@ class _Restore(_Body):
     incident: str = Field("", max_length=200)
 
 
+class _Subject(_Body):
+    agent: str = Field(max_length=200)
+    tenant: str | None = Field(None, max_length=200)
+    team: str | None = Field(None, max_length=200)
+    tags: tuple[str, ...] | None = Field(None, max_length=1000)
+
+
 class _Attempt(_Body):
     kind: str
     target: str = Field(max_length=16_384)
+    subject: _Subject | None = None
+
+
+class _Order(_Body):
+    kind: OrderKind
+    scope_kind: ScopeKind
+    scope_value: str = ""
+    reason: str
+    by: str
+    incident: str = ""
+    host: str = ""
+    port: int = 0
+    tool: str = ""
+    method: str = ""
+    path: str = ""
+    mode: str = ""
+
+
+class _Lift(_Body):
+    reason: str = Field(min_length=1, max_length=500)
+    by: str = Field(min_length=1, max_length=200)
 
 
 class _Cut(_Body):
@@ -127,6 +157,24 @@ def application(gateway: Gateway) -> Starlette:
         policies.active(name)  # NotFound, where the decision would say "no policy in force"
         return JSONResponse(dataclasses.asdict(_decide(gateway, name, body)))
 
+    async def orders(_request: Request) -> Response:
+        standing = [dataclasses.asdict(order) for order in gateway.orders.all()]
+        endpoints = [dataclasses.asdict(endpoint) for endpoint in gateway.orders.inference]
+        return JSONResponse({"orders": standing, "inference": endpoints, "held": gateway.queue.held})
+
+    async def order(request: Request) -> Response:
+        body = await _read(request, _Order)
+        said = body.model_dump(exclude={"scope_kind", "scope_value"})
+        scope = Scope(body.scope_kind, body.scope_value)
+        given = EgressOrder(id=str(request.path_params["order"]), scope=scope, uid=_uid(request), **said)
+        standing, ended = await gateway.orders.put(given)
+        return JSONResponse({"order": dataclasses.asdict(standing), "connections_reset": ended})
+
+    async def lift(request: Request) -> Response:
+        body, name = await _read(request, _Lift), str(request.path_params["order"])
+        lifted = await gateway.orders.lift(name, reason=body.reason, by=body.by, uid=_uid(request))
+        return JSONResponse({"lifted": dataclasses.asdict(lifted) if lifted is not None else None})
+
     async def cut(request: Request) -> Response:
         body = await _read(request, _Cut)
         return JSONResponse({"connections_reset": gateway.cut_off(_agent(request), body.reason)})
@@ -147,6 +195,9 @@ def application(gateway: Gateway) -> Starlette:
             Route(version, text),
             Route(version + "/known-good", mark, methods=["POST"]),
             Route(version + "/restore", restore, methods=["POST"]),
+            Route("/orders", orders),
+            Route("/orders/{order}", order, methods=["PUT"]),
+            Route("/orders/{order}/lift", lift, methods=["POST"]),
             Route("/agents/{agent:path}/cut", cut, methods=["POST"]),
             Route("/agents/{agent:path}/uncut", uncut, methods=["POST"]),
         ],
@@ -155,19 +206,37 @@ def application(gateway: Gateway) -> Starlette:
 
 
 def _decide(gateway: Gateway, policy: str, attempt: _Attempt) -> Decision:
+    """Without a subject: by the policy, and the orders for all agents."""
+    content: Content | None = None
     try:
         if attempt.kind == "connect":
             method, path = "CONNECT", ""
             host, port = authority_of(attempt.target, default=None)
         elif attempt.kind == "http":
-            method, _, url = attempt.target.partition(" ")
+            method, _, rest = attempt.target.partition(" ")
+            url, _, body = rest.partition(" ")
             host, port, path = split_url(url)
+            content = Content(body.encode(), path)
         else:
             raise InvalidInput(f"{attempt.kind!r} is not for the gateway", hint="kind is http or connect")
     except BadRequestError as error:
         version = gateway.policies.active(policy).version
         return Decision(allowed=False, rule="", reason=error.reason, policy=policy, policy_version=version)
-    return gateway.policies.judge(policy, host=host, port=port, method=method, path=path).decision
+    said = attempt.subject
+    subject = Subject(agent="", tenant="", team="", tags=()) if said is None else Subject(**said.model_dump())
+    target = Target(method=method, host=host, port=port, path=path)
+    judged = gateway.judge_by(policy, subject, target)
+    if judged.wants_body:
+        judged = gateway.judge_by(policy, subject, target, content=content)
+    if judged.ruling.held and judged.decision.allowed:
+        return refused(judged.decision, judged.ruling.held, f"{', '.join(judged.ruling.found)} in it: it would be held")
+    return judged.decision
+
+
+def _uid(request: Request) -> int:
+    """Of the peer, as the kernel says (see `peers`)."""
+    kind, _, number = (request.client.host if request.client else "").partition(":")
+    return int(number) if kind == "uid" else -1
 
 
 def _policy(request: Request) -> str:

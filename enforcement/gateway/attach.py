@@ -1,6 +1,7 @@
 """Takes agents' listening sockets from the core, over `STATE/run/gateway-attach.sock`: a JSON line and descriptors.
 
     {"agent": ID, "instance": ID, "policy": NAME} + 1 or 2 listeners (IPv4, IPv6)   →  {"ok": true}
+      and "tenant": NAME, "team": NAME, "tags": [TEXT …]: without them the agent is in every such order's scope
     {"detach": INSTANCE}                                                           →  {"ok": true}
     {"desk": true} + 1 socket on which the core answers questions (`asking`)       →  {"ok": true}
     anything else                                                                  →  {"ok": false, "error": WHY}
@@ -21,13 +22,16 @@ import structlog
 from clawback.enforcement.gateway.peers import peer_of
 from clawback.enforcement.gateway.server import Gateway
 from clawback.enforcement.gateway.sockets import close, readable
+from clawback.model import Subject
 
 __all__ = ["AttachServer"]
 
 _log = structlog.get_logger()
-_MAX_LINE = 16 * 1024
+_MAX_LINE = 64 * 1024
 _MAX_FDS = 8
 _MAX_ID = 200
+_NEEDED = {"agent", "instance", "policy"}
+_LABELS = {"tenant", "team", "tags"}
 
 
 class AttachServer:
@@ -94,14 +98,15 @@ class AttachServer:
                 self._gateway.asking.connect(_desk(fds))
                 fds = []
                 return _reply("")
-            if set(message) != {"agent", "instance", "policy"}:
+            if not _NEEDED <= set(message) <= _NEEDED | _LABELS:
                 raise ValueError("expected agent, instance and policy, or detach, or desk")
             agent, instance, policy = (_word(message, key) for key in ("agent", "instance", "policy"))
+            subject = _subject(agent, message)
             if not 1 <= len(fds) <= 2:
                 raise ValueError(f"{len(fds)} descriptors, expected 1 or 2 listeners")
             listeners = _listeners(fds)
             fds = []
-            self._gateway.attach(agent, instance, policy, listeners)
+            self._gateway.attach(subject, instance, policy, listeners)
             _log.info("attached", agent=agent, instance=instance, policy=policy)
             return _reply("")
         except (ValueError, TypeError, OSError, RecursionError) as error:
@@ -109,6 +114,22 @@ class AttachServer:
         finally:
             for fd in fds:
                 os.close(fd)
+
+
+def _subject(agent: str, message: dict[str, Any]) -> Subject:
+    """What was not said is not known, and not the same as empty."""
+    for key in ("tenant", "team"):
+        if key in message and not isinstance(message[key], str):
+            raise ValueError(f"{key}: not a text")
+    tags = message.get("tags")
+    if tags is not None and not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
+        raise ValueError("tags: not a list of texts")
+    return Subject(
+        agent=agent,
+        tenant=message.get("tenant"),
+        team=message.get("team"),
+        tags=None if tags is None else tuple(tags),
+    )
 
 
 def _desk(fds: list[int]) -> socket.socket:

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 import h11
 
 from clawback.enforcement.gateway.asking import Caller, NoAnswerError
+from clawback.enforcement.gateway.holding import NotHeldError
 from clawback.enforcement.gateway.placeholders import Filled, MisusedError, fill, may_go
 from clawback.enforcement.gateway.policies import Judged
+from clawback.enforcement.gateway.replies import proxy_status
+from clawback.enforcement.gateway.standing import refused
 from clawback.enforcement.gateway.target import Target, forwarded_headers
+from clawback.enforcement.gateway.websocket import asks
 from clawback.enforcement.gateway.wire import Wire
-from clawback.model import Decision, Severity
+from clawback.enforcement.policy.order_calls import Content
+from clawback.model import Decision, OrderKind, Severity
 
 if TYPE_CHECKING:
     from clawback.enforcement.gateway.agents import Agent
@@ -30,12 +35,19 @@ _JSON = (b"application/json", b"application/graphql+json", b"application/json-rp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """`body` where a rule looked at it, `filled` where credentials go out; `severity` is that of a denial."""
+    """`content` where a rule or an order looked at it, `filled` where credentials go out; `severity` is that of a
+    denial.
+    """
 
     judged: Judged
-    body: bytes | None = None
+    content: Content | None = None
     filled: Filled | None = None
     severity: Severity = Severity.MEDIUM
+
+    @property
+    def body(self) -> bytes | None:
+        """What was read of it: all."""
+        return self.content.data if self.content is not None else None
 
 
 class DeniedError(Exception):
@@ -44,9 +56,13 @@ class DeniedError(Exception):
     def __init__(self, judged: Judged, reason: str, level: str, severity: Severity = Severity.MEDIUM) -> None:
         super().__init__(reason)
         self.case = Case(judged=judged, severity=severity)
-        self.decision: Decision = replace(
-            judged.decision, allowed=False, reason=reason[:_MAX_REASON], level=level, inspect=False, audit=False
-        )
+        decision = judged.decision
+        if level == "order":
+            self.decision: Decision = refused(decision, judged.ruling.held or judged.ruling.reads, reason)
+        else:
+            self.decision = replace(
+                decision, allowed=False, reason=reason[:_MAX_REASON], level=level, inspect=False, audit=False
+            )
 
 
 class CallerOf:
@@ -95,21 +111,39 @@ async def gather(
         judged = gateway.judge(agent, target, caller.programs)
         if not judged.decision.allowed and judged.decision.level == "binary":
             raise DeniedError(judged, f"{judged.decision.reason}: {caller.said}", "binary")
-    body: bytes | None = None
-    if judged.wants_body:
-        body = await _read(agent, wire, request, judged)
-        judged = gateway.judge(agent, target, caller.programs, body)
-    if not judged.decision.allowed:
-        return Case(judged=judged, body=body)
-    if target.method == "CONNECT":
-        if not (judged.decision.inspect or judged.sealed) and may_go(await agent.bound(), replace(target, secure=True)):
-            decision = replace(
-                judged.decision, inspect=True, reason="allowed by rule, to put a credential in its place"
-            )
-            judged = replace(judged, decision=decision)
-        return Case(judged=judged, body=body)
+    if judged.ruling.reads and asks(request.method, request.headers):
+        raise DeniedError(judged, "an order looks at what is sent, and what a WebSocket carries is not seen", "order")
+    content: Content | None = None
     try:
-        filled = await fill(
+        if judged.wants_body:
+            content = await _content(agent, wire, request, target, judged)
+            judged = gateway.judge(agent, target, caller.programs, content)
+        if content is not None and judged.ruling.held and judged.decision.allowed:
+            judged = await _hold(gateway, agent, caller, wire, request, target, content, judged)
+        if not judged.decision.allowed:
+            return Case(judged=judged, content=content)
+        if target.method == "CONNECT":
+            return Case(judged=await _to_fill(agent, target, judged))
+        return Case(judged=judged, content=content, filled=await _filled(gateway, agent, request, target, judged))
+    except BaseException:
+        if content is not None:
+            agent.buffered -= len(content.data)
+        raise
+
+
+async def _to_fill(agent: Agent, target: Target, judged: Judged) -> Judged:
+    """A tunnel to a host that a credential is for is looked into, to put it in its place."""
+    if judged.decision.inspect or judged.sealed or not may_go(await agent.bound(), replace(target, secure=True)):
+        return judged
+    decision = replace(judged.decision, inspect=True, reason="allowed by rule, to put a credential in its place")
+    return replace(judged, decision=decision)
+
+
+async def _filled(
+    gateway: Gateway, agent: Agent, request: h11.Request, target: Target, judged: Judged
+) -> Filled | None:
+    try:
+        return await fill(
             forwarded_headers(request.headers),
             target,
             lambda name: gateway.asking.credential(agent.instance, name),
@@ -118,16 +152,61 @@ async def gather(
         raise DeniedError(judged, str(error), "content", Severity.HIGH) from None
     except NoAnswerError as error:
         raise DeniedError(judged, f"a credential's placeholder stands for nothing: {error}", "content") from None
-    return Case(judged=judged, body=body, filled=filled)
 
 
-async def _read(agent: Agent, wire: Wire, request: h11.Request, judged: Judged) -> bytes:
-    """The whole body, as long as a rule may look at it; whoever is done with it takes it off `agent.buffered`."""
+async def _content(agent: Agent, wire: Wire, request: h11.Request, target: Target, judged: Judged) -> Content:
+    """The body, in a form that whoever looks at it accepts: a rule takes JSON, an order whatever comes."""
     kinds = [value.partition(b";")[0].strip().lower() for name, value in request.headers if name == b"content-type"]
-    if any(name == b"content-encoding" for name, _ in request.headers):
+    encoded = any(name == b"content-encoding" for name, _ in request.headers)
+    if not judged.any_body and encoded:
         raise DeniedError(judged, "an encoded body cannot be looked at", "content")
-    if request.method == b"POST" and (len(kinds) != 1 or kinds[0] not in _JSON):
+    if not judged.any_body and request.method == b"POST" and (len(kinds) != 1 or kinds[0] not in _JSON):
         raise DeniedError(judged, "a body that is not said to be JSON", "content")
+    data = await _read(agent, wire, judged, "order" if judged.any_body else "content")
+    content = Content(data, target.path, encoded=encoded)
+    try:
+        if any(order.kind is OrderKind.INFERENCE for order in judged.ruling.reads):
+            for _ in content.examined():
+                await asyncio.sleep(0)
+    except BaseException:
+        agent.buffered -= len(data)
+        raise
+    return content
+
+
+async def _hold(
+    gateway: Gateway,
+    agent: Agent,
+    caller: CallerOf,
+    wire: Wire,
+    request: h11.Request,
+    target: Target,
+    content: Content,
+    judged: Judged,
+) -> Judged:
+    """Wait until no order has this request wait; the judgement then. `DeniedError` where that takes too long."""
+    ruling = judged.ruling
+    if request.http_version >= b"1.1":
+        # The agent's side may see that it is held, and by what; a client that does not care reads over it.
+        said = proxy_status(refused(judged.decision, ruling.held, ""), error="http_request_held")
+        await wire.send(h11.InformationalResponse(status_code=100, headers=[("proxy-status", said)]))
+    if ruling.endpoint is not None:
+        said = f"held by {ruling.held[0].rule}"
+        gateway.records.inference(agent.agent, agent.instance, target, ruling.endpoint, ruling.found, said)
+    try:
+        return await gateway.queue.wait(
+            judged,
+            len(content.data),
+            wire.channel.sock,
+            gateway.orders,
+            lambda: gateway.judge(agent, target, caller.programs, content),
+        )
+    except NotHeldError as error:
+        raise DeniedError(judged, f"{', '.join(ruling.found)} in it: {error}", "order") from None
+
+
+async def _read(agent: Agent, wire: Wire, judged: Judged, level: str) -> bytes:
+    """The whole body, as long as it may be; whoever is done with it takes it off `agent.buffered`."""
     if wire.http.they_are_waiting_for_100_continue:
         await wire.send(h11.InformationalResponse(status_code=100, headers=[]))
     body = bytearray()
@@ -137,12 +216,12 @@ async def _read(agent: Agent, wire: Wire, request: h11.Request, judged: Judged) 
                 body += event.data
                 agent.buffered += len(event.data)
                 if len(body) > judged.wants_body or agent.buffered > _MOST_BUFFERED:
-                    raise DeniedError(judged, f"a body above {judged.wants_body} bytes, or too many at once", "content")
+                    raise DeniedError(judged, f"a body above {judged.wants_body} bytes, or too many at once", level)
         if not isinstance(event, h11.EndOfMessage):
-            raise DeniedError(judged, "the body ended too early", "content")
+            raise DeniedError(judged, "the body ended too early", level)
     except BaseException as error:
         agent.buffered -= len(body)
         if isinstance(error, TimeoutError):
-            raise DeniedError(judged, "the body took too long", "content") from None
+            raise DeniedError(judged, "the body took too long", level) from None
         raise
     return bytes(body)

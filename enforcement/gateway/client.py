@@ -1,7 +1,8 @@
-"""Speaks to the gateway's API: the policy version store, decisions, and cutting an agent off."""
+"""Speaks to the gateway's API: the policy version store, decisions, orders, and cutting an agent off."""
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import socket
@@ -13,11 +14,25 @@ from urllib.parse import quote
 from clawback import errors
 from clawback.enforcement.policy.network import NAME
 from clawback.errors import ClawbackError, InvalidInput, Unreachable
-from clawback.model import Attempt, Decision, PolicyVersion
+from clawback.model import (
+    Attempt,
+    Decision,
+    EgressOrder,
+    InferenceEndpoint,
+    InferenceKind,
+    OrderKind,
+    PolicyVersion,
+    Scope,
+    ScopeKind,
+    Subject,
+)
 
 __all__ = ["GatewayClient"]
 
 _TYPES = {name: getattr(errors, name) for name in ("InvalidInput", "NotFound", "Refused", "Unreachable", "NotEnforced")}
+
+
+_NOT_GIVEN = ("id", "scope", "placed_ns", "uid")
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -68,10 +83,42 @@ class GatewayClient:
         body = {"author": author, "reason": reason, "incident": incident}
         return PolicyVersion(**self._call("POST", f"/policies/{_name(policy)}/versions/{version}/restore", body))
 
-    def decide(self, policy: str, attempt: Attempt) -> Decision:
-        """What the active version says to an `http` or `connect` attempt, without making it."""
-        body = {"kind": attempt.kind, "target": attempt.target}
-        return Decision(**self._call("POST", f"/policies/{_name(policy)}/decide", body))
+    def decide(self, policy: str, attempt: Attempt, *, subject: Subject | None = None) -> Decision:
+        """What the gateway says to an `http` or `connect` attempt of an agent, without making it: by the orders that
+        stand and the active version. Without an agent, of all orders those for everybody count.
+        """
+        body: dict[str, Any] = {"kind": attempt.kind, "target": attempt.target}
+        if subject is not None:
+            body["subject"] = dataclasses.asdict(subject)
+        said = self._call("POST", f"/policies/{_name(policy)}/decide", body)
+        return Decision(**{**said, "orders": tuple(said["orders"])})
+
+    def orders(self) -> tuple[EgressOrder, ...]:
+        """Every order that stands, oldest first, damaged ones too."""
+        return tuple(_order(one) for one in self._call("GET", "/orders")["orders"])
+
+    def inference(self) -> tuple[InferenceEndpoint, ...]:
+        """The inference endpoints that the gateway knows."""
+        found = self._call("GET", "/orders")["inference"]
+        return tuple(InferenceEndpoint(**{**one, "kind": InferenceKind(one["kind"])}) for one in found)
+
+    def held(self) -> dict[str, int]:
+        """Order → how many requests it holds at this moment."""
+        return {str(key): int(value) for key, value in self._call("GET", "/orders")["held"].items()}
+
+    def place(self, order: EgressOrder) -> tuple[EgressOrder, int]:
+        """Have an order stand: durable, in force and made true of what is open when this returns, with the number of
+        connections that were reset. Again: the standing one. `Refused` where the id is another order's.
+        """
+        body = {key: value for key, value in dataclasses.asdict(order).items() if key not in _NOT_GIVEN}
+        body |= {"scope_kind": order.scope.kind, "scope_value": order.scope.value}
+        said = self._call("PUT", f"/orders/{_part(order.id)}", body)
+        return _order(said["order"]), int(said["connections_reset"])
+
+    def lift(self, order: str, *, reason: str, by: str) -> EgressOrder | None:
+        """End an order, durably; what it was, None where none of that id stands."""
+        said = self._call("POST", f"/orders/{_part(order)}/lift", {"reason": reason, "by": by})["lifted"]
+        return _order(said) if said is not None else None
 
     def health(self) -> dict[str, Any]:
         """`status`, `uid`, `agents`, `policies` (name → version), `cut`, `telemetry_lost`."""
@@ -107,6 +154,11 @@ class GatewayClient:
             kind = _TYPES.get(str(found.get("type")), ClawbackError)
             raise kind(str(found.get("message", f"HTTP {response.status}")), hint=str(found.get("hint", "")))
         return answer
+
+
+def _order(said: dict[str, Any]) -> EgressOrder:
+    scope = Scope(ScopeKind(said["scope"]["kind"]), str(said["scope"]["value"]))
+    return EgressOrder(**{**said, "kind": OrderKind(said["kind"]), "scope": scope})
 
 
 def _name(policy: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import h11
@@ -19,32 +19,23 @@ from clawback.enforcement.gateway.policies import Judged
 from clawback.enforcement.gateway.records import Flow
 from clawback.enforcement.gateway.replies import drain, refuse, reusable, skip_empty_body
 from clawback.enforcement.gateway.sockets import close, reset, sever, tune_agent
-from clawback.enforcement.gateway.target import BadRequestError, Target, target_of
+from clawback.enforcement.gateway.standing import barred, refused
+from clawback.enforcement.gateway.target import BadRequestError, Target, bodiless, target_of
+from clawback.enforcement.gateway.telling import Telling
 from clawback.enforcement.gateway.tunnel import tunnel
-from clawback.enforcement.gateway.websocket import FrameError
+from clawback.enforcement.gateway.websocket import FrameError, asks
 from clawback.enforcement.gateway.wire import Wire
 from clawback.enforcement.policy.names import Address
+from clawback.enforcement.policy.order_calls import Content
 from clawback.model import Decision, Severity
 
 if TYPE_CHECKING:
     from clawback.enforcement.gateway.agents import Agent
     from clawback.enforcement.gateway.server import Gateway
 
-__all__ = ["Connection", "Limits"]
+__all__ = ["Connection"]
 
 _MAX_REASON = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Times in seconds. `head` bounds how slowly a request's head may come, `idle` silence in a body or tunnel."""
-
-    connections: int = 256  # of one agent
-    head: float = 15.0
-    keep_alive: float = 75.0
-    idle: float = 300.0
-    linger: float = 2.0  # after an answer that ends the connection, for what the agent is still sending
-    handshake: float = 10.0  # of TLS, either side
 
 
 class Connection:
@@ -57,6 +48,7 @@ class Connection:
         self._sock = sock
         self._wire = Wire(Plain(sock), h11.SERVER)
         self._caller = CallerOf(sock)
+        self._telling = Telling(gateway, agent, self._caller)
         self._inside: Target | None = None  # the CONNECT whose TLS ended here
         self._number = number
         self._requests = 0
@@ -65,6 +57,9 @@ class Connection:
         self._why = ""
         self._task: asyncio.Task[None] | None = None
         self.flow: Flow | None = None  # what is being carried now
+        self._content: Content | None = None  # of the request that is being carried, if it was read
+        self._addresses: tuple[Address, ...] = ()
+        self._upgrade = ""
         self._upstream: socket.socket | None = None
 
     def start(self, ended: Callable[[Connection, asyncio.Task[None]], None]) -> None:
@@ -132,7 +127,7 @@ class Connection:
     async def _answer(self, request: h11.Request, target: Target) -> bool:
         case: Case | None = None
         try:
-            case = await self._case(request, target)
+            case = await gather(self._gateway, self._agent, self._caller, self._wire, request, target)
             return await self._act(request, target, case)
         except DeniedError as error:
             return await self._denied(target, error.decision, error.case.severity)
@@ -148,8 +143,8 @@ class Connection:
             if decision.allowed and not decision.inspect:  # inspected, each request inside finds its own way
                 async with agent.lookups:
                     addresses = await gateway.destinations.addresses(target.host, target.port, case.judged.networks)
-                # The agent may have been cut, or the policy changed, while all this was found out.
-                again = self.judge(target, case.body).decision
+                self._addresses = addresses
+                again = self._again(target, case)
                 decision = again if not again.allowed or again.inspect else decision
         except ForbiddenAddressError as error:
             decision = replace(decision, allowed=False, reason=str(error), level="destination")
@@ -167,6 +162,11 @@ class Connection:
             self._upstream = await gateway.destinations.connect(addresses, target.port)
         except UnreachableHostError as error:
             return await self._refuse(502, "upstream", str(error))
+        again = self._again(target, case)  # nothing is waited for between this and the flow that orders end
+        if not again.allowed or again.inspect:
+            reset(self._upstream)
+            self._upstream = None
+            return await (self._look_inside(target) if again.allowed else self._denied(target, again, case.severity))
         return await self._carry(request, target, decision, self._upstream, case)
 
     async def _denied(self, target: Target, decision: Decision, severity: Severity) -> bool:
@@ -174,13 +174,29 @@ class Connection:
             return await self._refuse(503, "unavailable", "the decision could not be recorded")
         return await self._refuse(403, "denied", decision.reason, decision)
 
-    def judge(self, target: Target, body: bytes | None = None) -> Judged:
+    def judge(self, target: Target, content: Content | None = None, addresses: tuple[Address, ...] = ()) -> Judged:
         """By what is known of the caller by now."""
-        return self._gateway.judge(self._agent, target, self._caller.programs, body)
+        return self._gateway.judge(self._agent, target, self._caller.programs, content, addresses)
 
-    async def _case(self, request: h11.Request, target: Target) -> Case:
-        """Find out what the policy asks to know; `DeniedError` where that alone decides."""
-        return await gather(self._gateway, self._agent, self._caller, self._wire, request, target)
+    def _again(self, target: Target, case: Case) -> Decision:
+        """The agent may have been cut, the policy or an order have come, while other things were found out."""
+        return barred(self.judge(target, case.content, self._addresses))
+
+    def enforce_orders(self) -> int:
+        """End what an order denies, or can no longer look at; how many connections that were, 0 or 1."""
+        flow, target = self.flow, self.flow.target if self.flow else self._inside
+        if target is None or self._why:
+            return 0
+        known = (self._content, self._addresses) if flow else (None, ())
+        ruling = self._gateway.orders.ruling(self._agent.subject, target, *known)
+        stops = (ruling.stops or (ruling.reads if self._upgrade else ())) if flow else ruling.denied
+        if not stops:
+            return 0
+        decision = flow.decision if flow else self.judge(target).decision
+        ended = refused(decision, stops, f"{stops[0].what}: what was open is ended by an order")
+        self._telling.at_once(target, ended, self._id, Severity.MEDIUM)
+        self.abort(f"ended by {stops[0].rule}")
+        return 1
 
     async def _look_inside(self, target: Target) -> bool:
         """Take the agent's TLS off; what is inside is served as requests from here on."""
@@ -215,6 +231,8 @@ class Connection:
             connection=self._id,
         )
         idle = self._gateway.limits.idle
+        self._content = case.content or (Content(b"", target.path) if bodiless(request) else None)
+        self._upgrade = case.judged.upgrade if asks(request.method, request.headers) else ""
         failed: UpstreamError | None = None
         exchange: Exchange | None = None
         clean = False
@@ -223,8 +241,9 @@ class Connection:
                 await tunnel(self._sock, upstream, await self._established(), self.flow, idle)
             else:
                 channel = await reach(target, upstream, self._gateway.destinations.tls, self._gateway.limits.handshake)
-                upgrade = case.judged.upgrade
-                exchange = Exchange(self._wire, channel, self.flow, body=case.body, filled=case.filled, upgrade=upgrade)
+                exchange = Exchange(
+                    self._wire, channel, self.flow, body=case.body, filled=case.filled, upgrade=self._upgrade
+                )
                 await exchange.run(request, idle)
             clean = target.method == "CONNECT" or self._wire.http.their_state is not h11.SEND_BODY
         except UpstreamError as error:
@@ -260,26 +279,15 @@ class Connection:
         return f"{self._number}.{self._requests}"
 
     async def _record(self, target: Target, decision: Decision, *, severity: Severity = Severity.MEDIUM) -> bool:
-        """Nothing leaves, and nothing is answered at full speed, without a record: an agent that floods is slowed."""
-        self._gateway.count(decision)
-        records, agent = self._gateway.records, self._agent
-        for _ in range(20):
-            if records.decision(
-                agent.agent, agent.instance, target, decision, self._id, severity=severity, caller=self._caller.said
-            ):
-                return True
-            await asyncio.sleep(0.1)
-        return False
+        return await self._telling.record(target, decision, self._id, severity)
 
     def _note(self, target: Target, reason: str, severity: Severity) -> None:
-        """An allowed tunnel came to nothing: to whoever watches, a denial. At once: the task may be ending."""
-        denied = replace(
-            self.judge(target).decision, allowed=False, reason=reason[:_MAX_REASON], level="content", inspect=False
-        )
-        self._gateway.count(denied)
-        records, agent = self._gateway.records, self._agent
-        caller = self._caller.said
-        records.decision(agent.agent, agent.instance, target, denied, self._id, severity=severity, caller=caller)
+        """An allowed tunnel came to nothing: to whoever watches, a denial."""
+        judged = self.judge(target)
+        denied = replace(judged.decision, allowed=False, reason=reason[:_MAX_REASON], level="content", inspect=False)
+        if judged.ruling.look:
+            denied = refused(denied, judged.ruling.look, reason)
+        self._telling.at_once(target, denied, self._id, severity)
 
     async def _bad(self, status: int, reason: str, request: h11.Request | None = None) -> bool:
         """Refuse what is no proper request, and record that somebody tried."""

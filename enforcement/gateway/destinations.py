@@ -19,7 +19,7 @@ from clawback.enforcement.gateway.sockets import close, tune_upstream
 from clawback.enforcement.policy.names import Address, AmbiguousError, address_of, normal_host
 from clawback.errors import InvalidInput
 
-__all__ = ["Destinations", "ForbiddenAddressError", "UnreachableHostError"]
+__all__ = ["Destinations", "ForbiddenAddressError", "UnreachableHostError", "forms"]
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CONNECT_SECONDS = 10.0
@@ -70,7 +70,7 @@ class Destinations:
         within = tuple(_network(text) for text in networks)
         if within and not any(address.version == network.version and address in network for network in within):
             return "not within the rule's allowed_ips:"
-        for form in _forms(address):
+        for form in forms(address):
             if any(form.version == network.version and form in network for network in self._private):
                 continue
             for kind, holds in (
@@ -139,7 +139,7 @@ class Destinations:
         raise UnreachableHostError(f"connect: {last}")
 
 
-def _forms(address: Address) -> tuple[Address, ...]:
+def forms(address: Address) -> tuple[Address, ...]:
     """The address and those that it carries inside: IPv4-mapped, NAT64, 6to4 and Teredo reach what they wrap."""
     if isinstance(address, ipaddress.IPv4Address):
         return (address,)

@@ -200,7 +200,7 @@ class Exchange:
             await self._to_agent(h11.Data(data=data))
 
     def _relayed(self, response: h11.Response) -> h11.Response:
-        headers = forwarded_headers(response.headers)
+        headers = [pair for pair in forwarded_headers(response.headers) if pair[0] != b"proxy-status"]
         if not any(name == b"transfer-encoding" for name, _ in response.headers):
             headers += [pair for pair in response.headers if pair[0] == b"content-length"]
         if self._scrubber is not None:

@@ -38,7 +38,7 @@ async def terminate(sock: socket.socket, early: bytes, host: str, authority: Aut
             channel = Secure(sock, authority.context(host), early=data)
             await channel.handshake()
     except HelloError as error:
-        raise TlsRefusedError(f"the policy looks inside this tunnel, and it is {error}") from None
+        raise TlsRefusedError(f"the gateway looks inside this tunnel, and it is {error}") from None
     except TimeoutError:
         raise TlsRefusedError("TLS took too long to begin") from None
     return channel

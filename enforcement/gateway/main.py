@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -22,6 +22,7 @@ from clawback.enforcement.gateway.server import Gateway
 from clawback.enforcement.kernel import namespaces
 from clawback.enforcement.policy.ownership import give, give_tree
 from clawback.errors import Refused
+from clawback.model import InferenceEndpoint
 
 __all__ = ["serve"]
 
@@ -36,10 +37,13 @@ def serve(
     allow_private: tuple[str, ...],
     peers: tuple[int, ...] = (),
     upstream_ca: Path | None = None,
+    inference: Sequence[InferenceEndpoint] = (),
+    queue_seconds: float = 120.0,
 ) -> None:
     """Serve until SIGTERM or SIGINT, as `uid` where it may become that. `peers` may use the API beside root and itself.
 
-    `upstream_ca`: a PEM file of roots for destinations, beside the system's.
+    `upstream_ca`: a PEM file of roots for destinations, beside the system's. `inference`: where models are reached, for
+    orders about them; what such an order holds waits for `queue_seconds`.
     `Refused` where another gateway serves the same state folder.
     """
     state = state.absolute()
@@ -50,6 +54,7 @@ def serve(
         (state / name).mkdir(mode=0o755, parents=True, exist_ok=True)
     # Everyone may connect; who is answered is decided by the peer's uid. The other socket is the core's alone.
     api = _bind(state / "run" / "gateway.sock", 0o666)
+    (state / "orders").mkdir(mode=0o700, exist_ok=True)
     attach = _bind(state / "run" / "gateway-attach.sock", 0o600)
     prepare(state, uid=uid if dropping else None, extra=upstream_ca)
     if dropping and uid is not None:
@@ -61,19 +66,31 @@ def serve(
     own = frozenset((0, started_by, started_by if become is None else become))
     uids = (own | set(peers), own)
     try:
-        asyncio.run(_run(state, api, attach, resolve, allow_private, upstream_ca, uids=uids, become=become))
+        asyncio.run(
+            _run(
+                api,
+                attach,
+                lambda: Gateway(
+                    state,
+                    resolve=resolve,
+                    allow_private=allow_private,
+                    upstream_ca=upstream_ca,
+                    inference=inference,
+                    queue_seconds=queue_seconds,
+                ),
+                uids=uids,
+                become=become,
+            )
+        )
     finally:
         api.close()
         attach.close()
 
 
 async def _run(
-    state: Path,
     api: socket.socket,
     attach: socket.socket,
-    resolve: Mapping[str, str],
-    allow_private: tuple[str, ...],
-    upstream_ca: Path | None,
+    make: Callable[[], Gateway],
     *,
     uids: tuple[frozenset[int], frozenset[int]],
     become: int | None,
@@ -82,7 +99,7 @@ async def _run(
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    gateway = Gateway(state, resolve=resolve, allow_private=allow_private, upstream_ca=upstream_ca)
+    gateway = make()  # in the loop
     config = uvicorn.Config(
         application(gateway), http=guarded(uids[0]), ws="none", lifespan="off", log_config=None, access_log=False
     )
@@ -148,6 +165,7 @@ def _give(state: Path, uid: int) -> None:
         os.chown(state, -1, uid)
         state.chmod(state.stat().st_mode | 0o010)
     give_tree(state / "policies", uid, uid)
+    give_tree(state / "orders", uid, uid)
     os.chown(state / "telemetry", -1, uid)
     (state / "telemetry").chmod(0o1775)
     for name in ("policy.jsonl", "routing.jsonl"):

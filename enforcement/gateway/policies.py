@@ -14,6 +14,7 @@ from clawback.enforcement.gateway.records import Records
 from clawback.enforcement.policy.endpoint_engine import Programs
 from clawback.enforcement.policy.engine import Engine
 from clawback.enforcement.policy.loader import load
+from clawback.enforcement.policy.orders import NOTHING, Ruling
 from clawback.enforcement.policy.store import PolicyStore, Stamp
 from clawback.errors import ClawbackError, NotFound
 from clawback.model import Decision, PolicyVersion
@@ -33,7 +34,10 @@ class _Active:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A decision, and what whoever acts on it must keep to or ask again with (see `policy.verdict`)."""
+    """A decision, and what whoever acts on it must keep to or ask again with (see `policy.verdict`).
+
+    `ruling` is the orders' part in it. `any_body`: the body is an order's to look at, in whatever form it comes.
+    """
 
     decision: Decision
     networks: tuple[str, ...] = ()
@@ -41,6 +45,8 @@ class Judged:
     sealed: bool = False
     wants_caller: bool = False
     wants_body: int = 0
+    any_body: bool = False
+    ruling: Ruling = NOTHING
 
 
 class ActivePolicies:

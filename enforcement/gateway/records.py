@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from clawback.model import (
     Decision,
     Disposition,
     HttpActivity,
+    InferenceEndpoint,
     Lifecycle,
     NetworkActivity,
     PolicyChange,
     PolicyVersion,
+    RouteActivity,
+    Sensitivity,
     Severity,
     Source,
 )
@@ -38,6 +42,7 @@ class Records:
 
     def __init__(self, folder: Path, metrics: Metrics) -> None:
         self.writer = TelemetryWriter(folder, Source.POLICY, rate=2000.0, burst=5000.0)
+        self.routing = TelemetryWriter(folder, Source.ROUTING)
         self.metrics = metrics
 
     def decision(
@@ -82,6 +87,26 @@ class Records:
             **common,
         )
         return written is not None
+
+    def inference(
+        self, agent: str, instance: str, target: Target, endpoint: InferenceEndpoint, found: Sequence[str], said: str
+    ) -> None:
+        """An order kept a query from a model, for good or for now. Where nothing was looked for, confidence is 0."""
+        self.routing.emit(
+            RouteActivity,
+            activity_id=RouteActivity.CREATE,
+            severity=Severity.MEDIUM,
+            disposition=Disposition.BLOCKED,
+            agent=agent,
+            instance=instance,
+            model="",
+            endpoint=f"{target.host}:{target.port}",
+            destination=endpoint.kind.value,
+            sensitivity=Sensitivity.RESTRICTED if found else Sensitivity.INTERNAL,
+            confidence=1.0 if found else 0.0,
+            data_types=tuple(found),
+            message=said,
+        )
 
     def echoed(self, flow: Flow, count: int) -> None:
         """A destination sent an agent's credential back, and it was blotted out `count` times."""
@@ -130,6 +155,11 @@ class Records:
             author=author,
             reason=why,
         )
+
+    def close(self) -> None:
+        """Write no more."""
+        self.writer.close()
+        self.routing.close()
 
     def lifecycle(self, activity: int, status: str) -> None:
         """The gateway started, lives, or stops."""

@@ -14,8 +14,9 @@ from clawback.enforcement.gateway.sockets import CHUNK
 from clawback.enforcement.gateway.wire import Wire
 from clawback.model import Decision
 
-__all__ = ["drain", "refuse", "reusable", "skip_empty_body"]
+__all__ = ["drain", "proxy_status", "refuse", "reusable", "skip_empty_body"]
 
+_MOST_NAMED = 32
 _MAX_DRAIN = 4 * 1024 * 1024
 
 
@@ -26,6 +27,8 @@ async def refuse(wire: Wire, status: int, kind: str, reason: str, *, decision: D
         body |= {"rule": decision.rule, "level": decision.level, "policy_version": decision.policy_version}
     data = json.dumps(body).encode()
     headers = [("content-type", "application/json"), ("content-length", str(len(data)))]
+    if decision is not None:
+        headers.append(("proxy-status", proxy_status(decision)))
     if wire.http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
         return False
     skip_empty_body(wire)
@@ -38,6 +41,13 @@ async def refuse(wire: Wire, status: int, kind: str, reason: str, *, decision: D
         await drain(wire, linger)
         return False
     return True
+
+
+def proxy_status(decision: Decision, *, error: str = "http_request_denied") -> str:
+    """RFC 9209: what denied. The gateway alone says this; a destination that says so too is not passed on."""
+    rules = [f"order:{order}" for order in decision.orders[:_MOST_NAMED]] or [decision.rule]
+    named = " ".join(rule for rule in rules if rule.isascii() and rule.isprintable() and not set(rule) & {'"', "\\"})
+    return f'clawback; error={error}; details="{decision.level} {named}"'
 
 
 def reusable(wire: Wire) -> bool:

@@ -10,16 +10,21 @@ from pathlib import Path
 from clawback.enforcement.gateway.agents import Agent
 from clawback.enforcement.gateway.asking import Asking
 from clawback.enforcement.gateway.authority import Authority
-from clawback.enforcement.gateway.connection import Limits
 from clawback.enforcement.gateway.destinations import Destinations
+from clawback.enforcement.gateway.holding import Queue
+from clawback.enforcement.gateway.limits import Limits
 from clawback.enforcement.gateway.metrics import Metrics
+from clawback.enforcement.gateway.order_store import OrderStore
 from clawback.enforcement.gateway.policies import ActivePolicies, Judged
 from clawback.enforcement.gateway.records import Records
 from clawback.enforcement.gateway.sockets import AbortWatch
+from clawback.enforcement.gateway.standing import Standing, above
 from clawback.enforcement.gateway.target import Target
 from clawback.enforcement.policy.endpoint_engine import Programs
+from clawback.enforcement.policy.names import Address
+from clawback.enforcement.policy.order_calls import Content
 from clawback.enforcement.policy.store import PolicyStore
-from clawback.model import Decision, Lifecycle
+from clawback.model import Decision, InferenceEndpoint, Lifecycle, Subject
 
 __all__ = ["Gateway"]
 
@@ -37,6 +42,8 @@ class Gateway:
         allow_private: Sequence[str],
         upstream_ca: Path | None = None,
         limits: Limits | None = None,
+        inference: Sequence[InferenceEndpoint] = (),
+        queue_seconds: float = 120.0,
     ) -> None:
         self.limits = limits or Limits()
         self.metrics = Metrics()
@@ -47,6 +54,8 @@ class Gateway:
         self.policies = ActivePolicies(
             PolicyStore(state / "policies"), self.records, self.metrics, self._enforce_on_open
         )
+        self.orders = Standing(OrderStore(state / "orders"), inference, self._enforce_orders)
+        self.queue = Queue(queue_seconds)
         self.aborts = AbortWatch(asyncio.get_running_loop())
         self.agents: dict[str, Agent] = {}  # by instance
         self.cut: dict[str, str] = {}  # agent → why
@@ -72,15 +81,15 @@ class Gateway:
         self.aborts.close()
         self.destinations.close()
         self.records.lifecycle(Lifecycle.STOP, "stopped")
-        self.records.writer.close()
+        self.records.close()
 
-    def attach(self, agent: str, instance: str, policy: str, listeners: list[socket.socket]) -> None:
+    def attach(self, subject: Subject, instance: str, policy: str, listeners: list[socket.socket]) -> None:
         """Serve this agent's listeners. Again for a known instance: the new listeners replace the old ones."""
         known = self.agents.get(instance)
-        if known is None or (known.agent, known.policy) != (agent, policy):
+        if known is None or (known.subject, known.policy) != (subject, policy):
             if known is not None:
                 known.detach()
-            known = self.agents[instance] = Agent(self, agent, instance, policy)
+            known = self.agents[instance] = Agent(self, subject, instance, policy)
         known.listen(listeners)
         self.metrics.agents.set(len(self.agents))
 
@@ -102,29 +111,48 @@ class Gateway:
         return self.cut.pop(agent, None) is not None
 
     def judge(
-        self, agent: Agent, target: Target, programs: Programs | None = None, body: bytes | None = None
+        self,
+        agent: Agent,
+        target: Target,
+        programs: Programs | None = None,
+        content: Content | None = None,
+        addresses: tuple[Address, ...] = (),
     ) -> Judged:
-        """By the version in force, unless the agent is cut off."""
+        """By the orders and then the version in force, unless the agent is cut off."""
         if agent.agent in self.cut:
             version = self.policies.versions().get(agent.policy, 0)
             cut = Decision(
                 allowed=False, rule="", reason="agent is cut off", policy=agent.policy, policy_version=version
             )
             return Judged(cut)
-        return self.policies.judge(
-            agent.policy,
+        return self.judge_by(agent.policy, agent.subject, target, programs, content, addresses)
+
+    def judge_by(
+        self,
+        policy: str,
+        subject: Subject,
+        target: Target,
+        programs: Programs | None = None,
+        content: Content | None = None,
+        addresses: tuple[Address, ...] = (),
+    ) -> Judged:
+        """The same for an agent that may not be there."""
+        judged = self.policies.judge(
+            policy,
             host=target.host,
             port=target.port,
             method=target.method,
             path=target.path,
             programs=programs,
-            body=body,
+            body=content.data if content is not None else None,
         )
+        return above(self.orders.ruling(subject, target, content, addresses), judged, target)
 
     def count(self, decision: Decision) -> None:
         """Into the metrics."""
         result = "allowed" if decision.allowed else "denied"
-        self.metrics.decisions.labels(decision.policy, decision.rule, result).inc()
+        rule = "order" if decision.orders else decision.rule  # their ids are ever new, and a label is for ever
+        self.metrics.decisions.labels(decision.policy, rule, result).inc()
         if not decision.rule:
             self.metrics.unmatched.labels(decision.policy).inc()
 
@@ -140,6 +168,12 @@ class Gateway:
                 allowed = judged.decision.allowed or judged.wants_body  # a body that was let through has been seen
                 if not allowed or judged.decision.inspect:  # a tunnel that was blind, and may no longer be
                     connection.abort("denied by the new policy version")
+
+    def _enforce_orders(self) -> int:
+        """What the orders deny is reset, where it is open; how many connections that were."""
+        return sum(
+            connection.enforce_orders() for agent in self.agents.values() for connection in list(agent.connections)
+        )
 
     async def _heartbeat(self) -> None:
         while True:

@@ -10,7 +10,7 @@ import h11
 
 from clawback.enforcement.policy.names import AmbiguousError, normal_host
 
-__all__ = ["BadRequestError", "Target", "authority_of", "forwarded_headers", "split_url", "target_of"]
+__all__ = ["BadRequestError", "Target", "authority_of", "bodiless", "forwarded_headers", "split_url", "target_of"]
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 # Hop-by-hop (RFC 9110, 7.6.1), what the gateway sets itself, and what the proxy alone is told.
@@ -88,6 +88,14 @@ def target_of(request: h11.Request, inside: Target | None = None) -> Target:
         if name == b"host" and authority_of(value.decode("latin-1"), default=default) != (host, port):
             raise BadRequestError("Host header and request target differ")
     return Target(method=method, host=host, port=port, path=path, secure=inside is not None)
+
+
+def bodiless(request: h11.Request) -> bool:
+    """Nothing comes behind its head."""
+    return not any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+        for name, value in request.headers
+    )
 
 
 def split_url(url: str) -> tuple[str, int, str]:

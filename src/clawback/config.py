@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from clawback.errors import InvalidInput
-from clawback.model import Phase
+from clawback.model import InferenceKind, Phase
 
 __all__ = [
     "AnswerSettings",
@@ -29,6 +29,7 @@ __all__ = [
     "AwsSettings",
     "CoreSettings",
     "GatewaySettings",
+    "InferenceSettings",
     "PrefectSettings",
     "ReleaseSettings",
     "Settings",
@@ -90,6 +91,29 @@ class CoreSettings(_Section):
     release: ReleaseSettings = ReleaseSettings()
 
 
+class InferenceSettings(_Section):
+    """One of `gateway.inference`: where a model is reached."""
+
+    host: str = Field(
+        description="HOST or HOST:PORT; `*.` before it for all below",
+        pattern=r"^(\*\.)?(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@*\s]+)(:[1-9][0-9]{0,4})?$",
+        max_length=260,
+    )
+    kind: InferenceKind = Field(description="local or cloud")
+    path: str = Field("", max_length=1024, description="prefix of its paths, such as /v1; none: all")
+
+    @property
+    def name(self) -> str:
+        """The host alone."""
+        return self.host[: -len(f":{self.port}")] if self.port else self.host
+
+    @property
+    def port(self) -> int:
+        """0 for any."""
+        _, mark, port = self.host.rpartition("]")[2].rpartition(":")
+        return int(port) if mark else 0
+
+
 class GatewaySettings(_Section):
     """`gateway:`: the agents' only way out."""
 
@@ -100,6 +124,13 @@ class GatewaySettings(_Section):
     )
     upstream_ca: Path | None = Field(
         None, description="PEM file of roots that destinations' certificates may end in, beside the system's"
+    )
+    inference: tuple[InferenceSettings, ...] = Field((), description="where models are, for orders about inference")
+    queue_seconds: float = Field(
+        120.0,
+        gt=0,
+        le=3600,
+        description="how long what an order holds as sensitive waits; then it is refused",
     )
 
 

@@ -40,6 +40,7 @@ def core() -> None:
 def gateway() -> None:
     """Run the egress gateway: the agents' only way out."""
     from clawback.enforcement.gateway.main import serve
+    from clawback.model import InferenceEndpoint
 
     chosen = settings()
     serve(
@@ -48,6 +49,11 @@ def gateway() -> None:
         resolve=dict(chosen.gateway.resolve),
         allow_private=chosen.gateway.allow_private,
         upstream_ca=chosen.gateway.upstream_ca,
+        inference=tuple(
+            InferenceEndpoint(host=one.name, port=one.port, kind=one.kind, path=one.path)
+            for one in chosen.gateway.inference
+        ),
+        queue_seconds=chosen.gateway.queue_seconds,
         peers=(),
     )
 

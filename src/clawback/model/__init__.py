@@ -12,6 +12,16 @@ from clawback.model.agent import (
 )
 from clawback.model.approval import Approval, ApprovalState, Vote
 from clawback.model.closure import CredentialGraph, CredentialNode, Known, Life
+from clawback.model.egress import (
+    EgressOrder,
+    InferenceEndpoint,
+    InferenceKind,
+    InferenceMode,
+    OrderKind,
+    Scope,
+    ScopeKind,
+    Subject,
+)
 from clawback.model.events import (
     Disposition,
     Event,
@@ -53,6 +63,7 @@ __all__ = [
     "CredentialRef",
     "Decision",
     "Disposition",
+    "EgressOrder",
     "Enforcement",
     "Event",
     "EvidenceBundle",
@@ -65,6 +76,9 @@ __all__ = [
     "HttpActivity",
     "Incident",
     "IncidentStatus",
+    "InferenceEndpoint",
+    "InferenceKind",
+    "InferenceMode",
     "KernelActivity",
     "Known",
     "LaunchSpec",
@@ -75,6 +89,7 @@ __all__ = [
     "NetworkActivity",
     "Orchestration",
     "Order",
+    "OrderKind",
     "Phase",
     "PolicyChange",
     "PolicyVersion",
@@ -83,11 +98,14 @@ __all__ = [
     "Receipt",
     "ReceiptState",
     "RouteActivity",
+    "Scope",
+    "ScopeKind",
     "Selector",
     "SelectorKind",
     "Sensitivity",
     "Severity",
     "Source",
+    "Subject",
     "TimelineEntry",
     "Vote",
 ]

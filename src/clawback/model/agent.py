@@ -123,7 +123,7 @@ class Attempt:
 
     kind       target
     open       a path, opened for reading
-    http       "METHOD URL", sent to the agent's gateway
+    http       "METHOD URL", sent to the agent's gateway; what follows another blank is its body, sent as JSON
     connect    "HOST:PORT", by CONNECT through the agent's gateway
     syscall    a system call's name, called with null arguments
     spawn      a program's path

@@ -26,9 +26,11 @@ class PolicyVersion:
 class Decision:
     """What the policy engine says to one call. `rule` names the rule that decided, empty where none matched.
 
-    level      what decided: `destination`, `binary`, `method`, `path`, `content`, or `policy` for all else
+    level      what decided: `destination`, `binary`, `method`, `path`, `content`, `order` (an
+               `EgressOrder`, above the policy), or `policy` for all else
     inspect    a tunnel only on condition that TLS ends in the gateway, where each request is decided anew
     audit      allowed by a rule that only watches; `reason` says what enforcing would have denied
+    orders     ids of all orders that refuse it, oldest first; `rule` names the first
     """
 
     allowed: bool
@@ -39,3 +41,4 @@ class Decision:
     level: str = "policy"
     inspect: bool = False
     audit: bool = False
+    orders: tuple[str, ...] = ()
