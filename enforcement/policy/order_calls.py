@@ -63,7 +63,8 @@ class Content:
         if self.encoded and self.data:
             found = ("unreadable",)
         else:
-            for found in examine(self.data, self.path):
+            for known in examine(self.data, self.path):
+                found = known
                 yield
         self._kinds = found
 

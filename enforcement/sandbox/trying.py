@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import socket
@@ -31,6 +32,7 @@ _UNREACHABLE = {
 }  # fmt: skip
 _FORKS = {"fork", "vfork", "clone", "clone3"}
 _MAX_ANSWER = 8192
+_BY = re.compile(rb'\r\nproxy-status: clawback; error=[a-z_]+; details="([ -~]{1,1024}?)"(?=\r\n|\Z)', re.IGNORECASE)
 _LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
@@ -70,7 +72,11 @@ def _open(path: str) -> tuple[bool, str]:
 
 
 def _ask_gateway(request: bytes) -> tuple[bool, str]:
-    """Send a request to the gateway; denied where it says 403 or cannot be reached. Silence is no denial."""
+    """Send a request to the gateway; denied where it says 403 or cannot be reached. Silence is no denial.
+
+    What denied, or holds the request, is said behind the status, as the gateway names it (RFC 9209): it passes no such
+    word of a destination's on.
+    """
     answer = b""
     reached = False
     try:
@@ -79,19 +85,22 @@ def _ask_gateway(request: bytes) -> tuple[bool, str]:
             sock.connect(("127.0.0.1", GATEWAY_PORT))
             reached = True
             sock.sendall(request)
-            while b"\r\n" not in answer and len(answer) < _MAX_ANSWER:
+            while b"\r\n\r\n" not in answer and len(answer) < _MAX_ANSWER:
                 part = sock.recv(1024)
                 if not part:
                     break
                 answer += part
     except TimeoutError:
-        return not reached, "no answer from the gateway" if reached else "ETIMEDOUT"
+        if b"\r\n" not in answer:
+            return not reached, "no answer from the gateway" if reached else "ETIMEDOUT"
     except OSError as error:
         return _refused(error, _UNREACHABLE)
-    words = answer.split(b"\r\n", 1)[0].decode("utf-8", "backslashreplace").split(" ", 2)
+    head = answer.partition(b"\r\n\r\n")[0]
+    words = head.split(b"\r\n", 1)[0].decode("utf-8", "backslashreplace").split(" ", 2)
     if len(words) < 2 or not words[1].isdigit():
         return True, "connection closed without an answer"
-    return words[1] == "403", " ".join(["HTTP", *words[1:]])
+    by = _BY.search(head)
+    return words[1] == "403", " ".join(["HTTP", *words[1:]]) + (f", by {by[1].decode()}" if by else "")
 
 
 def _connect(target: str) -> tuple[bool, str]:
@@ -100,13 +109,16 @@ def _connect(target: str) -> tuple[bool, str]:
 
 
 def _http(target: str) -> tuple[bool, str]:
-    method, _, url = target.partition(" ")
+    method, _, rest = target.partition(" ")
+    url, _, body = rest.partition(" ")
     parts = urlsplit(url)
     if parts.scheme == "https":
         denied, detail = _connect(f"{parts.hostname}:{parts.port or 443}")
         return denied, f"CONNECT: {detail}"
-    head = f"{method} {url} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    return _ask_gateway(head.encode())
+    data = body.encode()
+    head = f"{method} {url} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\nContent-Length: {len(data)}\r\n"
+    kind = "Content-Type: application/json\r\n" if data else ""
+    return _ask_gateway(f"{head}{kind}\r\n".encode() + data)
 
 
 def _syscall(name: str) -> tuple[bool, str]:

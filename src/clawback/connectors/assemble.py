@@ -25,9 +25,11 @@ def assemble(settings: Settings) -> World:
         if aws
         else None
     )
+    gateway = GatewayClient(settings.gateway_socket)
     return World(
         core=CoreClient(settings.core_socket),
-        policies=GatewayClient(settings.gateway_socket),
+        policies=gateway,
+        orders_or_none=gateway,
         secrets=FileSecretStore(settings.state / "secrets"),
         tickets=FileTickets(settings.state / "tickets"),
         vault_or_none=secrets_manager,

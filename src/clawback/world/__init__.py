@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from clawback.errors import Unreachable
 from clawback.world.credentials import Cloud, Vault
+from clawback.world.orders import Orders
 from clawback.world.parts import Core, Policies, SecretStore, Tickets
 from clawback.world.records import Audited, AuditLog, CloudRecords, Identity, Trail, TrailEvent, VaultRecords
 
@@ -25,6 +26,7 @@ __all__ = [
     "VaultRecords",
     "World",
 ]
+__all__ = ["Cloud", "Core", "Orders", "Policies", "SecretStore", "Tickets", "Vault", "World"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,18 @@ class World:
     policies: Policies
     secrets: SecretStore
     tickets: Tickets
+    orders_or_none: Orders | None = None
     vault_or_none: Vault | None = None
     cloud_or_none: Cloud | None = None
     vault_records_or_none: VaultRecords | None = None
     cloud_records_or_none: CloudRecords | None = None
+
+    @property
+    def orders(self) -> Orders:
+        """Orders over the agents' way out."""
+        if self.orders_or_none is None:
+            raise Unreachable("no gateway takes orders here", hint="is `clawback gateway` part of this host?")
+        return self.orders_or_none
 
     @property
     def vault(self) -> Vault:

@@ -32,10 +32,14 @@ SERVE = """
 import json, sys
 from pathlib import Path
 from clawback.enforcement.gateway.main import serve
+from clawback.model import InferenceEndpoint, InferenceKind
 options = json.loads(sys.argv[1])
+exec(options["before"])
 serve(Path(options["state"]), uid=options["uid"], resolve=options["resolve"],
       allow_private=tuple(options["allow_private"]), peers=tuple(options["peers"]),
-      upstream_ca=Path(options["upstream_ca"]) if options["upstream_ca"] else None)
+      upstream_ca=Path(options["upstream_ca"]) if options["upstream_ca"] else None,
+      inference=[InferenceEndpoint(**{**one, "kind": InferenceKind(one["kind"])}) for one in options["inference"]],
+      queue_seconds=options["queue_seconds"])
 """
 
 
@@ -83,13 +87,13 @@ class Running:
     port: int
     port6: int
 
-    def attach(self, agent: str, instance: str, policy: str) -> tuple[int, int]:
+    def attach(self, agent: str, instance: str, policy: str, **labels: Any) -> tuple[int, int]:
         """Hand over new listeners as the core does, and close them here; their ports."""
         with (
             socket.create_server(("127.0.0.1", 0)) as v4,
             socket.create_server(("::1", 0), family=socket.AF_INET6) as v6,
         ):
-            line = {"agent": agent, "instance": instance, "policy": policy}
+            line = {"agent": agent, "instance": instance, "policy": policy, **labels}
             assert self.say(line, [v4.fileno(), v6.fileno()]) == {"ok": True}
             return v4.getsockname()[1], v6.getsockname()[1]
 
@@ -298,6 +302,9 @@ def start(state: Path) -> Iterator[Callable[..., Running]]:
             "allow_private": ["127.0.0.1/32"],
             "peers": [],
             "upstream_ca": "",
+            "inference": [],
+            "queue_seconds": 60.0,
+            "before": "",  # code that runs in the process first, to have it die at a chosen point
             **options,
         }
         process = subprocess.Popen([sys.executable, "-c", SERVE, json.dumps(values)], stderr=subprocess.PIPE)
