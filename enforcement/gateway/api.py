@@ -154,7 +154,8 @@ def application(gateway: Gateway) -> Starlette:
 
     async def decide(request: Request) -> Response:
         name, body = _policy(request), await _read(request, _Attempt)
-        policies.active(name)  # NotFound, where the decision would say "no policy in force"
+        if body.subject is None:
+            policies.active(name)  # NotFound, where the decision would say "no policy in force"
         return JSONResponse(dataclasses.asdict(_decide(gateway, name, body)))
 
     async def orders(_request: Request) -> Response:
@@ -220,7 +221,7 @@ def _decide(gateway: Gateway, policy: str, attempt: _Attempt) -> Decision:
         else:
             raise InvalidInput(f"{attempt.kind!r} is not for the gateway", hint="kind is http or connect")
     except BadRequestError as error:
-        version = gateway.policies.active(policy).version
+        version = gateway.policies.versions().get(policy, 0)
         return Decision(allowed=False, rule="", reason=error.reason, policy=policy, policy_version=version)
     said = attempt.subject
     subject = Subject(agent="", tenant="", team="", tags=()) if said is None else Subject(**said.model_dump())
@@ -228,9 +229,11 @@ def _decide(gateway: Gateway, policy: str, attempt: _Attempt) -> Decision:
     judged = gateway.judge_by(policy, subject, target)
     if judged.wants_body:
         judged = gateway.judge_by(policy, subject, target, content=content)
-    if judged.ruling.held and judged.decision.allowed:
-        return refused(judged.decision, judged.ruling.held, f"{', '.join(judged.ruling.found)} in it: it would be held")
-    return judged.decision
+    if not judged.ruling.held:
+        return judged.decision
+    if not judged.decision.allowed:  # by the policy; and it would be held if the policy changed
+        return dataclasses.replace(judged.decision, orders=tuple(order.id for order in judged.ruling.held))
+    return refused(judged.decision, judged.ruling.held, f"{', '.join(judged.ruling.found)} in it: it would be held")
 
 
 def _uid(request: Request) -> int:

@@ -290,7 +290,9 @@ def test_what_is_held_is_refused_by_an_order_that_comes_meanwhile(near, roots, f
 def test_the_agent_is_told_that_it_is_held_and_its_leaving_is_noticed(near, far):
     one = order(OrderKind.INFERENCE, mode="queue-sensitive")
     near.client.place(one)
-    head = f"POST http://mcp.test:{far.port}/v1/x HTTP/1.1\r\nHost: mcp.test:{far.port}\r\nContent-Length: {len(CARD)}\r\n"
+    head = (
+        f"POST http://mcp.test:{far.port}/v1/x HTTP/1.1\r\nHost: mcp.test:{far.port}\r\nContent-Length: {len(CARD)}\r\n"
+    )
     with near.dial() as sock:
         sock.sendall(f"{head}\r\n".encode() + CARD)
         answer = sock.recv(1000)

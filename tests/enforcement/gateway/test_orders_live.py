@@ -214,7 +214,9 @@ Standing._take = lambda self, real=Standing._take: os.kill(os.getpid(), signal.S
 
 
 def test_killed_between_the_record_and_the_effect_it_stands_afterwards(start, sink):
-    gateway = start(text="networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n", before=DIES)
+    gateway = start(
+        text="networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n", before=DIES
+    )
     one = order(host="good.test")
     with pytest.raises(Unreachable):
         gateway.client.place(one)
@@ -272,7 +274,9 @@ def test_killed_at_any_moment_what_was_acknowledged_stands(state):
 )
 def test_a_damaged_record_denies_everything_until_it_is_given_anew_or_lifted(start, sink, harm):
     names = {"good.test": "127.0.0.1", "a.test": "127.0.0.1"}
-    text = "networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n      - {domain: a.test}\n"
+    text = (
+        "networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n      - {domain: a.test}\n"
+    )
     gateway = start(text=text, resolve=names)
     one, _ = gateway.client.place(order(host="good.test"))
     assert gateway.stop() == 0
