@@ -37,14 +37,8 @@ def probes(order: EgressOrder, inference: Sequence[InferenceEndpoint]) -> tuple[
     place = _place(order.host, order.port)
     if order.kind is OrderKind.TOOL and order.tool:
         tool = order.tool.replace("*", "x").replace("?", "x")
-        return (
-            _http(
-                "POST",
-                place,
-                f"/{_NAME}",
-                {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool}},
-            ),
-        )
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool}}
+        return (_http("POST", place, f"/{_NAME}", call),)
     if order.kind is OrderKind.TOOL:
         method = "GET" if order.method == "*" else order.method
         return (_http(method, place, order.path.replace("**", "*").replace("*", _NAME)),)

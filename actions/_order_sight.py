@@ -98,7 +98,8 @@ def _undecided(ctx: Context, order: EgressOrder, probes: Sequence[Probe], policy
         said = ctx.world.orders.decide(policy or "none", probe.attempt, subject=subject)
         if said.allowed or order.id not in said.orders:
             what = f"{probe.attempt.kind} {plain(probe.attempt.target, 100)}"
-            return f"{what}: the gateway {'allows it' if said.allowed else f'denies it by {said.rule or "default"}'}"
+            by = f"denies it by {said.rule or 'default'}, not by this order"
+            return f"{what}: the gateway {'allows it' if said.allowed else by}"
     return ""
 
 

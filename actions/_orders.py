@@ -89,7 +89,7 @@ def order_action(
         ]  # fmt: skip
         for info in hit[:_SHOWN]:
             for probe in tries:
-                said = orders.decide(info.policy, probe.attempt, subject=subject_of(info))
+                said = orders.decide(info.policy or "none", probe.attempt, subject=subject_of(info))
                 word = "allowed" if said.allowed else f"denied by {said.rule or 'default'}"
                 checks.append(f"{info.agent}: {probe.attempt.kind} {probe.attempt.target[:120]}: {word} at present")
         if not tries:
@@ -145,9 +145,9 @@ def order_action(
         wanted = order(ctx, params)
         asked = [(info.policy, subject_of(info)) for info in covered(ctx, wanted.scope)[:_SHOWN]]
         others: dict[str, None] = {}
-        for policy, subject in asked or [("", Subject(agent=params.of))]:
+        for policy, subject in asked or [("none", Subject(agent=params.of))]:
             for probe in probes(wanted, orders.inference()):
-                others |= dict.fromkeys(orders.decide(policy, probe.attempt, subject=subject).orders)
+                others |= dict.fromkeys(orders.decide(policy or "none", probe.attempt, subject=subject).orders)
         if mine in others:
             return Verification(verified=False, enforcement=Enforcement.FULL, proof=f"order:{mine} still decides")
         proof = f"order:{mine} is lifted, and decides for none of {len(asked)} agents that it was for"

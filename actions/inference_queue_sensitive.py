@@ -1,4 +1,4 @@
-"""Queue sensitive prompts: a request to cloud inference that is found sensitive waits, and is refused when its time is over."""
+"""Queue sensitive prompts: what is found sensitive on its way to cloud inference waits, and is refused in the end."""
 
 from __future__ import annotations
 

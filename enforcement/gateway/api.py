@@ -9,91 +9,64 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from clawback.enforcement.gateway import order_api
+from clawback.enforcement.gateway.bodies import Body, read
 from clawback.enforcement.gateway.server import Gateway
 from clawback.enforcement.gateway.standing import refused
 from clawback.enforcement.gateway.target import BadRequestError, Target, authority_of, split_url
 from clawback.enforcement.policy.order_calls import Content
 from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused, Unreachable
-from clawback.model import Decision, EgressOrder, OrderKind, Scope, ScopeKind, Subject
+from clawback.model import Decision, OrderKind, Subject
 
 __all__ = ["STATUS", "application"]
 
 STATUS: dict[type[ClawbackError], int] = {InvalidInput: 400, NotFound: 404, Refused: 403, Unreachable: 503}
 _log = structlog.get_logger()
-_MAX_BODY = 4 * 1024 * 1024  # a policy of 1 MiB may be longer as JSON
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Put(_Body):
+class _Put(Body):
     text: str
     author: str = Field(min_length=1, max_length=200)
     reason: str = Field(max_length=2000)
     known_good: bool = False
 
 
-class _Mark(_Body):
+class _Mark(Body):
     author: str = Field(min_length=1, max_length=200)
 
 
-class _Restore(_Body):
+class _Restore(Body):
     author: str = Field(min_length=1, max_length=200)
     reason: str = Field(max_length=2000)
     incident: str = Field("", max_length=200)
 
 
-class _Subject(_Body):
+class _Subject(Body):
     agent: str = Field(max_length=200)
     tenant: str | None = Field(None, max_length=200)
     team: str | None = Field(None, max_length=200)
     tags: tuple[str, ...] | None = Field(None, max_length=1000)
 
 
-class _Attempt(_Body):
+class _Attempt(Body):
     kind: str
     target: str = Field(max_length=16_384)
     subject: _Subject | None = None
 
 
-class _Order(_Body):
-    kind: OrderKind
-    scope_kind: ScopeKind
-    scope_value: str = ""
-    reason: str
-    by: str
-    incident: str = ""
-    host: str = ""
-    port: int = 0
-    tool: str = ""
-    method: str = ""
-    path: str = ""
-    mode: str = ""
-
-
-class _Lift(_Body):
-    reason: str = Field(min_length=1, max_length=500)
-    by: str = Field(min_length=1, max_length=200)
-
-
-class _Cut(_Body):
+class _Cut(Body):
     reason: str = Field(max_length=2000)
-
-
-B = TypeVar("B", bound=_Body)
 
 
 def application(gateway: Gateway) -> Starlette:
@@ -112,12 +85,16 @@ def application(gateway: Gateway) -> Starlette:
                 ],
                 "policies": policies.versions(),
                 "cut": gateway.cut,
+                "orders": len(standing := gateway.orders.all()),
+                "orders_damaged": [one.id for one in standing if one.kind is OrderKind.DAMAGED],
                 "telemetry_lost": gateway.records.writer.lost_total,
             }
         )
 
     async def metrics(_request: Request) -> Response:
         gateway.metrics.lost.set(gateway.records.writer.lost_total)
+        gateway.metrics.orders.set(len(gateway.orders.all()))
+        gateway.metrics.held.set(gateway.queue.waiting)
         return Response(gateway.metrics.render(), media_type="text/plain; version=0.0.4")
 
     async def versions(request: Request) -> Response:
@@ -131,7 +108,7 @@ def application(gateway: Gateway) -> Starlette:
         return JSONResponse(dataclasses.asdict(policies.active(_policy(request))))
 
     async def put(request: Request) -> Response:
-        name, body = _policy(request), await _read(request, _Put)
+        name, body = _policy(request), await read(request, _Put)
         put = await asyncio.to_thread(
             lambda: store.put(name, body.text, author=body.author, reason=body.reason, known_good=body.known_good)
         )
@@ -139,13 +116,13 @@ def application(gateway: Gateway) -> Starlette:
         return JSONResponse(dataclasses.asdict(put))
 
     async def mark(request: Request) -> Response:
-        name, number, body = _policy(request), _number(request), await _read(request, _Mark)
+        name, number, body = _policy(request), _number(request), await read(request, _Mark)
         marked = await asyncio.to_thread(lambda: store.mark_known_good(name, number, author=body.author))
         await policies.refresh(name)
         return JSONResponse(dataclasses.asdict(marked))
 
     async def restore(request: Request) -> Response:
-        name, number, body = _policy(request), _number(request), await _read(request, _Restore)
+        name, number, body = _policy(request), _number(request), await read(request, _Restore)
         restored = await asyncio.to_thread(
             lambda: store.restore(name, number, author=body.author, reason=body.reason, incident=body.incident)
         )
@@ -153,31 +130,13 @@ def application(gateway: Gateway) -> Starlette:
         return JSONResponse(dataclasses.asdict(restored))
 
     async def decide(request: Request) -> Response:
-        name, body = _policy(request), await _read(request, _Attempt)
+        name, body = _policy(request), await read(request, _Attempt)
         if body.subject is None:
             policies.active(name)  # NotFound, where the decision would say "no policy in force"
         return JSONResponse(dataclasses.asdict(_decide(gateway, name, body)))
 
-    async def orders(_request: Request) -> Response:
-        standing = [dataclasses.asdict(order) for order in gateway.orders.all()]
-        endpoints = [dataclasses.asdict(endpoint) for endpoint in gateway.orders.inference]
-        return JSONResponse({"orders": standing, "inference": endpoints, "held": gateway.queue.held})
-
-    async def order(request: Request) -> Response:
-        body = await _read(request, _Order)
-        said = body.model_dump(exclude={"scope_kind", "scope_value"})
-        scope = Scope(body.scope_kind, body.scope_value)
-        given = EgressOrder(id=str(request.path_params["order"]), scope=scope, uid=_uid(request), **said)
-        standing, ended = await gateway.orders.put(given)
-        return JSONResponse({"order": dataclasses.asdict(standing), "connections_reset": ended})
-
-    async def lift(request: Request) -> Response:
-        body, name = await _read(request, _Lift), str(request.path_params["order"])
-        lifted = await gateway.orders.lift(name, reason=body.reason, by=body.by, uid=_uid(request))
-        return JSONResponse({"lifted": dataclasses.asdict(lifted) if lifted is not None else None})
-
     async def cut(request: Request) -> Response:
-        body = await _read(request, _Cut)
+        body = await read(request, _Cut)
         return JSONResponse({"connections_reset": gateway.cut_off(_agent(request), body.reason)})
 
     async def uncut(request: Request) -> Response:
@@ -196,9 +155,7 @@ def application(gateway: Gateway) -> Starlette:
             Route(version, text),
             Route(version + "/known-good", mark, methods=["POST"]),
             Route(version + "/restore", restore, methods=["POST"]),
-            Route("/orders", orders),
-            Route("/orders/{order}", order, methods=["PUT"]),
-            Route("/orders/{order}/lift", lift, methods=["POST"]),
+            *order_api.routes(gateway),
             Route("/agents/{agent:path}/cut", cut, methods=["POST"]),
             Route("/agents/{agent:path}/uncut", uncut, methods=["POST"]),
         ],
@@ -236,12 +193,6 @@ def _decide(gateway: Gateway, policy: str, attempt: _Attempt) -> Decision:
     return refused(judged.decision, judged.ruling.held, f"{', '.join(judged.ruling.found)} in it: it would be held")
 
 
-def _uid(request: Request) -> int:
-    """Of the peer, as the kernel says (see `peers`)."""
-    kind, _, number = (request.client.host if request.client else "").partition(":")
-    return int(number) if kind == "uid" else -1
-
-
 def _policy(request: Request) -> str:
     return str(request.path_params["policy"])
 
@@ -255,20 +206,6 @@ def _number(request: Request) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 9:
         raise InvalidInput(f"{value[:40]!r} is not a version", hint="a number from 1")
     return int(value)
-
-
-async def _read(request: Request, kind: type[B]) -> B:
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > _MAX_BODY:
-            raise InvalidInput("the request's body is too long", hint="a policy is at most 1 MiB")
-    try:
-        return kind.model_validate_json(bytes(data))
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(f"request body: {key}: {first['msg']}", hint="see the client") from None
 
 
 def _answer(status: int, kind: str, message: str, hint: str) -> Response:

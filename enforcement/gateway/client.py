@@ -121,7 +121,9 @@ class GatewayClient:
         return _order(said) if said is not None else None
 
     def health(self) -> dict[str, Any]:
-        """`status`, `uid`, `agents`, `policies` (name → version), `cut`, `telemetry_lost`."""
+        """`status`, `uid`, `agents`, `policies` (name → version), `cut`, `orders` (how many), `orders_damaged` (ids),
+        `telemetry_lost`.
+        """
         return dict(self._call("GET", "/healthz"))
 
     def cut(self, agent: str, *, reason: str) -> int:

@@ -232,7 +232,7 @@ class Connection:
         )
         idle = self._gateway.limits.idle
         self._content = case.content or (Content(b"", target.path) if bodiless(request) else None)
-        self._upgrade = case.judged.upgrade if asks(request.method, request.headers) else ""
+        self._upgrade = upgrade = case.judged.upgrade if asks(request.method, request.headers) else ""
         failed: UpstreamError | None = None
         exchange: Exchange | None = None
         clean = False
@@ -241,9 +241,7 @@ class Connection:
                 await tunnel(self._sock, upstream, await self._established(), self.flow, idle)
             else:
                 channel = await reach(target, upstream, self._gateway.destinations.tls, self._gateway.limits.handshake)
-                exchange = Exchange(
-                    self._wire, channel, self.flow, body=case.body, filled=case.filled, upgrade=self._upgrade
-                )
+                exchange = Exchange(self._wire, channel, self.flow, body=case.body, filled=case.filled, upgrade=upgrade)
                 await exchange.run(request, idle)
             clean = target.method == "CONNECT" or self._wire.http.their_state is not h11.SEND_BODY
         except UpstreamError as error:

@@ -33,7 +33,7 @@ class Queue:
 
     seconds: float
     held: dict[str, int] = field(default_factory=dict)
-    _count: int = 0
+    waiting: int = 0
     _bytes: int = 0
 
     async def wait(
@@ -54,16 +54,16 @@ class Queue:
 
     @contextlib.contextmanager
     def _room(self, size: int, orders: list[str]) -> Iterator[None]:
-        if self._count >= MOST_HELD or self._bytes + size > MOST_BYTES:
+        if self.waiting >= MOST_HELD or self._bytes + size > MOST_BYTES:
             raise NotHeldError("too many requests are held already")
-        self._count += 1
+        self.waiting += 1
         self._bytes += size
         for order in orders:
             self.held[order] = self.held.get(order, 0) + 1
         try:
             yield
         finally:
-            self._count -= 1
+            self.waiting -= 1
             self._bytes -= size
             for order in orders:
                 self.held[order] -= 1

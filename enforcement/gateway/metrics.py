@@ -45,6 +45,8 @@ class Metrics:
         self.bytes = Counter("clawback_gateway_bytes", "bytes proxied", ("direction",), registry=self.registry)
         self.connections = Gauge("clawback_gateway_connections", "agents' open connections", registry=self.registry)
         self.agents = Gauge("clawback_gateway_agents", "attached agents", registry=self.registry)
+        self.orders = Gauge("clawback_gateway_orders", "orders that stand", registry=self.registry)
+        self.held = Gauge("clawback_gateway_held", "requests that orders have wait", registry=self.registry)
         self.lost = Gauge("clawback_gateway_telemetry_lost", "events not written", registry=self.registry)
 
     def render(self) -> bytes:

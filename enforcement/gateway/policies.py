@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -16,8 +16,9 @@ from clawback.enforcement.policy.engine import Engine
 from clawback.enforcement.policy.loader import load
 from clawback.enforcement.policy.orders import NOTHING, Ruling
 from clawback.enforcement.policy.store import PolicyStore, Stamp
+from clawback.enforcement.policy.types import NetworkPolicy
 from clawback.errors import ClawbackError, NotFound
-from clawback.model import Decision, PolicyVersion
+from clawback.model import Decision, InferenceEndpoint, InferenceKind, PolicyVersion
 
 __all__ = ["ActivePolicies", "Judged"]
 
@@ -30,6 +31,7 @@ _log = structlog.get_logger()
 class _Active:
     version: PolicyVersion
     engine: Engine
+    models: tuple[InferenceEndpoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ class ActivePolicies:
     def versions(self) -> dict[str, int]:
         """The version in force by policy."""
         return {name: active.version.version for name, active in self._active.items()}
+
+    def models(self) -> tuple[InferenceEndpoint, ...]:
+        """Where models are, by all policies in force."""
+        found = (endpoint for name in sorted(self._active) for endpoint in self._active[name].models)
+        return tuple(dict.fromkeys(found))
 
     def active(self, policy: str) -> PolicyVersion:
         """The version that decides now."""
@@ -168,4 +175,12 @@ class ActivePolicies:
     def _newest(self, policy: str) -> _Active:
         version = self.store.active(policy)
         text = self.store.read(policy, version.version)
-        return _Active(version, Engine(load(text, where=f"policy {policy} version {version.version}").network))
+        network = load(text, where=f"policy {policy} version {version.version}").network
+        return _Active(version, Engine(network), tuple(_models(network)))
+
+
+def _models(network: NetworkPolicy) -> Iterator[InferenceEndpoint]:
+    """Hosts that the policy says are models (`model:`). Whole ones: a rule's paths are what it allows of them."""
+    for rule in network.allow:
+        for port in (rule.ports or (0,)) if rule.model else ():
+            yield InferenceEndpoint(host=rule.domain, kind=InferenceKind(rule.model), port=port)

@@ -15,6 +15,7 @@ from clawback.log import redact_text
 from clawback.model import (
     Decision,
     Disposition,
+    EgressOrder,
     HttpActivity,
     InferenceEndpoint,
     Lifecycle,
@@ -138,6 +139,18 @@ class Records:
             sha256=version.sha256,
             author=version.author,
             reason=version.reason,
+        )
+
+    def order(self, order: EgressOrder, what: str, *, by: str, reason: str) -> None:
+        """An order was placed or lifted."""
+        self.writer.emit(
+            PolicyChange,
+            activity_id=PolicyChange.LOG,
+            disposition=Disposition.ALLOWED,
+            policy="orders",
+            author=by,
+            reason=reason,
+            message=f"order {order.id} {what}: {order.what}, for {order.scope}",
         )
 
     def change_refused(self, policy: str, active: int, *, sha256: str, author: str, why: str) -> None:

@@ -54,7 +54,7 @@ class Gateway:
         self.policies = ActivePolicies(
             PolicyStore(state / "policies"), self.records, self.metrics, self._enforce_on_open
         )
-        self.orders = Standing(OrderStore(state / "orders"), inference, self._enforce_orders)
+        self.orders = Standing(OrderStore(state / "orders"), inference, self._enforce_orders, self.policies.models)
         self.queue = Queue(queue_seconds)
         self.aborts = AbortWatch(asyncio.get_running_loop())
         self.agents: dict[str, Agent] = {}  # by instance
@@ -158,6 +158,8 @@ class Gateway:
 
     def _enforce_on_open(self, policy: str) -> None:
         """A new version holds for what is already open, too: what it denies is reset."""
+        self.orders.policies_changed()
+        self._enforce_orders()
         for agent in self.agents.values():
             if agent.policy != policy:
                 continue

@@ -26,11 +26,21 @@ _log = structlog.get_logger()
 
 
 class Standing:
-    """`on_change` closes what an order denies and gives how many connections that were."""
+    """`on_change` closes what an order denies and gives how many connections that were.
 
-    def __init__(self, store: OrderStore, inference: Sequence[InferenceEndpoint], on_change: Callable[[], int]) -> None:
+    `inference` are the endpoints of the settings; `policies` gives those that the policies in force name.
+    """
+
+    def __init__(
+        self,
+        store: OrderStore,
+        inference: Sequence[InferenceEndpoint],
+        on_change: Callable[[], int],
+        policies: Callable[[], tuple[InferenceEndpoint, ...]] = tuple,
+    ) -> None:
         self._store = store
-        self.inference = tuple(
+        self._policies = policies
+        self._declared = tuple(
             checked_endpoint(one, f"gateway.inference[{number}]") for number, one in enumerate(inference)
         )
         self._on_change = on_change
@@ -42,6 +52,15 @@ class Standing:
     def all(self) -> tuple[EgressOrder, ...]:
         """Oldest first."""
         return self._store.all()
+
+    @property
+    def inference(self) -> tuple[InferenceEndpoint, ...]:
+        """Where models are, as far as the settings and the policies in force say."""
+        return tuple(dict.fromkeys((*self._declared, *self._policies())))
+
+    def policies_changed(self) -> None:
+        """A policy may name other endpoints now."""
+        self._take()
 
     async def put(self, order: EgressOrder) -> tuple[EgressOrder, int]:
         """The order as it stands, and how many connections it ended. See `OrderStore.put`."""
@@ -109,7 +128,7 @@ class Standing:
         if not (self.inference if order.mode == InferenceMode.CUT else clouds):
             raise Refused(
                 f"no {'' if order.mode == InferenceMode.CUT else 'cloud '}inference endpoint is declared",
-                hint="list them under gateway.inference, or block the destination",
+                hint="list them under gateway.inference, or mark rules with `model:`; or block the destination",
             )
 
 

@@ -11,6 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from clawback.enforcement.policy.order_calls import Content
+from clawback.enforcement.policy.order_form import checked
+from clawback.enforcement.policy.orders import Asked, Orders
 from clawback.errors import NotFound, Refused, Unreachable
 from clawback.model import (
     AgentInfo,
@@ -19,14 +22,18 @@ from clawback.model import (
     AttemptResult,
     CredentialRef,
     Decision,
+    EgressOrder,
     Enforcement,
     EvidenceBundle,
     Hold,
+    InferenceEndpoint,
+    InferenceKind,
     LaunchSpec,
     Level,
     LevelResult,
     Order,
     PolicyVersion,
+    Subject,
 )
 from clawback.world import Audited, AuditLog, World
 
@@ -41,6 +48,7 @@ class MemoryCore:
 
     def __init__(self, folder: Path, policies: MemoryPolicies, secrets: MemorySecrets) -> None:
         self.folder, self.policies, self.secrets = folder, policies, secrets
+        self.orders: MemoryOrders | None = None
         self.known: dict[str, AgentInfo] = {}
         self.enforced: dict[str, dict[Level, Enforcement]] = {}
         self.lies: set[Level] = set()
@@ -83,6 +91,7 @@ class MemoryCore:
             credentials=spec.credentials,
             tenant=spec.tenant,
             team=spec.team,
+            tags=spec.tags,
         )
         self.known[spec.agent] = info
         self.enforced[spec.agent] = {}
@@ -156,9 +165,20 @@ class MemoryCore:
 
     def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
         self._ask("attempt")
-        return tuple(
-            AttemptResult(attempt=x, denied=(x.kind, x.target) not in self.open_calls, detail="EACCES")
-            for x in attempts
+        return tuple(self._tried(agent, x) for x in attempts)
+
+    def _tried(self, agent: str, attempt: Attempt) -> AttemptResult:
+        """By an order that is in force, else denied unless it is one of `open_calls`."""
+        info = self.known[agent]
+        subject = Subject(agent=agent, tenant=info.tenant, team=info.team, tags=info.tags)
+        said = self.orders.decide(info.policy, attempt, subject=subject) if self.orders else None
+        if said is not None and said.orders:
+            rules = " ".join(f"order:{order}" for order in said.orders)
+            held = "it would be held" in said.reason
+            detail = f"HTTP 100 Continue, by order {rules}" if held else f"HTTP 403 Forbidden, by order {rules}"
+            return AttemptResult(attempt=attempt, denied=not held, detail=detail)
+        return AttemptResult(
+            attempt=attempt, denied=(attempt.kind, attempt.target) not in self.open_calls, detail="EACCES"
         )
 
     def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
@@ -244,6 +264,79 @@ class MemoryPolicies:
     def decide(self, policy: str, attempt: Attempt) -> Decision:
         active = self.active(policy)
         return Decision(allowed=False, rule="", reason="default", policy=policy, policy_version=active.version)
+
+
+class MemoryOrders:
+    """Orders that decide as the gateway's do. `lies` makes `place` and `lift` answer and do nothing; `idle` has what
+    stands decide nothing.
+    """
+
+    def __init__(self) -> None:
+        self.standing: dict[str, EgressOrder] = {}
+        self.endpoints: tuple[InferenceEndpoint, ...] = (
+            InferenceEndpoint(host="api.cloud.test", kind=InferenceKind.CLOUD),
+            InferenceEndpoint(host="gpu.internal.test", kind=InferenceKind.LOCAL, port=8000),
+        )
+        self.lies = False
+        self.idle = False
+        self.down = False
+
+    def _ask(self) -> None:
+        if self.down:
+            raise Unreachable("the gateway does not answer")
+
+    def place(self, order: EgressOrder) -> tuple[EgressOrder, int]:
+        self._ask()
+        order = replace(checked(order), placed_ns=time.time_ns())
+        if self.lies:
+            return order, 0
+        return self.standing.setdefault(order.id, order), 0
+
+    def orders(self) -> tuple[EgressOrder, ...]:
+        self._ask()
+        return tuple(self.standing.values())
+
+    def lift(self, order: str, *, reason: str, by: str) -> EgressOrder | None:
+        self._ask()
+        return self.standing.get(order) if self.lies else self.standing.pop(order, None)
+
+    def held(self) -> dict[str, int]:
+        self._ask()
+        return {}
+
+    def inference(self) -> tuple[InferenceEndpoint, ...]:
+        self._ask()
+        return self.endpoints
+
+    def decide(self, policy: str, attempt: Attempt, *, subject: Subject | None = None) -> Decision:
+        """`http` targets are `METHOD http://HOST:PORT/PATH BODY`."""
+        self._ask()
+        method, _, rest = ("CONNECT " + attempt.target if attempt.kind == "connect" else attempt.target).partition(" ")
+        url, _, body = rest.partition(" ")
+        place, mark, path = url.removeprefix("http://").partition("/")
+        host, _, port = place.rpartition(":")
+        asked = Asked(
+            host=host.strip("[]"),
+            port=int(port),
+            method=method,
+            path=mark + path,
+            content=Content(body.encode(), path) if method != "CONNECT" else None,
+        )
+        everybody = Subject(agent="", tenant="", team="", tags=())
+        found = Orders(() if self.idle else self.standing.values(), self.endpoints).decide(subject or everybody, asked)
+        said = Decision(allowed=True, rule="", reason="", policy=policy, policy_version=1)
+        if not (found.denied or found.held):
+            return said
+        names = found.denied or found.held
+        why = found.why if found.denied else "it would be held"
+        return replace(
+            said,
+            allowed=False,
+            rule=names[0].rule,
+            reason=why,
+            level="order",
+            orders=tuple(one.id for one in names),
+        )
 
 
 class MemorySecrets:
@@ -420,6 +513,7 @@ class MemoryWorld:
                 team="support",
             )
         )
+        self.orders = self.core.orders = MemoryOrders()
         self.vault = MemoryVault()
         self.vault.add("acc-1", "hvs.never-in-a-record-0123456789", {})
         self.world = World(
@@ -427,6 +521,7 @@ class MemoryWorld:
             policies=self.policies,
             secrets=self.secrets,
             tickets=self.tickets,
+            orders_or_none=self.orders,
             vault_or_none=self.vault,
             vault_records_or_none=MemoryVaultRecords(self.vault),
         )

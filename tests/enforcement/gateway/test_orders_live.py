@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 ALL = Scope(ScopeKind.ALL)
 ROGUE = Scope(ScopeKind.AGENT, "rogue")
 NUMBERS = itertools.count(1)
+OPEN = "networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n      - {domain: a.test}\n"
 
 
 def order(kind: OrderKind = OrderKind.DESTINATION, **fields: Any) -> EgressOrder:
@@ -174,7 +175,7 @@ def test_given_twice_it_stands_once_and_an_id_is_one_orders(gateway):
     again, _ = gateway.client.place(EgressOrder(**{**fields(one), "reason": "said otherwise"}))
     assert again == first
     assert gateway.client.orders() == (first,)
-    with pytest.raises(Refused, match="denies destination evil.test"):
+    with pytest.raises(Refused, match=r"denies destination evil\.test"):
         gateway.client.place(EgressOrder(**{**fields(one), "host": "other.test"}))
     with pytest.raises(InvalidInput, match="order: host: "):
         gateway.client.place(order(host="http://evil"))
@@ -187,12 +188,11 @@ def fields(one: EgressOrder) -> dict[str, Any]:
     return {name: getattr(one, name) for name in one.__dataclass_fields__}
 
 
-# -- over restarts ------------------------------------------------------------------------------------------------------
+# -- over restarts ---------------------------------------------------------------------------------------------------
 
 
 def test_a_restart_keeps_them_from_the_first_connection_on(start, sink):
-    text = "networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n"
-    gateway = start(text=text)
+    gateway = start(text=OPEN)
     one, _ = gateway.client.place(order(host="good.test"))
     assert gateway.stop() == 0
     again = start()
@@ -214,9 +214,7 @@ Standing._take = lambda self, real=Standing._take: os.kill(os.getpid(), signal.S
 
 
 def test_killed_between_the_record_and_the_effect_it_stands_afterwards(start, sink):
-    gateway = start(
-        text="networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n", before=DIES
-    )
+    gateway = start(text=OPEN, before=DIES)
     one = order(host="good.test")
     with pytest.raises(Unreachable):
         gateway.client.place(one)
@@ -274,10 +272,7 @@ def test_killed_at_any_moment_what_was_acknowledged_stands(state):
 )
 def test_a_damaged_record_denies_everything_until_it_is_given_anew_or_lifted(start, sink, harm):
     names = {"good.test": "127.0.0.1", "a.test": "127.0.0.1"}
-    text = (
-        "networkPolicy:\n  name: test\n  egress:\n    allow:\n      - {domain: good.test}\n      - {domain: a.test}\n"
-    )
-    gateway = start(text=text, resolve=names)
+    gateway = start(text=OPEN, resolve=names)
     one, _ = gateway.client.place(order(host="good.test"))
     assert gateway.stop() == 0
     harm(gateway.state / "orders" / f"{one.id}.json")
@@ -326,7 +321,7 @@ def test_what_cannot_be_written_does_not_count(state, monkeypatch):
     assert OrderStore(state / "orders").all() == ()
 
 
-# -- hostile and broken callers -----------------------------------------------------------------------------------------
+# -- hostile and broken callers --------------------------------------------------------------------------------------
 
 
 def test_who_may_not_use_the_gateway_gives_no_orders(gateway):
@@ -393,3 +388,39 @@ def test_the_folder_is_the_gateways_alone(gateway):
     folder = Path(gateway.state / "orders")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_what_a_policy_calls_a_model_is_an_inference_endpoint(start, sink):
+    """Declared by nobody else; and a version that calls another host a model counts from when it is in force."""
+    text = f"""\
+networkPolicy:
+  name: test
+  egress:
+    allow:
+      - {{domain: good.test, ports: [{sink.port}], methods: [GET], paths: ["/v1/**"], model: cloud}}
+      - {{domain: a.test, ports: [{sink.port}]}}
+"""
+    names = {"good.test": "127.0.0.1", "a.test": "127.0.0.1"}
+    gateway = start(text=text, resolve=names)
+    one, _ = gateway.client.place(order(OrderKind.INFERENCE, mode="cut", scope=ALL))
+    assert said(ask(gateway, f"http://good.test:{sink.port}/v1/x"))["rule"] == one.rule
+    sock, status, _ = connect(gateway, "a.test", sink.port)
+    assert status == 200
+    with sock:
+        marked = text.replace(f"a.test, ports: [{sink.port}]", f"a.test, ports: [{sink.port}], model: local")
+        gateway.client.put("test", marked, author="t", reason="t")
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    assert gateway.stop() == 0
+    again = start(resolve=names)
+    for host in ("good.test", "a.test"):
+        assert said(ask(again, f"http://{host}:{sink.port}/v1/x"))["rule"] == one.rule
+
+
+def test_who_placed_and_lifted_is_in_the_telemetry_and_damage_in_the_health(gateway):
+    one, _ = gateway.client.place(order(host="evil.test"))
+    gateway.client.lift(one.id, reason="a false alarm", by="anna")
+    changes = gateway.until(lambda: [e for e in gateway.events(5019) if one.id in str(e)][1:])
+    assert ("is lifted" in str(changes[-1]), "anna" in str(changes[-1])) == (True, True)
+    health = gateway.client.health()
+    assert (health["orders"], health["orders_damaged"]) == (0, [])

@@ -34,7 +34,7 @@ def decide(*orders: EgressOrder, host: str, subject: Subject = ROGUE, inference:
     return Orders(orders, inference, forms).decide(subject, Asked(host=host, **values))
 
 
-# -- destinations -------------------------------------------------------------------------------------------------------
+# -- destinations ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_oldest_is_named_first_and_all_are_said() -> None:
     assert [one.id for one in decide(*placed, host="evil.test").denied] == ["o2", "o1", "o0"]
 
 
-# -- tools --------------------------------------------------------------------------------------------------------------
+# -- tools -----------------------------------------------------------------------------------------------------------
 
 
 def call(tool: Any, **more: Any) -> bytes:
@@ -222,7 +222,7 @@ def test_a_connector_below_a_path(path: str, denied: bool) -> None:
     assert decide(whole, host="tools.test", method="CONNECT").denied == (whole,)
 
 
-# -- inference ----------------------------------------------------------------------------------------------------------
+# -- inference -------------------------------------------------------------------------------------------------------
 
 CLOUD, LOCAL = InferenceKind.CLOUD, InferenceKind.LOCAL
 MODELS = tuple(
@@ -276,7 +276,7 @@ def test_a_damaged_order_denies_everything_to_everybody() -> None:
         assert decide(damaged, host="any.test", method=method, subject=Subject(agent="x")).denied == (damaged,)
 
 
-# -- form ---------------------------------------------------------------------------------------------------------------
+# -- form ------------------------------------------------------------------------------------------------------------
 
 DEST, TOOL, CONN, INF = OrderKind.DESTINATION, OrderKind.TOOL, OrderKind.CONNECTOR, OrderKind.INFERENCE
 
@@ -332,7 +332,7 @@ def test_an_endpoint_that_is_none_is_refused_by_its_key(host: str) -> None:
         st.tuples(
             st.sampled_from(["a.test", "*.test", "b.a.test", "10.0.0.0/8", "10.1.1.1", "*"]),
             st.sampled_from([0, 80, 443]),
-            st.sampled_from([ALL, Scope(ScopeKind.AGENT, "rogue"), Scope(ScopeKind.AGENT, "x"), Scope(ScopeKind.TEAM, "t")]),
+            st.sampled_from([ALL, Scope(ScopeKind.AGENT, "rogue"), Scope(ScopeKind.AGENT, "x")]),
         ),
         max_size=12,
     ),

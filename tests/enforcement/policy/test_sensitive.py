@@ -43,7 +43,8 @@ def test_it_is_found_in_json_as_it_is_meant(text: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "hello", "what is 1234567890123456?", "4111111111111112", "order 4111111111111111000000000", "a@b", "x @ y.example",
+    ["", "hello", "what is 1234567890123456?", "4111111111111112", "order 4111111111111111000000000", "a@b",
+     "x @ y.example",
      "GB82 WEST 1234 5698 7654 33", "ZZ82 WEST 1234 5698 7654 32", "reset my password", "token counts matter"],
 )  # fmt: skip
 def test_near_misses(text: str) -> None:
@@ -52,7 +53,8 @@ def test_near_misses(text: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"\xff\xfe", "héllo".encode("latin-1"), "{}".encode("utf-16"), b"{\0}", b"{broken", b"[" * 100_000, b'{"a": "b"} {}'],
+    [b"\xff\xfe", "héllo".encode("latin-1"), "{}".encode("utf-16"), b"{\0}", b"{broken", b"[" * 100_000,
+     b'{"a": "b"} {}'],
 )  # fmt: skip
 def test_what_cannot_be_read_is_sensitive(body: bytes) -> None:
     assert "unreadable" in sensitive(body)
