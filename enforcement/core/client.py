@@ -155,9 +155,17 @@ class CoreClient:
         }
         return wire.RESULTS.validate_json(self._call("POST", _at(agent, "release"), body))
 
-    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
+    def relaunch(
+        self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str, policy: str = ""
+    ) -> AgentInfo:
         """End what is left of the agent and start its recorded command anew under this policy."""
-        body = {"policy_version": policy_version, "policy_text": policy_text, "reason": reason, "by": by}
+        body = {
+            "policy": policy,
+            "policy_version": policy_version,
+            "policy_text": policy_text,
+            "reason": reason,
+            "by": by,
+        }
         return wire.AGENT.validate_json(self._call("POST", _at(agent, "relaunch"), body, repeat=False))
 
     def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
@@ -165,9 +173,13 @@ class CoreClient:
         body = {"attempts": [{"kind": one.kind, "target": one.target} for one in attempts]}
         return wire.ATTEMPTS.validate_json(self._call("POST", _at(agent, "attempt"), body))
 
-    def evidence(self, agent: str, *, incident: str, memory: bool = False) -> EvidenceBundle:
-        """Collect a bounded, redacted, hashed snapshot; with `memory`, of a frozen agent's memory too."""
-        body = {"incident": incident, "memory": memory}
+    def evidence(
+        self, agent: str, *, incident: str, memory: bool = False, transcripts: Sequence[str] = ()
+    ) -> EvidenceBundle:
+        """Collect a bounded, redacted, hashed snapshot; with `memory`, of a frozen agent's memory too; with
+        `transcripts`, patterns of files inside, of those alone.
+        """
+        body = {"incident": incident, "memory": memory, "transcripts": list(transcripts)}
         return wire.BUNDLE.validate_json(self._call("POST", _at(agent, "evidence"), body))
 
     def halt(

@@ -32,6 +32,7 @@ VERBS = frozenset(
         "probe",
         "relaunch",
         "release",
+        "transcripts",
         "wait",
     }
 )

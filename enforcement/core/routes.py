@@ -194,6 +194,7 @@ class Routes:
                 call.agent,
                 policy_version=body.policy_version,
                 policy_text=body.policy_text,
+                policy=body.policy,
                 reason=body.reason,
                 by=body.by,
             )
@@ -209,8 +210,12 @@ class Routes:
         body = wire.read(wire.EvidenceBody, await call.body())
         if body.memory:
             self._permissions.check(call.uid, "memory")
+        if body.transcripts:
+            self._permissions.check(call.uid, "transcripts")
         bundle = await self._start(
-            lambda: self._service.snapshots.collect(call.agent, incident=body.incident, memory=body.memory)
+            lambda: self._service.snapshots.collect(
+                call.agent, incident=body.incident, memory=body.memory, transcripts=body.transcripts
+            )
         )
         return _json(wire.BUNDLE.dump_json(bundle), 201)
 

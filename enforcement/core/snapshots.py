@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from clawback.enforcement.core.parts import Parts
@@ -18,10 +19,13 @@ class Snapshots:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def collect(self, agent: str, *, incident: str, memory: bool = False) -> EvidenceBundle:
+    def collect(
+        self, agent: str, *, incident: str, memory: bool = False, transcripts: Sequence[str] = ()
+    ) -> EvidenceBundle:
         """A bundle under `STATE/evidence/INCIDENT`, its manifest in the chain beside it."""
         root = self._parts.parameters.state / "evidence"
-        bundle = collect(self._parts.entry(agent).box, root, incident=incident, memory=memory)
+        box = self._parts.entry(agent).box
+        bundle = collect(box, root, incident=incident, memory=memory, transcripts=transcripts)
         try:
             chain.append(root, Path(bundle.folder), bundle.sha256)
         except OSError as error:

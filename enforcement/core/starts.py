@@ -97,8 +97,10 @@ class Starts:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
 
-    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
-        """End what is left, start the recorded command anew."""
+    def relaunch(
+        self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str, policy: str = ""
+    ) -> AgentInfo:
+        """End what is left, start the recorded command anew; under another policy than before, where one is named."""
         parts = self._parts
         entry = parts.entry(agent)
         with parts.slow[agent]:
@@ -110,7 +112,9 @@ class Starts:
             if stopped.enforcement is not Enforcement.FULL:
                 raise NotEnforced(f"{agent} is not gone: {stopped.observed}", hint="the old processes must end first")
             parts.say(Lifecycle.OTHER, "sandbox", "relaunched", entry, message=f"by {by}: {reason}")
-            new = dataclasses.replace(spec, policy_version=policy_version, policy_text=policy_text)
+            new = dataclasses.replace(
+                spec, policy=policy or spec.policy, policy_version=policy_version, policy_text=policy_text
+            )
             return self._start(new, None)
 
     def _check_parent(self, spec: LaunchSpec) -> None:

@@ -182,8 +182,9 @@ class LiftBody(_Body):
 
 
 class RelaunchBody(_Body):
-    """The version is recorded, the text is what is enforced."""
+    """The version is recorded, the text is what is enforced; `policy` is the one they are of, empty: as before."""
 
+    policy: Name = ""
     policy_version: int
     policy_text: Annotated[str, Field(max_length=MAX_POLICY)]
     reason: Text
@@ -197,10 +198,13 @@ class AttemptBody(_Body):
 
 
 class EvidenceBody(_Body):
-    """`incident` may be empty: a snapshot on somebody's order. `memory` takes the verb `memory` besides."""
+    """`incident` may be empty: a snapshot on somebody's order. `memory`, and `transcripts`, patterns of files inside,
+    take a verb of that name besides.
+    """
 
     incident: Name = ""
     memory: bool = False
+    transcripts: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
 
 
 B = TypeVar("B", bound=_Body)

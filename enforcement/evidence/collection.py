@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from clawback.enforcement.evidence import transcripts as written
 from clawback.enforcement.evidence.clean import Cleaner
 from clawback.enforcement.evidence.memory import dump
 from clawback.enforcement.evidence.process import process
@@ -45,18 +46,21 @@ def collect(
     secrets: Sequence[str] = (),
     limits: Limits | None = None,
     memory: bool = False,
+    transcripts: Sequence[str] = (),
 ) -> EvidenceBundle:
     """Write a bundle under `folder` (`folder/INCIDENT` where an incident is named) and return where it is.
 
     `telemetry` is the folder of `*.jsonl` files (the state's own by default); `secrets` are values to take out beside
     those that the agent holds. A sandbox that has ended still leaves its records, output and telemetry.
     With `memory` the tree's own memory too, if it is frozen: see `memory.NOTE` for what that holds.
+    With `transcripts`, patterns of files inside, the bundle is of those and the agent's records alone.
     `InvalidInput` for an incident that is no name, `NotEnforced` where the disk is too full for a manifest, `OSError`
     where the folder cannot be written.
     """
     began = time.perf_counter()
     if incident and not _NAME.match(incident):
         raise InvalidInput(f"incident {incident[:64]!r} is no name", hint="letters, digits, `.`, `_` and `-`")
+    patterns = written.check(transcripts)
     home = Path(folder, incident) if incident else Path(folder)
     writer = Writer(home / f"{box.instance}-{time.time_ns()}", limits or Limits())
     state = Path(box.folder).parents[2]
@@ -70,6 +74,8 @@ def collect(
         "output": lambda: _output(box, writer, cleaner),
         "telemetry": lambda: _telemetry(box, telemetry or state / "telemetry", writer, cleaner),
     }
+    if patterns:
+        steps = {"records": steps["records"], "transcripts": lambda: written.copy(box, patterns, writer, cleaner)}
     if memory:
         steps["memory"] = lambda: dump(box, writer, cleaner)
     stood = _stands(box)

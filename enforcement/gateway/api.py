@@ -23,9 +23,10 @@ from clawback.enforcement.gateway.bodies import Body, read
 from clawback.enforcement.gateway.server import Gateway
 from clawback.enforcement.gateway.standing import refused
 from clawback.enforcement.gateway.target import BadRequestError, Target, authority_of, split_url
+from clawback.enforcement.policy.narrowing import draft
 from clawback.enforcement.policy.order_calls import Content
 from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused, Unreachable
-from clawback.model import Decision, OrderKind, Subject
+from clawback.model import Attempt, Decision, Narrowing, OrderKind, Subject
 
 __all__ = ["STATUS", "application"]
 
@@ -40,6 +41,7 @@ class _Put(Body):
     author: str = Field(min_length=1, max_length=200)
     reason: str = Field(max_length=2000)
     known_good: bool = False
+    incident: str = Field("", max_length=200)
 
 
 class _Mark(Body):
@@ -63,6 +65,14 @@ class _Attempt(Body):
     kind: str
     target: str = Field(max_length=16_384)
     subject: _Subject | None = None
+
+
+class _Draft(Body):
+    deny: tuple[_Attempt, ...] = Field((), max_length=1024)
+    keep: tuple[_Attempt, ...] | None = Field(None, max_length=10_000)
+    drop: bool = False
+    share: float = 1.0
+    attempts: tuple[_Attempt, ...] = Field((), max_length=11_024)
 
 
 class _Cut(Body):
@@ -110,7 +120,14 @@ def application(gateway: Gateway) -> Starlette:
     async def put(request: Request) -> Response:
         name, body = _policy(request), await read(request, _Put)
         put = await asyncio.to_thread(
-            lambda: store.put(name, body.text, author=body.author, reason=body.reason, known_good=body.known_good)
+            lambda: store.put(
+                name,
+                body.text,
+                author=body.author,
+                reason=body.reason,
+                incident=body.incident,
+                known_good=body.known_good,
+            )
         )
         await policies.refresh(name)
         return JSONResponse(dataclasses.asdict(put))
@@ -128,6 +145,19 @@ def application(gateway: Gateway) -> Starlette:
         )
         await policies.refresh(name)
         return JSONResponse(dataclasses.asdict(restored))
+
+    async def narrowed(request: Request) -> Response:
+        name, number, body = _policy(request), _number(request), await _read(request, _Draft)
+        narrowing = Narrowing(
+            deny=_attempts(body.deny),
+            keep=None if body.keep is None else _attempts(body.keep),
+            drop=body.drop,
+            share=body.share,
+        )
+        made = await asyncio.to_thread(
+            lambda: draft(name, number, store.read(name, number), narrowing, _attempts(body.attempts))
+        )
+        return JSONResponse(dataclasses.asdict(made))
 
     async def decide(request: Request) -> Response:
         name, body = _policy(request), await read(request, _Attempt)
@@ -154,6 +184,7 @@ def application(gateway: Gateway) -> Starlette:
             Route(policy + "/decide", decide, methods=["POST"]),
             Route(version, text),
             Route(version + "/known-good", mark, methods=["POST"]),
+            Route(version + "/draft", narrowed, methods=["POST"]),
             Route(version + "/restore", restore, methods=["POST"]),
             *order_api.routes(gateway),
             Route("/agents/{agent:path}/cut", cut, methods=["POST"]),
@@ -191,6 +222,10 @@ def _decide(gateway: Gateway, policy: str, attempt: _Attempt) -> Decision:
     if not judged.decision.allowed:  # by the policy; and it would be held if the policy changed
         return dataclasses.replace(judged.decision, orders=tuple(order.id for order in judged.ruling.held))
     return refused(judged.decision, judged.ruling.held, f"{', '.join(judged.ruling.found)} in it: it would be held")
+
+
+def _attempts(found: tuple[_Attempt, ...]) -> tuple[Attempt, ...]:
+    return tuple(Attempt(kind=one.kind, target=one.target) for one in found)
 
 
 def _policy(request: Request) -> str:

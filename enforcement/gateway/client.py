@@ -6,6 +6,7 @@ import dataclasses
 import http.client
 import json
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from clawback.errors import ClawbackError, InvalidInput, Unreachable
 from clawback.model import (
     Attempt,
     Decision,
+    Draft,
     EgressOrder,
     InferenceEndpoint,
     InferenceKind,
+    Narrowing,
     OrderKind,
     PolicyVersion,
     Scope,
@@ -68,9 +71,11 @@ class GatewayClient:
         """The version the engine decides with at this moment."""
         return PolicyVersion(**self._call("GET", f"/policies/{_name(policy)}/active"))
 
-    def put(self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False) -> PolicyVersion:
+    def put(
+        self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False, incident: str = ""
+    ) -> PolicyVersion:
         """Record and activate a text. Equal to the active one: that version. Unsound: `InvalidInput`."""
-        body = {"text": text, "author": author, "reason": reason, "known_good": known_good}
+        body = {"text": text, "author": author, "reason": reason, "known_good": known_good, "incident": incident}
         return PolicyVersion(**self._call("PUT", f"/policies/{_name(policy)}", body))
 
     def mark_known_good(self, policy: str, version: int, *, author: str) -> PolicyVersion:
@@ -82,6 +87,20 @@ class GatewayClient:
         """Activate a new version whose text equals `version`'s; the active one, if it does already."""
         body = {"author": author, "reason": reason, "incident": incident}
         return PolicyVersion(**self._call("POST", f"/policies/{_name(policy)}/versions/{version}/restore", body))
+
+    def draft(self, policy: str, version: int, narrowing: Narrowing, *, attempts: Sequence[Attempt] = ()) -> Draft:
+        """A narrower text than a version's, and what the engine would say by it; nothing is recorded."""
+        body = {
+            "deny": _attempts(narrowing.deny),
+            "keep": None if narrowing.keep is None else _attempts(narrowing.keep),
+            "drop": narrowing.drop,
+            "share": narrowing.share,
+            "attempts": _attempts(attempts),
+        }
+        made = self._call("POST", f"/policies/{_name(policy)}/versions/{version}/draft", body)
+        decisions = tuple(Decision(**{**one, "orders": tuple(one["orders"])}) for one in made.pop("decisions"))
+        changes, left = tuple(made.pop("changes")), tuple(made.pop("left"))
+        return Draft(**made, changes=changes, left=left, decisions=decisions)
 
     def decide(self, policy: str, attempt: Attempt, *, subject: Subject | None = None) -> Decision:
         """What the gateway says to an `http` or `connect` attempt of an agent, without making it: by the orders that
@@ -161,6 +180,10 @@ class GatewayClient:
 def _order(said: dict[str, Any]) -> EgressOrder:
     scope = Scope(ScopeKind(said["scope"]["kind"]), str(said["scope"]["value"]))
     return EgressOrder(**{**said, "kind": OrderKind(said["kind"]), "scope": scope})
+
+
+def _attempts(attempts: Sequence[Attempt]) -> list[dict[str, str]]:
+    return [{"kind": one.kind, "target": one.target} for one in attempts]
 
 
 def _name(policy: str) -> str:

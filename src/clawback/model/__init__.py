@@ -49,7 +49,7 @@ from clawback.model.incident import (
     TimelineEntry,
 )
 from clawback.model.level import Enforcement, Level, LevelResult
-from clawback.model.policy import Decision, PolicyVersion
+from clawback.model.policy import Decision, Draft, Narrowing, PolicyVersion, staged_from, staged_name
 
 __all__ = [
     "AgentInfo",
@@ -63,6 +63,7 @@ __all__ = [
     "CredentialRef",
     "Decision",
     "Disposition",
+    "Draft",
     "EgressOrder",
     "Enforcement",
     "Event",
@@ -86,6 +87,7 @@ __all__ = [
     "LevelResult",
     "Life",
     "Lifecycle",
+    "Narrowing",
     "NetworkActivity",
     "Orchestration",
     "Order",
@@ -108,4 +110,6 @@ __all__ = [
     "Subject",
     "TimelineEntry",
     "Vote",
+    "staged_from",
+    "staged_name",
 ]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import ClassVar
 
+from clawback.model.policy import staged_from
+
 __all__ = [
     "Disposition",
     "Event",
@@ -98,6 +100,13 @@ class Event:
         return f"{self.source}/{self.writer}/{self.sequence}"
 
     @property
+    def withheld(self) -> bool:
+        """A call that the gateway refused to an agent whose release is staged. Its own policy may well allow it: who
+        watches the stage asks that of each, and no detector takes it for the agent's doing.
+        """
+        return False
+
+    @property
     def blocked(self) -> bool:
         """The attempt was refused."""
         return self.disposition is Disposition.BLOCKED
@@ -175,6 +184,11 @@ class NetworkActivity(Event):
     rule: str = ""
     reason: str = ""
 
+    @property
+    def withheld(self) -> bool:
+        """See `Event`."""
+        return self.blocked and self.activity_id == self.REFUSE and staged_from(self.policy) is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpActivity(Event):
@@ -192,6 +206,11 @@ class HttpActivity(Event):
     bytes_in: int = 0
     rule: str = ""
     reason: str = ""
+
+    @property
+    def withheld(self) -> bool:
+        """See `Event`."""
+        return self.blocked and staged_from(self.policy) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from hashlib import sha256
 
-__all__ = ["Decision", "PolicyVersion"]
+from clawback.model.agent import Attempt
+
+__all__ = ["Decision", "Draft", "Narrowing", "PolicyVersion", "staged_from", "staged_name"]
+
+_STAGED = re.compile(r"(?P<policy>[a-z0-9._-]+)\.staged-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +48,51 @@ class Decision:
     inspect: bool = False
     audit: bool = False
     orders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowing:
+    """How a policy's text is to be made narrower. Nothing in it can widen one.
+
+    deny      `http` and `connect` calls that are to be denied by name, and files (`open`) that are no longer shown
+    keep      calls that were seen to be of use; each allowing rule shrinks to what of them it let through. None: the
+              rules stay as they are. Empty with `drop`: nothing is allowed
+    drop      rules that none of `keep` went by are taken out
+    share     of the processor time and the processes that the policy grants, above 0, at most 1
+    """
+
+    deny: tuple[Attempt, ...] = ()
+    keep: tuple[Attempt, ...] | None = None
+    drop: bool = False
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A text that nobody decides by yet, made from `version` of a policy.
+
+    diff       unified, against that version's text
+    changes    each change, in words;  left: what was wanted and has no form in this policy, in words
+    decisions  what the engine would say to the calls that were asked about, in their order. Where rules name programs,
+               `allowed` means: to one of the programs that they name
+    """
+
+    policy: str
+    version: int
+    text: str
+    sha256: str
+    diff: str
+    changes: tuple[str, ...]
+    left: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+
+
+def staged_name(policy: str, agent: str) -> str:
+    """The policy that one agent runs under while its release is staged: a narrower copy of this one."""
+    return f"{policy}.staged-{sha256(agent.encode()).hexdigest()[:8]}"
+
+
+def staged_from(policy: str) -> str | None:
+    """The policy that this one is the staged copy of, None where it is none."""
+    found = _STAGED.fullmatch(policy)
+    return found["policy"] if found else None

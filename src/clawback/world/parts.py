@@ -15,10 +15,12 @@ from clawback.model import (
     AttemptResult,
     CredentialRef,
     Decision,
+    Draft,
     EvidenceBundle,
     LaunchSpec,
     Level,
     LevelResult,
+    Narrowing,
     PolicyVersion,
     Quarantine,
 )
@@ -77,9 +79,11 @@ class Core(Protocol):
         """
         ...
 
-    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
-        """End what is left of the agent and start its recorded command anew, under this policy, with the secrets that
-        the store holds now. `Refused` while a hold stands.
+    def relaunch(
+        self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str, policy: str = ""
+    ) -> AgentInfo:
+        """End what is left of the agent and start its recorded command anew, under this version and text of its policy,
+        or of `policy`, with the secrets that the store holds now. `Refused` while a hold stands.
         """
         ...
 
@@ -87,8 +91,10 @@ class Core(Protocol):
         """Try each from inside the agent's sandbox, under its own namespaces, filters and cgroup."""
         ...
 
-    def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
-        """Collect a bounded, redacted, hashed snapshot. Works on a frozen tree and never thaws it."""
+    def evidence(self, agent: str, *, incident: str, transcripts: Sequence[str] = ()) -> EvidenceBundle:
+        """Collect a bounded, redacted, hashed snapshot. Works on a frozen tree and never thaws it. With `transcripts`,
+        patterns of files inside (`/sandbox/*/x.jsonl`), it is of those and the agent's records alone.
+        """
         ...
 
 
@@ -107,7 +113,9 @@ class Policies(Protocol):
         """The version the engine decides with at this moment, as the engine itself says."""
         ...
 
-    def put(self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False) -> PolicyVersion:
+    def put(
+        self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False, incident: str = ""
+    ) -> PolicyVersion:
         """Record and activate a text. Equal to the active one: that version, unchanged. Malformed: `InvalidInput`."""
         ...
 
@@ -117,6 +125,12 @@ class Policies(Protocol):
 
     def restore(self, policy: str, version: int, *, author: str, reason: str, incident: str = "") -> PolicyVersion:
         """Activate a new version whose text equals `version`'s; if the active text equals it, the active one."""
+        ...
+
+    def draft(self, policy: str, version: int, narrowing: Narrowing, *, attempts: Sequence[Attempt] = ()) -> Draft:
+        """A narrower text than that of a version, and what the engine would say to `attempts` by it. Nobody decides by
+        it, and nothing is recorded.
+        """
         ...
 
     def decide(self, policy: str, attempt: Attempt) -> Decision:
