@@ -53,11 +53,14 @@ class Reversibility(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What an action is given besides its parameters: the incident as it stands, who acts, and the way outside."""
+    """What an action is given besides its parameters: the incident as it stands, who acts, the way outside, and all
+    incidents of the same agent that the journal has, this one too, oldest first.
+    """
 
     incident: Incident
     world: World
     actor: str
+    history: Callable[[], tuple[Incident, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

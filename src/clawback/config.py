@@ -28,9 +28,11 @@ __all__ = [
     "ApprovalSettings",
     "AwsSettings",
     "CoreSettings",
+    "EvidenceSettings",
     "GatewaySettings",
     "InferenceSettings",
     "PrefectSettings",
+    "RecoverySettings",
     "ReleaseSettings",
     "Settings",
     "VaultSettings",
@@ -160,6 +162,33 @@ class PrefectSettings(_Section):
     port: int = Field(0, ge=0, le=65_535)
 
 
+class EvidenceSettings(_Section):
+    """`evidence:`: what is kept of an agent beside what the kernel shows."""
+
+    transcripts: tuple[str, ...] = Field(
+        ("/sandbox/.openclaw/agents/*/sessions/*.jsonl",),
+        max_length=16,
+        description="files in the sandbox in which agents write down what they were told and did; `*` within one part",
+    )
+
+
+class RecoverySettings(_Section):
+    """`recovery:`: how an agent is let go again, in stages."""
+
+    observe_seconds: float = Field(
+        10, ge=0, le=7 * 86_400, description="how long it runs with every call denied, and is watched"
+    )
+    restricted_seconds: float = Field(
+        10, ge=0, le=7 * 86_400, description="how long it then may make only the calls it was seen to make before"
+    )
+    share: float = Field(0.5, gt=0, le=1, description="of its processors and processes, until it is let go in full")
+    look_back_hours: float = Field(
+        72, gt=0, le=24 * 366, description="how far back before the incident telemetry tells what is of use"
+    )
+    most: int = Field(1, ge=0, description="recoveries of one agent without a person; 0: each waits for one")
+    within_hours: float = Field(24, gt=0, le=24 * 366, description="the time within which they are counted")
+
+
 class ApprovalRule(_Section):
     """One line of `approvals.rules`. The first rule that matches a step decides; containment never waits."""
 
@@ -209,6 +238,8 @@ class Settings(BaseSettings):
     aws: AwsSettings | None = None
     prefect: PrefectSettings = PrefectSettings()
     approvals: ApprovalSettings = ApprovalSettings()
+    recovery: RecoverySettings = RecoverySettings()
+    evidence: EvidenceSettings = EvidenceSettings()
 
     @property
     def run(self) -> Path:

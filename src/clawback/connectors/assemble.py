@@ -5,13 +5,15 @@ from __future__ import annotations
 from clawback.config import Settings
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_records import AwsRecordsConnector
+from clawback.connectors.reviews import FileReviews
 from clawback.connectors.secret_store import FileSecretStore
+from clawback.connectors.telemetry import FileTelemetry
 from clawback.connectors.tickets import FileTickets
 from clawback.connectors.vault import VaultConnector
 from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.gateway.client import GatewayClient
-from clawback.world import World
+from clawback.world import RecoveryTerms, World
 
 __all__ = ["assemble"]
 
@@ -26,6 +28,7 @@ def assemble(settings: Settings) -> World:
         else None
     )
     gateway = GatewayClient(settings.gateway_socket)
+    recovery = settings.recovery
     return World(
         core=CoreClient(settings.core_socket),
         policies=gateway,
@@ -40,4 +43,15 @@ def assemble(settings: Settings) -> World:
         if vault and secrets_manager
         else None,
         cloud_records_or_none=AwsRecordsConnector(cloud) if cloud else None,
+        reviews_or_none=FileReviews(settings.state / "reviews"),
+        telemetry_or_none=FileTelemetry(settings.telemetry),
+        transcripts=settings.evidence.transcripts,
+        recovery=RecoveryTerms(
+            observe_seconds=recovery.observe_seconds,
+            restricted_seconds=recovery.restricted_seconds,
+            share=recovery.share,
+            look_back_hours=recovery.look_back_hours,
+            most=recovery.most,
+            within_hours=recovery.within_hours,
+        ),
     )

@@ -121,6 +121,18 @@ class Incidents(Store):
         with self.reading() as connection:
             return tuple(self._incident(connection, name) for name in connection.execute(query).scalars().all())
 
+    def of_agent(self, agent: str, *, drill: bool = False, most: int = 32) -> tuple[Incident, ...]:
+        """The newest incidents of one agent, whichever instance of it, oldest first; drills apart from real ones."""
+        query = (
+            select(incidents.c.id)
+            .where(incidents.c.agent == agent, incidents.c.drill == drill)
+            .order_by(incidents.c.opened_ns.desc(), incidents.c.id.desc())
+            .limit(most)
+        )
+        with self.reading() as connection:
+            names = connection.execute(query).scalars().all()
+            return tuple(self._incident(connection, name) for name in reversed(names))
+
     def note(self, incident: str | Incident, phase: Phase, what: str, detail: str = "") -> None:
         """Add a line to the timeline."""
         with self.writing() as connection:

@@ -15,6 +15,7 @@ from clawback.reports.times import first_event_ns, times_ms
 __all__ = ["Facts", "Line", "Step", "draw"]
 
 _CREDENTIAL_STEPS = ("vault.", "aws.")
+_LONGEST_INSTRUCTIONS = 2000
 _DONE = (ReceiptState.VERIFIED, ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT)
 
 
@@ -129,6 +130,13 @@ def _artefacts(incident: Incident) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
+def _instructions(incident: Incident, scope: Mapping[str, Any]) -> str:
+    """The command, and what its transcripts say that it was told, the newest last."""
+    told = [str(one) for one in _outcome(incident, "transcripts.preserve").get("prompts", ())]
+    command = str(scope.get("instructions", ""))
+    return " · ".join([*([command] if command else []), *told])[:_LONGEST_INSTRUCTIONS]
+
+
 def _review(incident: Incident) -> tuple[str, ...]:
     found = _outcome(incident, "incident.review")
     causes = [f"{x.get('category')}: {x.get('because')}" for x in found.get("root_causes", ())]
@@ -173,7 +181,7 @@ def draw(incident: Incident) -> Facts:
         tool_calls=tuple(dict.fromkeys(calls)),
         data=tuple(map(str, scope.get("data", ()))),
         destinations=tuple(map(str, scope.get("destinations", ()))),
-        instructions=str(scope.get("instructions", "")),
+        instructions=_instructions(incident, scope),
         credentials=tuple(
             (str(x["kind"]), str(x["name"]), ", ".join(f"{k}={v}" for k, v in x["identifiers"].items()))
             for x in scope.get("credentials", ())

@@ -46,8 +46,10 @@ def times_ms(incident: Incident) -> dict[str, float | None]:
     cut = [x for x in incident.receipts if x.action.startswith(_CREDENTIALS) and x.phase is Phase.ERADICATE]
     refused = max(x.verified_ns for x in cut) if cut and all(x.state is ReceiptState.VERIFIED for x in cut) else 0
     relaunched = [x for x in good if x.action == "agent.relaunch"]
-    validated = [x for x in good if x.action == "policy.validate"]
-    recovered = max(x.verified_ns for x in validated) if relaunched and validated else 0
+    # What was replayed in a stage of the release shows the stage.
+    validated = [x for x in good if x.action == "policy.validate" and not x.params.get("stage")]
+    rolled_back = first("release.roll-back") is not None and not relaunched
+    recovered = max(x.verified_ns for x in validated) if relaunched and validated and not rolled_back else 0
     return {
         "detected": since(incident.opened_ns),
         "frozen": since(_at(freeze)) if freeze else None,

@@ -44,7 +44,7 @@ class Acting:
 
     def plan(self, action: Action[Any], params: Params) -> Plan:
         """A dry run: reads the world, touches neither it nor the journal. Raises what the action raises."""
-        return action.plan(self._context(), params)
+        return action.plan(self.context(), params)
 
     def action(self, name: str) -> Action[Any]:
         """The action of this id. `NotFound` for one that is in no catalogue."""
@@ -57,8 +57,15 @@ class Acting:
             raise NotFound(f"no action {name[:80]!a} in the catalogue", hint="`clawback catalog` lists them")
         return actions[name]
 
-    def _context(self) -> Context:
-        return Context(incident=self.journal.incident(self.incident_id), world=self.world, actor=self.actor)
+    def context(self) -> Context:
+        """What actions are given, as things stand."""
+        incident = self.journal.incident(self.incident_id)
+        return Context(
+            incident=incident,
+            world=self.world,
+            actor=self.actor,
+            history=lambda: self.journal.of_agent(incident.agent, drill=incident.drill),
+        )
 
     def _current(self, receipt: Receipt) -> Receipt:
         for current in self.journal.incident(self.incident_id).receipts:

@@ -87,7 +87,7 @@ class Response(Reverting):
 
     def _open(self, action: Action[Any], params: Params, phase: Phase, after: tuple[Receipt, ...]) -> Receipt | Opened:
         """What the journal knows of the step, and its receipt where that says that there is nothing to do now."""
-        context, key = self._context(), step_key(action, params)
+        context, key = self.context(), step_key(action, params)
         known = next((receipt for receipt in context.incident.receipts if receipt.key == key), None)
         if known is not None and (known.state in _BEING_UNDONE or known.state is ReceiptState.VERIFIED):
             return known  # by its key, as the action declares it: a reason worded otherwise is not another step

@@ -27,7 +27,7 @@ class Reverting(Acting):
         if current.state in REVERTED:
             return current
         params = action.params.model_validate(current.params)
-        context = self._context()
+        context = self.context()
         current = self.journal.revert_pending(current.id)
         if not current.captured_ns:
             return self.journal.already_absent(current.id, "apply was never started")

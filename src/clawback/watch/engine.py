@@ -54,8 +54,8 @@ class Engine:
     def examine(self, event: Event) -> tuple[Finding, ...]:
         """The findings that this event completes, most severe first; none that came out before."""
         self.examined += 1
-        if not event.agent:
-            return ()  # about no agent, so there is nothing to contain
+        if not event.agent or event.withheld:
+            return ()  # about no agent, so there is nothing to contain; or what a stage of its release holds back
         kind = type(event)
         readers = self._readers.get(kind)
         if readers is None:

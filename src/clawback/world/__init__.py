@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clawback.errors import Unreachable
 from clawback.world.credentials import Cloud, Vault
 from clawback.world.orders import Orders
 from clawback.world.parts import Core, Policies, SecretStore, Tickets
 from clawback.world.records import Audited, AuditLog, CloudRecords, Identity, Trail, TrailEvent, VaultRecords
+from clawback.world.recovery import RecoveryTerms
+from clawback.world.reviews import Reviews
+from clawback.world.telemetry import Sighted, Telemetry
 
 __all__ = [
     "AuditLog",
@@ -17,8 +20,13 @@ __all__ = [
     "CloudRecords",
     "Core",
     "Identity",
+    "Orders",
     "Policies",
+    "RecoveryTerms",
+    "Reviews",
     "SecretStore",
+    "Sighted",
+    "Telemetry",
     "Tickets",
     "Trail",
     "TrailEvent",
@@ -26,12 +34,14 @@ __all__ = [
     "VaultRecords",
     "World",
 ]
-__all__ = ["Cloud", "Core", "Orders", "Policies", "SecretStore", "Tickets", "Vault", "World"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Everything an action may reach. A part that is not configured is `Unreachable` once it is asked for."""
+    """Everything an action may reach. A part that is not configured is `Unreachable` once it is asked for.
+
+    `transcripts` are patterns of the files in a sandbox in which agents write down what they were told and did.
+    """
 
     core: Core
     policies: Policies
@@ -42,6 +52,10 @@ class World:
     cloud_or_none: Cloud | None = None
     vault_records_or_none: VaultRecords | None = None
     cloud_records_or_none: CloudRecords | None = None
+    telemetry_or_none: Telemetry | None = None
+    reviews_or_none: Reviews | None = None
+    transcripts: tuple[str, ...] = ()
+    recovery: RecoveryTerms = field(default_factory=RecoveryTerms)
 
     @property
     def orders(self) -> Orders:
@@ -49,6 +63,20 @@ class World:
         if self.orders_or_none is None:
             raise Unreachable("no gateway takes orders here", hint="is `clawback gateway` part of this host?")
         return self.orders_or_none
+
+    @property
+    def reviews(self) -> Reviews:
+        """Where reviews are kept."""
+        if self.reviews_or_none is None:
+            raise Unreachable("no reviews can be kept here", hint="run this where the journal is")
+        return self.reviews_or_none
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What the core and the gateway wrote."""
+        if self.telemetry_or_none is None:
+            raise Unreachable("no telemetry can be read here", hint="run this where the core and the gateway write it")
+        return self.telemetry_or_none
 
     @property
     def vault(self) -> Vault:
