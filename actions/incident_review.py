@@ -1,23 +1,28 @@
 """Review the incident: how fast it went, what may have caused it, and what to change so that it does not recur.
 
-Causes are candidates with the fact each rests on, for the post-incident meeting to confirm or strike.
+Causes are candidates with the facts each rests on, for the post-incident meeting to confirm or strike; what a person
+decided stands first. The review is kept as Markdown and JSON, and read back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._causes import root_causes, suspect
 from clawback.actions._reading import nothing_reverted, revert_nothing
-from clawback.errors import NotFound
+from clawback.actions.policy_tighten import proposal
+from clawback.errors import ClawbackError, NotFound
 from clawback.model import Enforcement, Incident, Phase, PolicyVersion, ReceiptState
+from clawback.reports import review
 from clawback.reports.escape import plain
 from clawback.reports.times import times_ms
 
-__all__ = ["ACTION", "ReviewParams", "root_causes", "suggestions"]
+__all__ = ["ACTION", "ReviewParams", "suggestions"]
 
 _LONGEST_DIFF = 8000
 _REPLACED = frozenset({"vault-token", "vault-lease", "aws-access-key", "aws-session"})
@@ -30,50 +35,11 @@ class ReviewParams(Params):
     revision: int = Field(0, ge=0)
 
 
-def _suspect(incident: Incident, versions: tuple[PolicyVersion, ...]) -> PolicyVersion | None:
-    """The policy version the rogue calls were made under, if nobody had marked it known-good."""
-    used = {x.policy_version for x in incident.findings}
-    return next((x for x in reversed(versions) if x.version in used and not x.known_good), None)
-
-
-def root_causes(incident: Incident, versions: tuple[PolicyVersion, ...]) -> list[dict[str, str]]:
-    """Candidates as `{category, because}`, the strongest first; `unknown` where no rule speaks."""
-    detectors = {finding.detector for finding in incident.findings}
-    causes: list[dict[str, str]] = []
-    if suspect := _suspect(incident, versions):
-        causes.append(
-            {
-                "category": "policy too wide",
-                "because": f"the calls were made under version {suspect.version} by {plain(suspect.author, 80)}, "
-                "which was not marked known-good",
-            }
-        )
-    asi = {name for finding in incident.findings for name in finding.asi}
-    if "ASI01" in asi or (len(detectors) > 1 and any(x.startswith(("exfiltration.", "secrets.")) for x in detectors)):
-        causes.append(
-            {
-                "category": "agent goal hijacked by its input",
-                "because": f"it did several things it had never done, as {len(detectors)} detectors saw independently",
-            }
-        )
-    if any(x.startswith("secrets.") for x in detectors):
-        causes.append(
-            {"category": "credentials within reach", "because": "it reached for secrets that its task does not need"}
-        )
-    if any(x.startswith("routing.") for x in detectors):
-        causes.append({"category": "routing rule missing", "because": "sensitive data was on its way to a cloud model"})
-    if any(x.startswith("sandbox.") for x in detectors):
-        causes.append(
-            {"category": "code execution in the sandbox", "because": "it made system calls that its filter denies"}
-        )
-    return causes or [{"category": "unknown", "because": "no rule speaks for this set of findings"}]
-
-
 def suggestions(incident: Incident, versions: tuple[PolicyVersion, ...]) -> list[str]:
     """What to change, each with what it rests on."""
     lines: list[str] = []
-    if suspect := _suspect(incident, versions):
-        lines.append(f"keep version {suspect.version} of the policy out; its change is in this review as policy_diff")
+    if wide := suspect(incident, versions):
+        lines.append(f"keep version {wide.version} of the policy out; its change is in this review as policy_diff")
     hosts = {
         plain(target, 120) for finding in incident.findings for kind, target in finding.attempts if kind == "connect"
     }
@@ -109,28 +75,72 @@ def _capture(ctx: Context, _params: ReviewParams) -> Record:
     return {"findings": len(ctx.incident.findings), "receipts": len(ctx.incident.receipts)}
 
 
+def _proposed(ctx: Context, policy: str) -> dict[str, Any]:
+    """The policy made narrower by this incident, as `policy.tighten` would make it; empty where it cannot be said."""
+    try:
+        version = ctx.world.policies.active(policy).version
+        made, complete = proposal(ctx, policy, version)
+    except ClawbackError as error:
+        return {"unavailable": plain(error.message, 200)}
+    return {
+        "policy": policy,
+        "version": version,
+        "diff": made.draft.diff[:_LONGEST_DIFF],
+        "denied": made.denied,
+        "kept": made.kept,
+        "lost": [f"{call.kind} {plain(call.target, 120)}" for call in made.lost[:20]],
+        "open": [f"{call.kind} {plain(call.target, 120)}" for call in made.still_open[:20]],
+        "complete": complete,
+    }
+
+
 def _apply(ctx: Context, params: ReviewParams, _captured: Record) -> Record:
     versions = _versions(ctx, params.policy)
-    suspect = _suspect(ctx.incident, versions)
-    outcome: dict[str, Any] = {
+    wide = suspect(ctx.incident, versions)
+    proposed = _proposed(ctx, params.policy)
+    causes = root_causes(ctx.incident, versions)
+    changes = suggestions(ctx.incident, versions)
+    if proposed.get("diff"):
+        changes.append(f"tighten the policy as proposed: `clawback policy tighten {ctx.incident.id}`")
+    said = review.data(
+        ctx.incident,
+        causes=causes,
+        suggestions=changes,
+        suspected=wide.diff[:_LONGEST_DIFF] if wide else "",
+        proposed=proposed if "diff" in proposed else {},
+    )
+    texts = {"markdown": review.markdown(said), "json": review.text(said)}
+    where = ctx.world.reviews.write(ctx.incident.id, markdown=texts["markdown"], json=texts["json"])
+    return {
         "times_ms": times_ms(ctx.incident),
-        "root_causes": root_causes(ctx.incident, versions),
-        "suggestions": suggestions(ctx.incident, versions),
-        "policy_diff": suspect.diff[:_LONGEST_DIFF] if suspect else "",
+        "root_causes": causes[:5],
+        "suggestions": changes[:40],
+        "policy_diff": wide.diff[:_LONGEST_DIFF] if wide else "",
+        "proposed": {key: value for key, value in proposed.items() if key != "diff"},
+        "where": dict(where),
+        "sha256": {key: _hash(text) for key, text in texts.items()},
     }
-    return outcome
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _verify(ctx: Context, _params: ReviewParams, captured: Record, outcome: Record) -> Verification:
-    """The times in the review are the record's own, read again."""
+    """The times in the review are the record's own, read again; the files are read back."""
     now = times_ms(ctx.incident)
     same = all(now.get(name) == value for name, value in outcome["times_ms"].items())
     known = sum(value is not None for value in now.values())
+    read = ctx.world.reviews.read(ctx.incident.id)
+    wrong = [key for key, digest in outcome["sha256"].items() if key not in read or _hash(read[key]) != digest]
+    strongest = outcome["root_causes"][0]
     return Verification(
-        verified=same,
-        enforcement=Enforcement.FULL if known == len(now) else Enforcement.PARTIAL,
-        proof=f"{known} of {len(now)} times are measured; {len(outcome['root_causes'])} root-cause candidates, "
-        f"{len(outcome['suggestions'])} suggestions, from {captured['findings']} findings"
+        verified=same and not wrong,
+        enforcement=Enforcement.NONE if wrong else Enforcement.FULL if known == len(now) else Enforcement.PARTIAL,
+        proof=f"{known} of {len(now)} times are measured; root cause {strongest['category']} (confidence "
+        f"{strongest['confidence']:.2f}), {len(outcome['root_causes'])} candidates; {len(outcome['suggestions'])} "
+        f"suggestions, from {captured['findings']} findings; "
+        + (f"not as written: {', '.join(wrong)}" if wrong else f"read back, SHA-256 {outcome['sha256']['json'][:12]}")
         + ("" if same else "; the record has changed since"),
     )
 
@@ -140,8 +150,8 @@ ACTION = Action(
     summary="Record the times, the root-cause candidates and what to change.",
     phase=Phase.POST_INCIDENT,
     reversibility=Reversibility.REVERSIBLE,
-    needs=frozenset({"policies:versions"}),
-    scope="reads only",
+    needs=frozenset({"policies:versions", "policies:draft", "telemetry:read", "reviews:write"}),
+    scope="reads; writes the one review of this incident",
     openc2="investigate",
     params=ReviewParams,
     key=lambda params: f"{params.policy}:{params.revision}",

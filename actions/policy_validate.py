@@ -1,31 +1,40 @@
-"""Replay the rogue calls from inside the relaunched sandbox: recovery holds only if every one of them is denied.
+"""Replay the rogue calls from inside the relaunched sandbox: recovery holds only if every one is denied, and logged.
 
 The calls are those that the findings recorded. With none on record, as when a sandbox merely went down, a destination
-that no policy can allow is tried instead: that shows that the sandbox denies, and the receipt claims no more.
+that no policy can allow is tried instead: that shows that the sandbox denies, and the receipt claims no more. A denial
+of which no event is in the telemetry is one that nobody would have seen: then the replay is not verified. While the
+release of the agent is staged, the policy that the stage was made from is asked too: the stage denies more than it.
 """
 
 from __future__ import annotations
+
+import time
 
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import hold_levels
+from clawback.actions._logged import unlogged
 from clawback.actions._reading import nothing_reverted, revert_nothing
 from clawback.errors import Refused
-from clawback.model import AgentState, Attempt, Enforcement, Incident, Phase
+from clawback.model import AgentState, Attempt, Enforcement, Incident, Narrowing, Phase, staged_from
 from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "ValidateParams", "rogue_calls"]
 
 _BASELINE = (Attempt(kind="connect", target="clawback-check.invalid:443"),)  # RFC 2606: never a real host
+_AT_ONCE = 8  # the core gives ten seconds for all of one order, and a staged agent has little processor time
 _MOST = 256  # distinct calls; a flood of variants of one call is cut here and said
 
 
 class ValidateParams(Params):
-    """The agent, and the instance that was replaced: trying the calls in that one again would show nothing."""
+    """The agent, and the instance that was replaced: trying the calls in that one again would show nothing. `stage`
+    tells the replays in the stages of one release apart.
+    """
 
     agent: str = Field(min_length=1, max_length=128)
     replaced: str = Field("", max_length=128)
+    stage: str = Field("", max_length=32)
 
 
 def rogue_calls(incident: Incident) -> tuple[Attempt, ...]:
@@ -83,20 +92,28 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     known = dict.fromkeys((str(kind), str(target)) for kind, target in captured["calls"])
     known |= dict.fromkeys((call.kind, call.target) for call in rogue_calls(ctx.incident))
     calls = tuple(Attempt(kind=kind, target=target) for kind, target in list(known)[:_MOST]) or _BASELINE
-    results = ctx.world.core.attempt(params.agent, calls)
+    began = time.time_ns()
+    results = [
+        result
+        for start in range(0, len(calls), _AT_ONCE)
+        for result in ctx.world.core.attempt(params.agent, calls[start : start + _AT_ONCE])
+    ]
     answers = {(x.attempt.kind, x.attempt.target): x for x in results}
-    denied, allowed = [], []
+    denied, allowed = [], _allowed_without_the_stage(ctx, params, calls)
+    silent = unlogged(ctx, params.agent, instance, [x.attempt for x in results if x.denied], since_ns=began)
     for call in calls:
         answer = answers.get((call.kind, call.target))
         said = f"{call.kind} {plain(call.target, 120)} → {plain(answer.detail, 120) if answer else 'no answer'}"
-        if answer is not None and answer.denied:
+        if call in silent:
+            allowed.append(f"denied, and not logged: {said}")
+        elif answer is not None and answer.denied:
             denied.append(said)
         else:
             allowed.append(f"NOT denied: {said}")
     left_out = max(0, len(known) - len(calls))
     whole = not allowed and not left_out
     what = "rogue calls" if known else "calls (no rogue call is on record: one that no policy can allow)"
-    parts = [f"{len(denied)} of {len(calls)} {what} denied from inside instance {instance}"]
+    parts = [f"{len(denied)} of {len(calls)} {what} denied and logged, from inside instance {instance}"]
     parts += [f"{left_out} further calls were not replayed"] * bool(left_out)
     # What was not denied comes first: a proof is cut at its end.
     return Verification(
@@ -107,16 +124,31 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     )
 
 
+def _allowed_without_the_stage(ctx: Context, params: ValidateParams, calls: tuple[Attempt, ...]) -> list[str]:
+    """Of an agent in a stage: what its policy itself would allow, in words."""
+    base = staged_from(ctx.world.core.agent(params.agent).policy)
+    asked = tuple(call for call in calls if call.kind in ("http", "connect"))
+    if base is None or not asked:
+        return []
+    version = ctx.world.policies.active(base).version
+    decisions = ctx.world.policies.draft(base, version, Narrowing(), attempts=asked).decisions
+    return [
+        f"NOT denied by {base} version {version}: {call.kind} {plain(call.target, 120)} ({said.rule})"
+        for call, said in zip(asked, decisions, strict=True)
+        if said.allowed
+    ]
+
+
 ACTION = Action(
     id="policy.validate",
     summary="Replay the observed rogue calls in the relaunched sandbox and see each denied.",
     phase=Phase.RECOVER,
     reversibility=Reversibility.REVERSIBLE,
-    needs=frozenset({"core:attempt", "core:agent", "policies:decide"}),
+    needs=frozenset({"core:attempt", "core:agent", "policies:decide", "policies:draft", "telemetry:read"}),
     scope="one agent's sandbox; calls that are still allowed are really made",
     openc2="investigate",
     params=ValidateParams,
-    key=lambda params: f"{params.agent}:{params.replaced}",
+    key=lambda params: f"{params.agent}:{params.replaced}" + (f":{params.stage}" if params.stage else ""),
     plan=_plan,
     capture=_capture,
     apply=_apply,

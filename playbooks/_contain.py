@@ -10,7 +10,8 @@ from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.actions.agent_restrict import ACTION as RESTRICT
 from clawback.actions.agent_seal import ACTION as SEAL
 from clawback.actions.evidence_collect import ACTION as COLLECT_EVIDENCE
-from clawback.model import Enforcement, Incident, Receipt, ReceiptState
+from clawback.actions.transcripts_preserve import ACTION as PRESERVE
+from clawback.model import Enforcement, Incident, Receipt
 from clawback.playbook import Respond
 from clawback.playbooks._identify import who, why
 
@@ -32,13 +33,18 @@ class Held:
 
 
 def hold(respond: Respond, incident: Incident) -> Held:
-    """Freeze, isolate, collect evidence: in this order, so that nothing runs while the evidence is read."""
+    """Freeze, isolate, collect evidence: in this order, so that nothing runs while the evidence is read.
+
+    Transcripts are kept too, before files are covered; an agent that has none is held and let go all the same.
+    """
     reason = why(incident)
-    return Held(
+    held = Held(
         frozen=respond(FREEZE, FREEZE.params(**who(incident), reason=reason)),
         isolated=respond(ISOLATE, ISOLATE.params(**who(incident), reason=reason)),
         evidence=respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
     )
+    respond(PRESERVE, PRESERVE.params(**who(incident)))
+    return held
 
 
 def tighten(respond: Respond, incident: Incident, held: Held) -> None:
@@ -48,21 +54,15 @@ def tighten(respond: Respond, incident: Incident, held: Held) -> None:
     respond(SEAL, SEAL.params(**params), after=(held.evidence,))
 
 
-def hold_again(respond: Respond, incident: Incident, relaunched: Receipt, validated: Receipt) -> None:
+def hold_again(respond: Respond, incident: Incident, worst: Receipt, *, instance: str) -> None:
     """A recovery that was looked at and not proved is no recovery: the new instance is held like the old one.
 
-    A step that is merely pending is left to `clawback resume`, and a replay that failed was not made: the agent is held
-    or gone. Each attempt is an order of its own, so that it contains also what somebody released in between.
+    `worst` is the step that says so. Each attempt at it is an order of its own, so that it contains also what somebody
+    released in between.
     """
-    if relaunched.state in (ReceiptState.UNVERIFIED, ReceiptState.FAILED):
-        worst = relaunched
-    elif validated.state is ReceiptState.UNVERIFIED:
-        worst = validated
-    else:
-        return
     params: dict[str, Any] = {
         "agent": incident.agent,
-        "instance": str(relaunched.outcome.get("instance", "")),
+        "instance": instance,
         "reason": f"{incident.id}: {worst.action} {worst.state.value}",
         "again": worst.attempts,
     }

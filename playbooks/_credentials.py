@@ -22,6 +22,7 @@ from clawback.actions.credential_discard_old import ACTION as DISCARD_OLD
 from clawback.actions.credential_refuse import ACTION as REFUSE
 from clawback.actions.credential_revoke import ACTION as REVOKE
 from clawback.actions.credential_trace import ACTION as TRACE
+from clawback.actions.release_roll_back import ACTION as ROLL_BACK
 from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
@@ -75,7 +76,11 @@ def reissue_credentials(
 
 
 def discard_credentials(respond: Respond, incident: Incident, scope: Receipt, *, after: tuple[Receipt, ...]) -> None:
-    """Destroy the old values. Until the new key is proved in use, the old one can still be given back."""
+    """Destroy the old values. Until the new key is proved in use, the old one can still be given back; a release that
+    was rolled back proved nothing.
+    """
+    if any(receipt.action == ROLL_BACK.id for receipt in after):
+        return
     for who, held in _everybody(incident, scope):
         deleted = _each(respond, DELETE_KEY, who, _of(held, "aws-access-key"), after=after)
         if held:

@@ -7,7 +7,7 @@ from typing import Any
 from clawback.actions.incident_scope import ACTION as SCOPE
 from clawback.actions.incident_triage import ACTION as TRIAGE
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
-from clawback.model import Incident, Receipt, ReceiptState
+from clawback.model import Incident, Receipt, ReceiptState, staged_from
 from clawback.playbook import Respond
 from clawback.playbooks._post_incident import ticket
 
@@ -41,6 +41,7 @@ def look(respond: Respond, incident: Incident) -> Receipt:
 
 
 def policy_of(incident: Incident, scope: Receipt) -> str:
-    """The policy that the findings name, else the one that the agent runs under."""
+    """The policy that the findings name, else the one that the agent runs under; for a stage's copy its original."""
     named = (finding.policy for finding in incident.findings if finding.policy)
-    return next(named, str(scope.outcome.get("policy", {}).get("name", "")))
+    found = next(named, str(scope.outcome.get("policy", {}).get("name", "")))
+    return staged_from(found) or found

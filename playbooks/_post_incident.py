@@ -9,10 +9,9 @@ from clawback.actions.incident_review import ACTION as REVIEW
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
 from clawback.model import ReceiptState
 from clawback.playbook import Respond
+from clawback.reports.review import revision as of_record
 
 __all__ = ["finish", "review", "revision", "ticket"]
-
-_WRITES_ABOUT_THE_OTHERS = frozenset({WRITE_TICKET.id, REVIEW.id})
 
 
 def review(respond: Respond, policy: str) -> None:
@@ -38,5 +37,4 @@ def finish(respond: Respond, action: Action[Any]) -> None:
 
 def revision(respond: Respond) -> int:
     """Grows with every attempt at every step, but for those that only write about the others."""
-    receipts = respond.incident().receipts
-    return sum(receipt.attempts for receipt in receipts if receipt.action not in _WRITES_ABOUT_THE_OTHERS)
+    return of_record(respond.incident())

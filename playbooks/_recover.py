@@ -1,29 +1,36 @@
-"""Recover: the old tree ends, the hold is lifted, the agent starts anew, and its rogue calls are seen denied."""
+"""Recover: the old tree ends, the hold is lifted, the agent comes back in stages, its rogue calls are seen denied.
+
+Once without a person; an agent that goes rogue again within the time that the settings name stays stopped until one
+permits it (`recovery.check`, `recovery.permit`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clawback.actions.agent_relaunch import ACTION as RELAUNCH
 from clawback.actions.agent_release import ACTION as RELEASE
 from clawback.actions.agent_stop import ACTION as STOP
 from clawback.actions.policy_restore import ACTION as RESTORE_POLICY
-from clawback.actions.policy_validate import ACTION as VALIDATE
+from clawback.actions.recovery_check import ACTION as CHECK
+from clawback.actions.recovery_permit import ACTION as PERMIT
+from clawback.actions.release_roll_back import ACTION as ROLL_BACK
 from clawback.model import Incident, Phase, Receipt, ReceiptState
 from clawback.playbook import Respond
-from clawback.playbooks._contain import Held, hold_again
+from clawback.playbooks._contain import Held
 from clawback.playbooks._credentials import reissue_credentials
 from clawback.playbooks._identify import policy_of, who, why
+from clawback.playbooks._stages import let_go
 
 __all__ = ["Recovered", "bring_back", "restore_policy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """How far it came: each may be failed for what it depended on."""
+    """How far it came. `validated` is the step that shows the agent as it should be, or else the one that stood in the
+    way: failed, pending, or the roll-back.
+    """
 
     released: Receipt
-    relaunched: Receipt
     validated: Receipt
 
 
@@ -40,14 +47,15 @@ def bring_back(
 ) -> Recovered:
     """Let the agent go only when it was seen contained, all of `after` is verified, and nothing is left of its tree."""
     reason = why(incident)
+    checked = respond(CHECK, CHECK.params(**who(incident)))
+    rolled: tuple[Receipt, ...] = ()
+    if checked.outcome.get("earlier"):
+        with respond.phase(Phase.CONTAIN):
+            rolled = (respond(ROLL_BACK, ROLL_BACK.params(**who(incident), reason=reason)),)
     stopped = respond(STOP, STOP.params(**who(incident), reason=reason), after=(held.evidence,))
-    clean = (*held.receipts, scope, stopped, *after)
+    clean = (*held.receipts, scope, *rolled, stopped, *after, checked)
+    if checked.state is ReceiptState.VERIFIED and not checked.outcome.get("automatic"):
+        clean = (*clean, respond(PERMIT, PERMIT.params(**who(incident)), after=clean))
     reissued = reissue_credentials(respond, incident, scope, after=clean)
     released = respond(RELEASE, RELEASE.params(**who(incident), reason=reason), after=(*clean, *reissued))
-    relaunched = respond(RELAUNCH, RELAUNCH.params(**who(incident), reason=reason), after=(released,))
-    validate = VALIDATE.params(agent=incident.agent, replaced=incident.instance)
-    validated = respond(VALIDATE, validate, after=(relaunched,))
-    if released.state is ReceiptState.VERIFIED:
-        with respond.phase(Phase.CONTAIN):
-            hold_again(respond, incident, relaunched, validated)
-    return Recovered(released=released, relaunched=relaunched, validated=validated)
+    return Recovered(released=released, validated=let_go(respond, incident, released))

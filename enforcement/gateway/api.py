@@ -147,7 +147,7 @@ def application(gateway: Gateway) -> Starlette:
         return JSONResponse(dataclasses.asdict(restored))
 
     async def narrowed(request: Request) -> Response:
-        name, number, body = _policy(request), _number(request), await _read(request, _Draft)
+        name, number, body = _policy(request), _number(request), await read(request, _Draft)
         narrowing = Narrowing(
             deny=_attempts(body.deny),
             keep=None if body.keep is None else _attempts(body.keep),

@@ -10,7 +10,9 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from clawback.enforcement.policy.narrowing import draft
 from clawback.enforcement.policy.order_calls import Content
 from clawback.enforcement.policy.order_form import checked
 from clawback.enforcement.policy.orders import Asked, Orders
@@ -22,25 +24,99 @@ from clawback.model import (
     AttemptResult,
     CredentialRef,
     Decision,
+    Disposition,
+    Draft,
     EgressOrder,
     Enforcement,
+    Event,
     EvidenceBundle,
+    FileActivity,
     Hold,
+    HttpActivity,
     InferenceEndpoint,
     InferenceKind,
+    KernelActivity,
     LaunchSpec,
     Level,
     LevelResult,
+    Narrowing,
+    NetworkActivity,
     Order,
     PolicyVersion,
+    Source,
     Subject,
 )
-from clawback.world import Audited, AuditLog, World
+from clawback.world import Audited, AuditLog, Sighted, World
 
-GOOD = "allow: [api.internal]\n"
-WIDE = "allow: ['*.example']\n"
+GOOD = """\
+networkPolicy:
+  name: support
+  egress:
+    allow:
+      - {name: api, domain: api.internal, ports: [80]}
+"""
+WIDE = GOOD + "      - {name: wide, domain: '*.partner.test'}\n"
 
 TOKEN = CredentialRef(kind="vault-token", name="vault-token", identifiers={"accessor": "acc-1", "policies": "support"})
+
+
+class MemoryTelemetry:
+    """What was written. `deaf`: what the core denies is not logged."""
+
+    def __init__(self) -> None:
+        self.written: list[Event] = []
+        self.deaf = False
+
+    def write(self, kind: type[Any], **fields: Any) -> Any:
+        values: dict[str, Any] = {
+            "time_ns": time.time_ns(),
+            "writer": "w",
+            "sequence": len(self.written) + 1,
+            "source": Source.POLICY,
+            "agent": "a",
+            "disposition": Disposition.ALLOWED,
+        }
+        self.written.append(kind(**(values | fields)))
+        return self.written[-1]
+
+    def denied(self, info: AgentInfo, attempt: Attempt) -> None:
+        if self.deaf:
+            return
+        about = {"agent": info.agent, "instance": info.instance, "policy": info.policy}
+        about["disposition"] = Disposition.BLOCKED
+        if attempt.kind == "connect":
+            host, _, port = attempt.target.rpartition(":")
+            self.write(NetworkActivity, host=host, port=int(port), activity_id=NetworkActivity.REFUSE, **about)
+        elif attempt.kind == "http":
+            parts = urlsplit(attempt.target.partition(" ")[2])
+            port = parts.port or 80
+            method = attempt.target.partition(" ")[0]
+            self.write(HttpActivity, method=method, host=parts.hostname, port=port, path=parts.path, **about)
+        elif attempt.kind == "open":
+            self.write(FileActivity, path=attempt.target, source=Source.SANDBOX, **about)
+        else:
+            self.write(KernelActivity, syscall=attempt.target, source=Source.SANDBOX, **about)
+
+    def events(
+        self,
+        *,
+        agent: str = "",
+        instance: str = "",
+        policy: str = "",
+        since_ns: int,
+        until_ns: int = 0,
+        most: int = 20_000,
+    ) -> Sighted:
+        found = [
+            x
+            for x in self.written
+            if agent in ("", x.agent)
+            and instance in ("", x.instance)
+            and policy in ("", x.policy)
+            and since_ns <= x.time_ns
+            and (not until_ns or x.time_ns < until_ns)
+        ]
+        return Sighted(events=tuple(found[-most:]), complete=True)
 
 
 class MemoryCore:
@@ -49,6 +125,8 @@ class MemoryCore:
     def __init__(self, folder: Path, policies: MemoryPolicies, secrets: MemorySecrets) -> None:
         self.folder, self.policies, self.secrets = folder, policies, secrets
         self.orders: MemoryOrders | None = None
+        self.telemetry = MemoryTelemetry()
+        self.transcripts: list[str] = []
         self.known: dict[str, AgentInfo] = {}
         self.enforced: dict[str, dict[Level, Enforcement]] = {}
         self.lies: set[Level] = set()
@@ -145,7 +223,9 @@ class MemoryCore:
                 self.enforced[agent].pop(level, None)
         return tuple(self._result(agent, level) for level in wanted)
 
-    def relaunch(self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str) -> AgentInfo:
+    def relaunch(
+        self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str, policy: str = ""
+    ) -> AgentInfo:
         self._ask("relaunch")
         info = self.known[agent]
         if info.hold:
@@ -156,6 +236,7 @@ class MemoryCore:
             instance=info.instance + "r",
             state=AgentState.RUNNING,
             exit_status=None,
+            policy=policy or info.policy,
             policy_version=policy_version,
             layers=layers,
             credentials=self.secrets.refs(agent),
@@ -165,7 +246,11 @@ class MemoryCore:
 
     def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
         self._ask("attempt")
-        return tuple(self._tried(agent, x) for x in attempts)
+        results = tuple(self._tried(agent, x) for x in attempts)
+        for result in results:
+            if result.denied:
+                self.telemetry.denied(self.known[agent], result.attempt)
+        return results
 
     def _tried(self, agent: str, attempt: Attempt) -> AttemptResult:
         """By an order that is in force, else denied unless it is one of `open_calls`."""
@@ -181,10 +266,12 @@ class MemoryCore:
             attempt=attempt, denied=(attempt.kind, attempt.target) not in self.open_calls, detail="EACCES"
         )
 
-    def evidence(self, agent: str, *, incident: str) -> EvidenceBundle:
+    def evidence(self, agent: str, *, incident: str, transcripts: Sequence[str] = ()) -> EvidenceBundle:
         self._ask("evidence")
-        folder = self.folder / incident
+        folder = self.folder / (f"{incident}-transcripts" if transcripts else incident)
         folder.mkdir(parents=True, exist_ok=True)
+        for number, text in enumerate(self.transcripts if transcripts else (), start=1):
+            (folder / f"transcript-{number:02}.jsonl").write_text(text)
         (folder / "processes.json").write_text("[]")
         (folder / "output.log").write_text("hello\n")
         files = [
@@ -233,6 +320,8 @@ class MemoryPolicies:
     ) -> PolicyVersion:
         before = self.texts.setdefault(policy, [])
         old = before[-1][1] if before else ""
+        if before and old == text and self.deciding.get(policy) == before[-1][0].version:
+            return self.mark_known_good(policy, len(before), author=author) if known_good else before[-1][0]
         new = PolicyVersion(
             policy=policy,
             version=len(before) + 1,
@@ -260,6 +349,10 @@ class MemoryPolicies:
         if self.active(policy).sha256 == sha256(text.encode()).hexdigest():
             return self.active(policy)
         return self.put(policy, text, author=author, reason=reason, incident=incident)
+
+    def draft(self, policy: str, version: int, narrowing: Narrowing, *, attempts: Sequence[Attempt] = ()) -> Draft:
+        """By the real text's own code: it needs no gateway."""
+        return draft(policy, version, self.read(policy, version), narrowing, tuple(attempts))
 
     def decide(self, policy: str, attempt: Attempt) -> Decision:
         active = self.active(policy)
@@ -389,6 +482,22 @@ class MemorySecrets:
         return tuple(ref for ref, _ in self.held.get(agent, {}).values())
 
 
+class MemoryReviews:
+    """Texts by incident and form; `loses` forgets what is written."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, dict[str, str]] = {}
+        self.loses = False
+
+    def write(self, incident: str, *, markdown: str, json: str) -> dict[str, str]:
+        if not self.loses:
+            self.texts[incident] = {"markdown": markdown, "json": json}
+        return {"markdown": f"/reviews/{incident}.md", "json": f"/reviews/{incident}.json"}
+
+    def read(self, incident: str) -> dict[str, str]:
+        return dict(self.texts.get(incident, {}))
+
+
 class MemoryVault:
     """Tokens that live until they are revoked; nothing of it is secret here."""
 
@@ -498,6 +607,7 @@ class MemoryWorld:
     def __init__(self, folder: Path) -> None:
         self.policies, self.secrets, self.tickets = MemoryPolicies(), MemorySecrets(), MemoryTickets()
         self.core = MemoryCore(folder, self.policies, self.secrets)
+        self.reviews = MemoryReviews()
         self.policies.put("support", GOOD, author="soc", reason="reviewed", known_good=True)
         self.policies.put("support", WIDE, author="dev", reason="quick fix")
         self.secrets.put("a", TOKEN, "hvs.never-in-a-record-0123456789")
@@ -524,4 +634,6 @@ class MemoryWorld:
             orders_or_none=self.orders,
             vault_or_none=self.vault,
             vault_records_or_none=MemoryVaultRecords(self.vault),
+            telemetry_or_none=self.core.telemetry,
+            reviews_or_none=self.reviews,
         )

@@ -108,9 +108,9 @@ def test_review_names_the_change_that_let_it_happen(drive: Any, make_incident: A
     on = make_incident(receipts=(make_receipt("agent.seal", state=ReceiptState.FAILED, error="EBUSY"),))
     step = drive(incident_review.ACTION, on=on, policy="support")
     assert step.run().verified
-    assert step.outcome["root_causes"][0]["category"] == "policy too wide"
+    assert step.outcome["root_causes"][0]["category"] == "misconfiguration"
     assert "by dev" in step.outcome["root_causes"][0]["because"]
-    assert "+allow: ['*.example']" in step.outcome["policy_diff"]
+    assert "+      - {name: wide, domain: '*.partner.test'}" in step.outcome["policy_diff"]
     assert any("finish agent.seal" in line for line in step.outcome["suggestions"])
 
 

@@ -146,7 +146,7 @@ def test_a_relaunched_agent_that_died_is_not_accepted(drive: Any, there: Any) ->
 def test_validation_needs_every_rogue_call_denied(drive: Any, there: Any) -> None:
     seen = drive(policy_validate.ACTION, agent="a", replaced="i0").run()
     assert (seen.verified, seen.enforcement) == (True, Enforcement.FULL)
-    assert "2 of 2 rogue calls denied" in seen.proof
+    assert "2 of 2 rogue calls denied and logged" in seen.proof
     there.core.open_calls.add(("connect", "files.partner.test:443"))
     seen = drive(policy_validate.ACTION, agent="a", replaced="i0").run()
     assert (seen.verified, seen.enforcement) == (False, Enforcement.PARTIAL)

@@ -71,8 +71,8 @@ def test_everything_verified_closes_the_incident(case: Case) -> None:
     assert ended.status is IncidentStatus.CLOSED
     core = case.there.core
     assert core.known["a"].hold is None
-    assert core.known["a"].instance == "i1r"
-    assert core.known["a"].policy_version == 3
+    assert core.known["a"].instance == "i1rr"  # observed first, then let go in full
+    assert (core.known["a"].policy, core.known["a"].policy_version) == ("support", 3)
     assert core.known["a"].credentials[0].identifiers["accessor"] == "acc-2"
     assert "acc-1" not in case.there.vault.live
 
@@ -90,9 +90,10 @@ def test_phases_and_order(case: Case) -> None:
         ("agent.stop", "agent.release"),
         ("vault.rotate-token", "agent.release"),
         ("policy.restore", "agent.release"),
-        ("agent.release", "agent.relaunch"),
-        ("agent.relaunch", "policy.validate"),
-        ("policy.validate", "incident.review"),
+        ("agent.release", "release.observe-only"),
+        ("release.observe-only", "release.restricted"),
+        ("release.restricted", "agent.relaunch"),
+        ("agent.relaunch", "incident.review"),
     ]:
         assert order.index(earlier) < order.index(later), (earlier, later)
     assert {x.phase for x in ended.receipts} == set(Phase)
@@ -180,13 +181,13 @@ def test_a_recovery_that_is_not_proved_is_held_again(case: Case) -> None:
     core.open_calls.add(("connect", "files.partner.test:443"))
     ended = case.run()
     assert ended.status is IncidentStatus.OPEN
-    assert case.state("policy.validate") is ReceiptState.UNVERIFIED
+    assert case.state("release.restricted") is ReceiptState.UNVERIFIED
     assert set(core.known["a"].hold.levels) == {Level.FREEZE, Level.ISOLATE}
     assert core.known["a"].instance == "i1r"
     # While it is held a replay would show nothing: it is not made, and what was seen stays on record.
     receipts = len(case.run().receipts)
-    assert case.state("policy.validate") is ReceiptState.FAILED
-    assert "NOT denied: connect files.partner.test:443" in case.receipts("policy.validate")[0].proof
+    assert case.state("release.restricted") is ReceiptState.FAILED
+    assert "NOT denied: connect files.partner.test:443" in case.receipts("release.restricted")[0].proof
     assert len(case.run().receipts) - receipts <= 2
     # Somebody lets it go without having mended the policy: the next run holds it once more.
     core.release("a", reason="x", by="analyst")
@@ -195,14 +196,14 @@ def test_a_recovery_that_is_not_proved_is_held_again(case: Case) -> None:
     core.release("a", reason="mended", by="analyst")
     core.open_calls.clear()
     assert case.run().status is IncidentStatus.CLOSED
-    assert core.calls.count("relaunch") == 1
+    assert core.calls.count("relaunch") == 2
     assert core.known["a"].hold is None
 
 
 def test_weaker_layers_after_the_relaunch_are_held_again(case: Case) -> None:
     case.there.core.weaker_after_relaunch = True
     case.run()
-    assert case.state("agent.relaunch") is ReceiptState.UNVERIFIED
+    assert case.state("release.observe-only") is ReceiptState.UNVERIFIED
     assert case.there.core.known["a"].hold is not None
 
 
@@ -256,6 +257,6 @@ def test_killed_anywhere_it_resumes_and_repeats_nothing(journal: Journal, there:
         pytest.fail("it never came to an end")
     assert ended.status is IncidentStatus.CLOSED
     calls = there.core.calls
-    assert calls.count("relaunch") == calls.count("contain stop") == 1
+    assert (calls.count("relaunch"), calls.count("contain stop")) == (2, 1)
     assert there.vault.created == 1
-    assert there.core.known["a"].instance == "i1r"
+    assert there.core.known["a"].instance == "i1rr"

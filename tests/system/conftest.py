@@ -148,6 +148,7 @@ def house() -> Iterator[House]:
                         },
                         # These incidents are to end by themselves; test_approvals.py has one that waits.
                         "approvals": {"rules": [{"actions": ["*"], "quorum": 0}]},
+                        "recovery": {"observe_seconds": 0.3, "restricted_seconds": 0.3, "most": 100},
                         "vault": {"address": bao.address, "token_file": str(bao.token_file)},
                         "aws": {
                             "region": aws.region,

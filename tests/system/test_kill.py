@@ -100,4 +100,4 @@ def once(house, info, incident) -> None:
     assert len(house.world.vault.token_find({"agent": info.agent})) == 1
     assert len(house.world.policies.versions(info.agent)) == 1, "the active text was the known-good one throughout"
     instances = [path for path in (house.state / "agents" / info.agent).iterdir() if path.is_dir()]
-    assert len(instances) == 2
+    assert len(instances) == 3, "the rogue one, the one observed, the one let go in full"

@@ -14,8 +14,10 @@ from clawback.cli import (
     orders,
     parts,
     policies,
+    review,
     run,
     secrets,
+    tighten,
     undo,
 )
 from clawback.cli.app import main
@@ -35,7 +37,9 @@ __all__ = [
     "orders",
     "parts",
     "policies",
+    "review",
     "run",
     "secrets",
+    "tighten",
     "undo",
 ]

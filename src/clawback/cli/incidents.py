@@ -27,14 +27,20 @@ tickets = typer.Typer(no_args_is_help=True, help="Incident tickets.")
 app.add_typer(tickets, name="ticket")
 
 
+incidents = typer.Typer(invoke_without_command=True, help="Incidents: list them, review one.")
+app.add_typer(incidents, name="incidents")
+
+
 class _Format(StrEnum):
     JIRA = "jira"
     MARKDOWN = "markdown"
 
 
-@app.command()
-def incidents(*, as_json: _JSON = False) -> None:
+@incidents.callback()
+def list_incidents(context: typer.Context, *, as_json: _JSON = False) -> None:
     """List the incidents, newest first."""
+    if context.invoked_subcommand is not None:
+        return
     from clawback.journal import Journal
     from clawback.reports.summary import summarise
 

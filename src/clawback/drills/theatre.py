@@ -136,6 +136,8 @@ class _Theatre:
                         },
                         "allow_private": ["127.0.0.1/32", f"{Sink.address}/32"],
                     },
+                    # A rehearsal has no time to watch for long.
+                    "recovery": {"observe_seconds": 0.5, "restricted_seconds": 0.5},
                     "vault": {
                         "address": bao.address,
                         "token_file": str(bao.token_file),

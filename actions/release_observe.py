@@ -1,0 +1,201 @@
+"""Start the agent anew with every call denied, so that what it tries can be watched before anything is given back.
+
+First stage of a release. The agent runs, under a copy of its known-good policy that allows nothing and in a smaller
+share of processors and processes. Refused unless the policy is known-good. Reverting holds the agent again.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from pydantic import Field
+
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._ladder import hold_levels, seen
+from clawback.actions._stages import (
+    NOTHING,
+    base_of,
+    close,
+    decides_by,
+    known_good,
+    not_as_started,
+    of_use,
+    seen_denied,
+    staged,
+)
+from clawback.errors import NotFound, Refused
+from clawback.model import AgentState, Draft, Enforcement, Level, Narrowing, Phase, PolicyVersion
+
+__all__ = ["ACTION", "ObserveParams"]
+
+_HOLD = (Level.FREEZE, Level.ISOLATE)
+
+
+class ObserveParams(Params):
+    """The agent; `instance` is the one that is to be replaced."""
+
+    agent: str = Field(min_length=1, max_length=128)
+    instance: str = Field("", max_length=128)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+def _draft(ctx: Context, base: str, version: int) -> Draft:
+    narrowing = Narrowing(keep=NOTHING.keep, drop=NOTHING.drop, share=ctx.world.recovery.share)
+    return ctx.world.policies.draft(base, version, narrowing)
+
+
+def _versions(ctx: Context, policy: str) -> tuple[PolicyVersion, ...]:
+    try:
+        return ctx.world.policies.versions(policy)
+    except NotFound:
+        return ()
+
+
+def _plan(ctx: Context, params: ObserveParams) -> Plan:
+    info = ctx.world.core.agent(params.agent)
+    base = base_of(info)
+    wanted = known_good(ctx, params.agent, base)
+    draft = _draft(ctx, base, wanted.version)
+    held = f"held at {', '.join(level.word for level in info.hold.levels)}" if info.hold else "not held"
+    return Plan(
+        changes=(
+            f"- {params.agent}: instance {info.instance} under {info.policy} version {info.policy_version}",
+            f"+ {params.agent}: a new instance under {staged(base, params.agent)}, which allows nothing",
+            *draft.diff.splitlines(),
+        ),
+        checks=(
+            held,
+            f"made from {base} version {wanted.version}",
+            *(f"has no form in this policy: {one}" for one in draft.left),
+        ),
+    )
+
+
+def _capture(ctx: Context, params: ObserveParams) -> Record:
+    info = ctx.world.core.agent(params.agent)
+    base = base_of(info)
+    wanted = known_good(ctx, params.agent, base)
+    return {
+        "instance": params.instance or info.instance,
+        "policy": base,
+        "version": wanted.version,
+        "sha256": wanted.sha256,
+        "staged": staged(base, params.agent),
+        "layers": {name: value.value for name, value in info.layers.items()},
+    }
+
+
+def _apply(ctx: Context, params: ObserveParams, captured: Record) -> Record:
+    core, policies, name = ctx.world.core, ctx.world.policies, captured["staged"]
+    text = policies.read(captured["policy"], captured["version"])
+    if sha256(text.encode()).hexdigest() != captured["sha256"]:
+        raise Refused(
+            f"the text of {captured['policy']} version {captured['version']} is not the one that was recorded"
+        )
+    draft = _draft(ctx, captured["policy"], captured["version"])
+    version = policies.put(
+        name, draft.text, author=ctx.actor, reason=f"observe-only: {params.reason}"[:500], incident=ctx.incident.id
+    )
+    info = core.agent(params.agent)
+    done = info.instance != captured["instance"] and info.policy == name
+    if not done or info.state is AgentState.LOST:
+        info = core.relaunch(
+            params.agent,
+            policy=name,
+            policy_version=version.version,
+            policy_text=draft.text,
+            reason=params.reason,
+            by=ctx.actor,
+        )
+    return {
+        "instance": info.instance,
+        "policy": name,
+        "policy_version": info.policy_version,
+        "sha256": version.sha256,
+        "changes": list(draft.changes[:20]),
+        "left": list(draft.left[:20]),
+    }
+
+
+def _verify(ctx: Context, params: ObserveParams, captured: Record, outcome: Record) -> Verification:
+    info = ctx.world.core.agent(params.agent)
+    wrong = not_as_started(ctx, info, captured, outcome, may_fail=True)
+    if held := hold_levels(info):
+        wrong.append(f"it is held at {held[0].word}")
+    if by := decides_by(ctx, outcome["policy"], outcome["sha256"]):
+        wrong.append(by)
+    denied = 0
+    if not wrong and info.state is AgentState.RUNNING:
+        known, _ = of_use(ctx, agent=params.agent, policy=captured["policy"])
+        harmless = tuple(call for call in known if call.kind == "connect" or call.target.startswith("GET "))
+        denied, open_ = seen_denied(ctx, params.agent, harmless)
+        wrong += open_
+    ended = not denied
+    return Verification(
+        verified=not wrong,
+        enforcement=Enforcement.NONE
+        if wrong
+        else Enforcement.PARTIAL
+        if ended or outcome["left"]
+        else Enforcement.FULL,
+        proof="; ".join(wrong)
+        or f"instance {info.instance} {info.state.value} (was {captured['instance']}) under {info.policy} version "
+        f"{info.policy_version}, which allows nothing; "
+        + (
+            "it ended by itself, as programs do that are denied everything: nothing could be tried"
+            if ended
+            else f"{denied} calls denied from inside"
+        )
+        + "".join(f"; {one}" for one in outcome["left"]),
+        details={"instance": info.instance, "denied": denied},
+    )
+
+
+def _revert(ctx: Context, params: ObserveParams, captured: Record) -> None:
+    """Back behind the bars; the instance from before is gone for good."""
+    if _versions(ctx, captured["staged"]):
+        close(ctx, params.agent, captured["policy"], f"observe-only reverted: {params.reason}"[:500])
+    if ctx.world.core.agent(params.agent).instance == captured["instance"]:
+        return
+    for level in _HOLD:
+        ctx.world.core.contain(
+            params.agent,
+            level,
+            reason=f"release reverted: {params.reason}"[:500],
+            by=ctx.actor,
+            incident=ctx.incident.id,
+        )
+
+
+def _verify_reverted(ctx: Context, params: ObserveParams, captured: Record) -> Verification:
+    info = ctx.world.core.agent(params.agent)
+    if info.instance == captured["instance"]:
+        return Verification(
+            verified=True, enforcement=Enforcement.FULL, proof=f"instance {info.instance} was not replaced"
+        )
+    results = [ctx.world.core.probe(params.agent, level) for level in _HOLD]
+    good = all(seen(result, Enforcement.FULL) and result.level in hold_levels(info) for result in results)
+    return Verification(
+        verified=good,
+        enforcement=Enforcement.FULL if good else Enforcement.NONE,
+        proof=f"instance {info.instance} held again: " + "; ".join(f"{x.level.word}: {x.observed}" for x in results),
+    )
+
+
+ACTION = Action(
+    id="release.observe-only",
+    summary="Start the agent anew with every call denied, to be watched.",
+    phase=Phase.RECOVER,
+    reversibility=Reversibility.COMPENSABLE,
+    needs=frozenset({"core:relaunch", "core:agent", "core:attempt", "core:contain", "policies:read", "policies:put"}),
+    scope="one agent: its recorded command starts once, under a policy of its own that allows nothing",
+    openc2="start",
+    params=ObserveParams,
+    key=lambda params: f"{params.agent}:{params.instance}",
+    plan=_plan,
+    capture=_capture,
+    apply=_apply,
+    verify=_verify,
+    revert=_revert,
+    verify_reverted=_verify_reverted,
+)
