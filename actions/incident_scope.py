@@ -1,24 +1,28 @@
-"""Say what the incident reaches: identities, credentials, destinations, data, time, and who shares them.
+"""Say what the incident reaches: agents, identities, credentials, tools, destinations, data, time, and who shares them.
 
-Reads the findings, the core's view of all agents and the credentials' identifiers; changes nothing. The assessment is
-a stated rule applied to stated facts, for a person to overrule.
+Reads the findings, the telemetry, the core's view of all agents, the credentials' identifiers and what their issuers
+say of whose they are; changes nothing, and says of each where it was read. The assessment is a stated rule applied to
+stated facts, for a person to overrule.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._identities import identities
+from clawback.actions._radius import blast_radius
+from clawback.actions._reached import bounded, reached, window
 from clawback.actions._reading import nothing_reverted, revert_nothing
+from clawback.actions._related import MOST_RELATED, Related, related
 from clawback.log import redact_text
-from clawback.model import AgentInfo, CredentialRef, Enforcement, Incident, Phase, PolicyVersion, Severity
+from clawback.model import CredentialRef, Enforcement, Incident, Phase, PolicyVersion, Severity
 
 __all__ = ["ACTION", "ScopeParams", "assess", "blast_radius"]
 
-_MOST = 50
-_LONGEST = 300
 _FRESH_NS = 24 * 3600 * 1_000_000_000
 
 
@@ -29,70 +33,16 @@ class ScopeParams(Params):
     instance: str = Field("", max_length=128)
 
 
-def _bounded(values: Any) -> list[str]:
-    """Agent-chosen strings as the journal may keep them: each once, cut, without what looks like a secret."""
-    return list(dict.fromkeys(redact_text(str(value))[:_LONGEST] for value in values))[:_MOST]
-
-
-def _destinations(calls: list[tuple[str, str]]) -> list[str]:
-    """Whom it spoke to, or tried to: `HOST:PORT`, as in the call."""
-    return [
-        target.partition("://")[2].partition("/")[0] if kind == "http" else target
-        for kind, target in calls
-        if kind in {"http", "connect"}
-    ]
-
-
-def _data(calls: list[tuple[str, str]]) -> list[str]:
-    """What it asked for by name: files, and what lies behind a URL."""
-    return [
-        target.partition(" ")[2].partition("?")[0] if kind == "http" else target
-        for kind, target in calls
-        if kind in {"http", "open"}
-    ]
-
-
 def _credential(ref: CredentialRef) -> dict[str, Any]:
     return {"kind": ref.kind, "name": ref.name, "identifiers": dict(ref.identifiers)}
 
 
-def _same(one: CredentialRef, other: CredentialRef) -> bool:
-    """Whether two agents hold what one revocation would take from both."""
-    shared = {
-        "vault-token": ("accessor",),
-        "vault-lease": ("prefix",),
-        "vault-kv": ("mount", "path"),
-        "aws-access-key": ("user",),
-        "aws-session": ("role",),
-    }.get(one.kind)
-    if one.kind != other.kind or not shared:
-        return False
-    return all(one.identifiers.get(x) and one.identifiers[x] == other.identifiers.get(x) for x in shared)
-
-
-def blast_radius(incident: Incident, info: AgentInfo, everyone: tuple[AgentInfo, ...]) -> dict[str, Any]:
-    """What the agent could reach, whether or not it did: an upper estimate, and the rule behind its level."""
-    reached = [(kind, target) for finding in incident.findings for kind, target in finding.attempts]
-    sharing = [
-        other.agent
-        for other in everyone
-        if other.agent != info.agent and any(_same(a, b) for a in info.credentials for b in other.credentials)
-    ]
-    same_policy = [x.agent for x in everyone if x.agent != info.agent and x.policy == info.policy]
-    if sharing or len(info.credentials) > 3:
-        level, why = "high", "credentials are shared with other agents, or there are many"
-    elif info.credentials:
-        level, why = "medium", "it held credentials that work outside its sandbox"
-    else:
-        level, why = "low", "it held no credentials"
+def _other(one: Related) -> dict[str, Any]:
     return {
-        "level": level,
-        "why": why,
-        "agents_sharing_credentials": _bounded(sharing),
-        "agents_under_the_same_policy": _bounded(same_policy),
-        "credentials": len(info.credentials),
-        "destinations": len(set(_destinations(reached))),
-        "data_sets": len(set(_data(reached))),
+        "id": one.info.agent,
+        "instance": one.info.instance,
+        "why": bounded(one.why),
+        "credentials": [_credential(ref) for ref in one.credentials],
     }
 
 
@@ -136,24 +86,26 @@ def _capture(ctx: Context, params: ScopeParams) -> Record:
 
 def _apply(ctx: Context, params: ScopeParams, _captured: Record) -> Record:
     world, incident = ctx.world, ctx.incident
-    info = world.core.agent(params.agent)
+    info, everyone = world.core.agent(params.agent), world.core.agents()
     refs = world.secrets.refs(params.agent) or info.credentials
-    times = [finding.time_ns for finding in incident.findings]
-    calls = [(kind, target) for finding in incident.findings for kind, target in finding.attempts]
+    what = reached(ctx, params.agent, params.instance or info.instance)
+    others = related(replace(info, credentials=refs), everyone)
     return {
         "agent": {"id": info.agent, "tenant": info.tenant, "team": info.team, "tags": list(info.tags)},
         "instance": info.instance,
         "process": {"pid": info.pid, "state": info.state.value, "started_ns": info.started_ns},
+        "works_for": info.parent,
+        "related": [_other(one) for one in others[:MOST_RELATED]],
         "instructions": redact_text(" ".join(info.command))[:2000],
         "policy": {"name": info.policy, "version": info.policy_version},
         "layers": {name: value.value for name, value in info.layers.items()},
         "credentials": [_credential(ref) for ref in refs],
-        "tool_calls": _bounded(f"{kind} {target}" for kind, target in calls),
-        "destinations": _bounded(_destinations(calls)),
-        "data": _bounded(_data(calls)),
-        "window": {"first_ns": min(times, default=0), "last_ns": max(times, default=0)},
+        "identities": identities(ctx, refs),
+        **what,
+        "sources": {**what["sources"], "agents": "the core", "credentials": "the secret store, or the core"},
+        "window": window(ctx),
         "assessment": assess(incident, world.policies.versions(info.policy)),
-        "blast_radius": blast_radius(incident, info, world.core.agents()),
+        "blast_radius": blast_radius(incident, replace(info, credentials=refs), everyone, what),
     }
 
 
@@ -168,7 +120,8 @@ def _verify(ctx: Context, params: ScopeParams, _captured: Record, outcome: Recor
         enforcement=Enforcement.FULL if verified else Enforcement.PARTIAL,
         proof=f"{verdict}; blast radius {radius['level']} ({radius['why']}); "
         f"{len(outcome['credentials'])} credentials, {len(outcome['destinations'])} destinations, "
-        f"{len(outcome['data'])} data sets"
+        f"{len(outcome['data'])} data sets, {len(outcome['tools'])} tools, {len(outcome['identities'])} identities; "
+        f"in scope with it: {', '.join(one['id'] for one in outcome['related']) or 'no other agent'}"
         + ("" if verified else f"; read of instance {outcome['instance']}, meant was {meant}"),
     )
 
@@ -178,7 +131,16 @@ ACTION = Action(
     summary="Record what the incident reaches and whether it looks like a threat or a mistake.",
     phase=Phase.IDENTIFY,
     reversibility=Reversibility.REVERSIBLE,
-    needs=frozenset({"core:agent", "core:agents", "policies:versions", "secrets:refs"}),
+    needs=frozenset(
+        {
+            "core:agent",
+            "core:agents",
+            "policies:versions",
+            "secrets:refs",
+            "telemetry:events",
+            "vault:auth/token/lookup-accessor",
+        }
+    ),
     scope="reads only",
     openc2="investigate",
     params=ScopeParams,

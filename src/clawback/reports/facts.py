@@ -14,7 +14,7 @@ from clawback.reports.times import first_event_ns, times_ms
 
 __all__ = ["Facts", "Line", "Step", "draw"]
 
-_CREDENTIAL_STEPS = ("vault.", "aws.")
+_CREDENTIAL_STEPS = ("vault.", "aws.", "credential.")
 _LONGEST_INSTRUCTIONS = 2000
 _DONE = (ReceiptState.VERIFIED, ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT)
 
@@ -109,6 +109,21 @@ def _pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key.replace("_", " "), said(value)) for key, value in values.items())
 
 
+def _radius(scope: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The estimate, then what it rests on: identities, tools, sources."""
+    rows = list(_pairs(scope.get("blast_radius", {})))
+    if scope.get("identities"):
+        rows.append(("identities", ", ".join(f"{x.get('who')} ({x.get('source')})" for x in scope["identities"])))
+    if scope.get("tools"):
+        rows.append(("tools", ", ".join(map(str, scope["tools"]))))
+    rows += [(f"{one.get('id')} is in scope", ", ".join(map(str, one.get("why", ())))) for one in _related(scope)]
+    return (*rows, *((f"source of {name}", str(said)) for name, said in scope.get("sources", {}).items()))
+
+
+def _related(scope: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(scope.get("related", ()))
+
+
 def _agent(incident: Incident, scope: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     known = scope.get("agent", {})
     rows = [("agent", incident.agent), ("instance", incident.instance)]
@@ -177,7 +192,7 @@ def draw(incident: Incident) -> Facts:
         reasons=tuple(map(str, scope.get("assessment", {}).get("reasons", ()))),
         agent=_agent(incident, scope),
         policies=tuple(sorted(versions)),
-        radius=_pairs(scope.get("blast_radius", {})),
+        radius=_radius(scope),
         tool_calls=tuple(dict.fromkeys(calls)),
         data=tuple(map(str, scope.get("data", ()))),
         destinations=tuple(map(str, scope.get("destinations", ()))),

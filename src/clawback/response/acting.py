@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from clawback.action import Action, Context, Params, Plan, Verification
@@ -10,6 +11,7 @@ from clawback.config import ApprovalSettings
 from clawback.errors import NotFound
 from clawback.journal import Journal
 from clawback.model import Receipt
+from clawback.response.reach import reach
 from clawback.world import World
 
 __all__ = ["Acting", "observed"]
@@ -43,8 +45,13 @@ class Acting:
         self._approvals = approvals
 
     def plan(self, action: Action[Any], params: Params) -> Plan:
-        """A dry run: reads the world, touches neither it nor the journal. Raises what the action raises."""
-        return action.plan(self.context(), params)
+        """A dry run: reads the world, touches neither it nor the journal. Raises what the action raises.
+
+        Whoever is asked for consent is shown how far the incident reaches too.
+        """
+        context = self.context()
+        plan = action.plan(context, params)
+        return replace(plan, checks=(*plan.checks, *reach(context.incident))) if action.consent else plan
 
     def action(self, name: str) -> Action[Any]:
         """The action of this id. `NotFound` for one that is in no catalogue."""

@@ -58,6 +58,13 @@ class World:
     recovery: RecoveryTerms = field(default_factory=RecoveryTerms)
 
     @property
+    def telemetry(self) -> Telemetry:
+        """What the core and the gateway wrote."""
+        if self.telemetry_or_none is None:
+            raise Unreachable("no telemetry can be read here", hint="run this where the core and the gateway write it")
+        return self.telemetry_or_none
+
+    @property
     def orders(self) -> Orders:
         """Orders over the agents' way out."""
         if self.orders_or_none is None:
@@ -70,13 +77,6 @@ class World:
         if self.reviews_or_none is None:
             raise Unreachable("no reviews can be kept here", hint="run this where the journal is")
         return self.reviews_or_none
-
-    @property
-    def telemetry(self) -> Telemetry:
-        """What the core and the gateway wrote."""
-        if self.telemetry_or_none is None:
-            raise Unreachable("no telemetry can be read here", hint="run this where the core and the gateway write it")
-        return self.telemetry_or_none
 
     @property
     def vault(self) -> Vault:

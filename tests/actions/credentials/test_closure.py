@@ -61,7 +61,8 @@ class Case:
 
     def close(self, responder=None):
         """Run what a playbook runs; returns the confirming receipt."""
-        receipts = close_credentials(responder or self.responder(), self.bench.agent, self.scope())
+        incident = self.journal.incident(self.id)
+        receipts = close_credentials(responder or self.responder(), incident, self.scope())
         return receipts[-1]
 
     def receipts(self, action=""):
@@ -187,12 +188,12 @@ def test_an_orphan_made_during_the_response_is_closed_by_the_next_turn(vault_cas
     made = []
 
     class Racing(Responder):
-        def make(self, action, params, phase, after):
+        def make(self, action, params, call):
             if action.id == "credential.revoke" and len(made) < 2:
                 source = made[-1] if made else first
                 anew = asking(case, source["client_token"], "auth/token/create-orphan", {"policies": [agent]})
                 made.append(anew["auth"])
-            return super().make(action, params, phase, after)
+            return super().make(action, params, call)
 
     assert_closed(case, case.close(Racing(case.responder().response)))
     assert len(made) == 2
@@ -327,8 +328,8 @@ def test_what_the_agent_undoes_during_the_response_is_found_and_closed_again(aws
     undone, keys = [], []
 
     class Fought(Responder):
-        def make(self, action, params, phase, after):
-            receipt = super().make(action, params, phase, after)
+        def make(self, action, params, call):
+            receipt = super().make(action, params, call)
             if action.id == "aws.close-trust":
                 # The helper is refused only after this; it acts while it can.
                 helper.update_assume_role_policy(RoleName=f"{agent}-role", PolicyDocument=opened)
@@ -358,8 +359,8 @@ def test_a_refusal_that_is_removed_between_turns_is_made_again(aws_case, minista
     removed = []
 
     class Fought(Responder):
-        def make(self, action, params, phase, after):
-            receipt = super().make(action, params, phase, after)
+        def make(self, action, params, call):
+            receipt = super().make(action, params, call)
             if action.id == "aws.refuse-sessions" and not removed:
                 names = admin.list_role_policies(RoleName=f"{case.bench.agent}-role")["PolicyNames"]
                 removed.extend(name for name in names if name.startswith("clawback-"))
