@@ -268,7 +268,7 @@ class MemoryCore:
 
     def evidence(self, agent: str, *, incident: str, transcripts: Sequence[str] = ()) -> EvidenceBundle:
         self._ask("evidence")
-        folder = self.folder / (f"{incident}-transcripts" if transcripts else incident)
+        folder = self.folder / (f"{incident}-transcripts" if transcripts else incident) / agent
         folder.mkdir(parents=True, exist_ok=True)
         for number, text in enumerate(self.transcripts if transcripts else (), start=1):
             (folder / f"transcript-{number:02}.jsonl").write_text(text)

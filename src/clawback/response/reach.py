@@ -11,6 +11,8 @@ __all__ = ["reach"]
 
 SCOPE = "incident.scope"
 _SHOWN = 8
+_AGENTS = ("sub_agents", "agents_sharing_credentials", "too_many_to_contain_unasked")
+_COUNTS = ("credentials", "destinations", "data_sets")
 
 
 def reach(incident: Incident) -> tuple[str, ...]:
@@ -21,12 +23,8 @@ def reach(incident: Incident) -> tuple[str, ...]:
     outcome = scopes[-1].outcome
     radius: Mapping[str, Any] = outcome.get("blast_radius", {})
     lines = [f"blast radius: {radius.get('level', 'unknown')} ({radius.get('why', 'no reason on record')})"]
-    for name in ("sub_agents", "agents_sharing_credentials", "too_many_to_contain_unasked"):
-        if radius.get(name):
-            lines.append(f"{name.replace('_', ' ')}: {_few(radius[name])}")
-    for name in ("credentials", "destinations", "data_sets"):
-        if radius.get(name):
-            lines.append(f"{name.replace('_', ' ')}: {radius[name]}")
+    lines += [f"{name.replace('_', ' ')}: {_few(radius[name])}" for name in _AGENTS if radius.get(name)]
+    lines += [f"{name.replace('_', ' ')}: {radius[name]}" for name in _COUNTS if radius.get(name)]
     if people := [str(one.get("who", "")) for one in outcome.get("identities", ())]:
         lines.append(f"identities: {_few(people)}")
     return tuple(lines)

@@ -18,9 +18,12 @@ from clawback.connectors.aws_records import AwsRecordsConnector
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.vault import VaultConnector
 from clawback.errors import ClawbackError, Unreachable
+from clawback.journal import Journal
 from clawback.services.ministack import Ministack
 from clawback.services.openbao import OpenBao
 from clawback.world import World
+
+from .closing import Case
 
 _numbers = itertools.count(1)
 
@@ -293,3 +296,11 @@ def silence():
             os.kill(service.pid, signal.SIGCONT)
 
     return stopped
+
+
+@pytest.fixture
+def open_case(state, make_finding):
+    """`open_case(bench)`: an incident about the bench's agent in a real journal."""
+    journal = Journal(f"sqlite:///{state / 'journal.db'}")
+    yield lambda bench: Case(bench, journal, make_finding)
+    journal.dispose()

@@ -14,8 +14,11 @@ import pytest
 from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
+from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.model import CredentialRef
 from clawback.services.process import Service, free_port
+
+from .closing import assert_closed
 
 pytestmark = [pytest.mark.parts, pytest.mark.slow]
 
@@ -170,3 +173,29 @@ def test_issuing_crashed_between_any_two_calls_ends_with_a_login_that_works(leas
         assert _login(database, leasing.store.current(leasing.agent, "orders-db"))[0]
 
     assert crash_everywhere(make, check) > 6
+
+
+def test_a_login_that_an_orphan_of_the_agent_s_took_is_found_and_shut_out(leasing, database, bao, vault, open_case):
+    """Nobody gave it to the agent, and the token that asked for it is no child of the agent's."""
+    path = leasing.store.refs(leasing.agent)[0].identifiers["path"]
+    rules = f"""path "{path}" {{ capabilities = ["read"] }}
+                path "auth/token/create-orphan" {{ capabilities = ["update", "sudo"] }}"""
+    bao._call("PUT", f"sys/policies/acl/{leasing.agent}", {"policy": rules})
+    as_agent = vault._as(leasing.grants.token)
+    orphan = as_agent.auth.token.create_orphan(policies=[leasing.agent])["auth"]["client_token"]
+    lease, taken = vault.lease_issue(orphan, path)
+    given = leasing.store.current(leasing.agent, "orders-db")
+    leasing.store.values.add(json.loads(taken)["password"])
+    assert _login(database, given)[0]
+    assert _login(database, taken)[0]
+
+    leasing.vault_records = VaultRecordsConnector(vault, audit_log=bao.audit_log)
+    case = open_case(leasing)
+    assert_closed(case, case.close())
+    for value in (given, taken):
+        accepted, said = _login(database, value)
+        assert not accepted
+        assert "authentication failed" in said
+    node = case.graph()[f"vault-lease/{lease}"]
+    assert node.closed
+    assert "the audit log has it issued" in node.said
