@@ -12,7 +12,8 @@ ACTION = closing_action(
     scope="one token with its children, one lease, or one secret-id; whoever holds it loses it",
     needs=frozenset(
         {
-            "vault:auth/approle/role",
+            "vault:auth/approle/role/+/secret-id",
+            "vault:auth/approle/role/+/secret-id-accessor/destroy",
             "vault:auth/token/lookup-accessor",
             "vault:auth/token/revoke-accessor",
             "vault:sys/leases/lookup",

@@ -83,7 +83,7 @@ ACTION: Action[TraceParams] = Action(
             "iam:ListUserPolicies",
             "secrets:refs",
             "sts:GetCallerIdentity",
-            "vault:auth/approle/role",
+            "vault:auth/approle/role/+/secret-id",
             "vault:auth/token/accessors",
             "vault:auth/token/lookup-accessor",
             "vault:sys/audit-hash",

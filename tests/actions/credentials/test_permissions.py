@@ -13,17 +13,25 @@ from clawback.actions import (
     aws_refuse_sessions,
     aws_restore_trust,
     aws_rotate_key,
+    credential_confirm_closed,
+    credential_refuse,
+    credential_revoke,
+    credential_trace,
     vault_issue_lease,
     vault_revoke_leases,
     vault_rotate_token,
 )
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.vault import VaultConnector
+from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.model import Enforcement
+
+from .closing import assert_closed
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "permissions.md"
 AWS = (aws_rotate_key, aws_refuse_sessions, aws_close_trust, aws_restore_trust, aws_issue_session, aws_delete_key)
 VAULT = (vault_rotate_token, vault_revoke_leases, vault_issue_lease)
+BOTH = (credential_trace, credential_refuse, credential_revoke, credential_confirm_closed)
 
 
 def block(language):
@@ -34,11 +42,14 @@ def block(language):
 
 def test_every_action_s_needs_are_documented():
     granted = set(json.loads(block("json"))["Statement"][0]["Action"])
-    declared = {need for module in AWS for need in module.ACTION.needs if need.startswith("iam:")}
+    declared = {
+        need for module in (*AWS, *BOTH) for need in module.ACTION.needs if need.startswith(("cloudtrail:", "iam:"))
+    }
     assert declared == granted
     paths = re.findall(r'path "([^"*]+?)/?\*?"', block("hcl"))
-    for need in {need.removeprefix("vault:") for module in VAULT for need in module.ACTION.needs}:
-        assert need in paths
+    needs = {need for module in (*VAULT, *BOTH) for need in module.ACTION.needs if need.startswith("vault:")}
+    for need in needs:
+        assert need.removeprefix("vault:") in paths
 
 
 @pytest.mark.parts
@@ -80,3 +91,47 @@ def test_aws_s_are_enough(ministack, with_aws, tmp_path):
         proof = steps[-1].run()
         assert proof.enforcement is Enforcement.FULL, proof.proof
     assert steps[2].revert().verified
+
+
+@pytest.mark.parts
+@pytest.mark.slow
+def test_they_are_enough_to_trace_and_close(bao, ministack, with_aws, vault, open_case, tmp_path):
+    """What the agent made: an orphan token, a secret-id, a key, a user, a right, a role's session, a role's trust."""
+    bao._call("PUT", "sys/policies/acl/clawback", {"policy": block("hcl")})
+    token, _ = vault.token_create(policies=["default", "clawback"], ttl="1h", meta={}, orphan=True)
+    (tmp_path / "token").write_text(token)
+    iam = ministack.client("iam")
+    iam.create_user(UserName="clawback-closure")
+    iam.put_user_policy(UserName="clawback-closure", PolicyName="needs", PolicyDocument=block("json"))
+    key = iam.create_access_key(UserName="clawback-closure")["AccessKey"]
+    (tmp_path / "key").write_text(
+        json.dumps({"access_key_id": key["AccessKeyId"], "secret_access_key": key["SecretAccessKey"]})
+    )
+    bench = with_aws()
+    granted = bao.provision(bench.agent)
+    bench.store.put(bench.agent, granted.ref, granted.token)
+    rules = """path "auth/token/create-orphan" { capabilities = ["update", "sudo"] }
+               path "auth/approle/role/*"      { capabilities = ["update"] }"""
+    bao._call("PUT", f"sys/policies/acl/{bench.agent}", {"policy": rules})
+    if "approle/" not in bao._call("GET", "sys/auth")["data"]:
+        bao._call("POST", "sys/auth/approle", {"type": "approle"})
+    bao._call("POST", f"auth/approle/role/{bench.agent}", {"token_policies": ["default"]})
+    as_agent = vault._as(granted.token)
+    as_agent.auth.token.create_orphan(policies=[bench.agent])
+    as_agent.adapter.post(f"/v1/auth/approle/role/{bench.agent}/secret-id")
+    document = json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]}
+    )
+    iam.put_user_policy(UserName=bench.agent, PolicyName="more", PolicyDocument=document)
+    theirs = ministack.client("iam", credential=bench.grants.key)
+    theirs.create_access_key(UserName=bench.agent)
+    theirs.create_user(UserName=f"{bench.agent}-made")
+    theirs.put_role_policy(RoleName=f"{bench.agent}-role", PolicyName="wider", PolicyDocument=document)
+
+    bench.vault = VaultConnector(bao.address, tmp_path / "token")
+    bench.cloud = AwsConnector(endpoint_url=ministack.endpoint_url, credentials_file=tmp_path / "key")
+    bench.vault_records = VaultRecordsConnector(bench.vault, audit_log=bao.audit_log)
+    case = open_case(bench)
+    assert_closed(case, case.close())
+    closed = {receipt.params["kind"] for receipt in case.receipts("credential.re")}
+    assert closed >= {"vault-token", "approle-secret-id", "aws-access-key", "aws-identity", "aws-grant"}
