@@ -174,6 +174,93 @@ def test_what_the_agent_undoes_during_the_response_is_found_and_closed_again(aws
     assert not cloud.permitted(case.bench.grants.session)[0]
 
 
+def test_a_helper_that_removes_the_refusals_with_a_session_that_still_lives_is_met_again(aws_case, ministack, cloud):
+    """It takes our policies off the agent's role and user as they are put, until its own session is refused."""
+    case = aws_case(role_rights=("sts:AssumeRole",))
+    agent = case.bench.agent
+    helper_role = role(ministack, f"{agent}-helper", case.bench.grants.role, "iam:*")
+    in_helper = become(ministack, case.bench.grants.session, helper_role)
+    helper, removed = ministack.client("iam", credential=in_helper), []
+
+    def remove():
+        for name in helper.list_role_policies(RoleName=f"{agent}-role")["PolicyNames"]:
+            if name.startswith("clawback-"):
+                helper.delete_role_policy(RoleName=f"{agent}-role", PolicyName=name)
+                removed.append(name)
+
+    class Fought(Responder):
+        def make(self, action, params, call):
+            if action.id == "credential.refuse" and not removed:
+                # Before our first refusal of the helper's role: what the inventory's own actions put comes later.
+                helper.put_user_policy(
+                    UserName=agent, PolicyName="back", PolicyDocument=_document("iam:*", Resource="*")
+                )
+                helper.update_assume_role_policy(
+                    RoleName=f"{agent}-role", PolicyDocument=_document("sts:AssumeRole", Principal={"AWS": "*"})
+                )
+                removed.append("began")
+            receipt = call()
+            if action.id == "aws.refuse-sessions" and removed == ["began"]:
+                with pytest.raises(Exception, match="AccessDenied"):
+                    remove()
+                removed.append("refused")
+            return receipt
+
+    confirmed = case.close(Fought(case.responder().response))
+    assert removed == ["began", "refused"]
+    assert_closed(case, confirmed)
+    admin = ministack.client("iam")
+    assert "back" not in admin.list_user_policies(UserName=agent)["PolicyNames"]
+    assert cloud.trust(case.bench.grants.role)["Statement"][0]["Effect"] == "Deny"
+    assert not cloud.permitted(in_helper)[0]
+    graph = case.graph()
+    assert graph[f"aws-trust/{agent}-role"].closed
+    assert graph[f"aws-grant/user/{agent}/back"].closed
+
+
+def test_two_roles_that_can_become_each_other_are_closed_for_good(aws_case, ministack, cloud):
+    case = aws_case(role_rights=("sts:AssumeRole",))
+    agent, first = case.bench.agent, case.bench.grants.role
+    second = role(ministack, f"{agent}-second", first, "sts:AssumeRole")
+    user = ministack.client("iam").get_user(UserName=agent)["User"]["Arn"]
+    ministack.client("iam").update_assume_role_policy(
+        RoleName=f"{agent}-role", PolicyDocument=_document("sts:AssumeRole", Principal={"AWS": [user, second]})
+    )
+    in_second = become(ministack, case.bench.grants.session, second)
+    again = become(ministack, in_second, first)
+    bounced = []
+
+    class Fought(Responder):
+        def make(self, action, params, call):
+            receipt = call()
+            if action.id == "credential.refuse" and params.kind == "aws-role-sessions" and not bounced:
+                # The second is refused and the first not yet: it makes itself one more session of the second.
+                bounced.append(become(ministack, again, second))
+            return receipt
+
+    assert_closed(case, case.close(Fought(case.responder().response)))
+    assert bounced
+    assert not [one for one in (in_second, again, *bounced) if cloud.permitted(one)[0]]
+
+
+def test_a_policy_that_it_attached_is_detached(aws_case, ministack, cloud):
+    case = aws_case(rights=("iam:*",))
+    agent = case.bench.agent
+    admin = ministack.client("iam")
+    policy = admin.create_policy(PolicyName=f"{agent}-wide", PolicyDocument=_document("s3:*", Resource="*"))
+    arn = policy["Policy"]["Arn"]
+    theirs = ministack.client("iam", credential=case.bench.grants.key)
+    theirs.attach_user_policy(UserName=agent, PolicyArn=arn)
+    theirs.attach_role_policy(RoleName=f"{agent}-role", PolicyArn=arn)
+    theirs.create_group(GroupName=f"{agent}-group")
+    theirs.add_user_to_group(GroupName=f"{agent}-group", UserName=agent)
+    confirmed = case.close()
+    assert_closed(case, confirmed)
+    assert not admin.list_attached_user_policies(UserName=agent)["AttachedPolicies"]
+    assert not admin.list_attached_role_policies(RoleName=f"{agent}-role")["AttachedPolicies"]
+    assert f"for a person to judge: AddUserToGroup {agent}" in confirmed.proof
+
+
 def test_a_refusal_that_is_removed_between_turns_is_made_again(aws_case, ministack, cloud):
     case = aws_case()
     session = case.bench.grants.session

@@ -1,0 +1,198 @@
+"""Issuers' records are in part what an agent wrote: read strictly, bounded, and said where they end."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawback.connectors import aws_records, vault_records
+from clawback.connectors.aws_records import AwsRecordsConnector
+from clawback.connectors.vault_records import VaultRecordsConnector
+from clawback.errors import NotFound, Unreachable
+
+NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
+
+
+# -- CloudTrail, in the form of AWS's user guide ----------------------------------------------------------------------
+
+
+class Aws:
+    """Answers `ask` from pages."""
+
+    is_stand_in = False
+
+    def __init__(self, *pages: dict[str, Any]) -> None:
+        self.pages, self.asked = list(pages), []
+
+    def ask(self, service: str, operation: str, **request: Any) -> dict[str, Any]:
+        self.asked.append((operation, request))
+        if not self.pages:
+            return {"Events": []}
+        page = self.pages.pop(0)
+        if page.get("absent"):
+            raise NotFound("no such entity")
+        return page
+
+
+def listed(number: int, **event: Any) -> dict[str, Any]:
+    return {
+        "EventId": str(number),
+        "EventTime": NOW,
+        "EventName": event.get("eventName", ""),
+        "CloudTrailEvent": json.dumps(event),
+    }
+
+
+ASSUMED = {
+    "eventName": "AssumeRole",
+    "userIdentity": {
+        "type": "AssumedRole",
+        "accessKeyId": "ASIAFIRST",
+        "sessionContext": {"sessionIssuer": {"type": "Role", "arn": "arn:aws:iam::1:role/first"}},
+    },
+    "requestParameters": {"roleArn": "arn:aws:iam::1:role/second", "roleSessionName": "s", "durationSeconds": 900},
+    "responseElements": {"credentials": {"accessKeyId": "ASIASECOND", "sessionToken": "…"}},
+}
+
+
+def test_a_call_is_read_with_who_made_it_and_what_came_of_it() -> None:
+    trail = AwsRecordsConnector(Aws({"Events": [listed(1, **ASSUMED)]}), lag=0).trail_of("ASIAFIRST")  # type: ignore[arg-type]
+    (event,) = trail.events
+    assert (event.name, event.caller_key, event.issuer) == ("AssumeRole", "ASIAFIRST", "arn:aws:iam::1:role/first")
+    assert event.params["roleArn"] == "arn:aws:iam::1:role/second"
+    assert event.made["accessKeyId"] == "ASIASECOND"
+    assert event.error == ""
+    assert trail.cut == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '"x"', "null", '{"userIdentity": 7}', '{"requestParameters": [1]}', '{"responseElements": "x"}'],
+)
+def test_what_is_no_event_breaks_nothing(text: str) -> None:
+    event = {"EventId": "1", "EventTime": NOW, "EventName": "X", "CloudTrailEvent": text}
+    assert len(AwsRecordsConnector(Aws({"Events": [event]}), lag=0).trail_of("K").events) == 1  # type: ignore[arg-type]
+
+
+def test_what_the_caller_wrote_is_bounded() -> None:
+    params = {f"x{number}": "y" * 100_000 for number in range(500)}
+    event = listed(1, eventName="CreateUser", requestParameters=params, userIdentity={"userName": "u" * 5000})
+    (read,) = AwsRecordsConnector(Aws({"Events": [event]}), lag=0).trail_of("K").events  # type: ignore[arg-type]
+    assert len(read.params) <= 64
+    assert max(map(len, read.params.values())) <= 20_480
+
+
+def test_pages_end_at_a_bound_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aws_records, "_MAX_EVENTS", 4)
+    pages = [{"Events": [listed(2 * n, **ASSUMED), listed(2 * n + 1, **ASSUMED)], "NextToken": "x"} for n in range(9)]
+    aws = Aws(*pages)
+    trail = AwsRecordsConnector(aws, lag=0).trail_of("K")  # type: ignore[arg-type]
+    assert len(trail.events) == 4
+    assert "more than 4 CloudTrail events where AccessKeyId is K" in trail.cut[0]
+
+
+def test_it_says_up_to_when_the_record_can_be_complete() -> None:
+    trail = AwsRecordsConnector(Aws()).trail(since_ns=time.time_ns())  # type: ignore[arg-type]
+    assert "may not yet hold what happened since" in trail.cut[0]
+
+
+def test_three_questions_find_what_changed_and_what_issued_sessions() -> None:
+    aws = Aws()
+    AwsRecordsConnector(aws, lag=0).trail(since_ns=time.time_ns())  # type: ignore[arg-type]
+    asked = [request["LookupAttributes"][0] for _, request in aws.asked]
+    assert [(one["AttributeKey"], one["AttributeValue"]) for one in asked] == [
+        ("ReadOnly", "false"),
+        ("EventName", "AssumeRole"),
+        ("EventName", "GetSessionToken"),
+    ]
+
+
+def test_an_unknown_principal_has_nothing() -> None:
+    records = AwsRecordsConnector(Aws(*({"absent": True} for _ in range(4))), lag=0)  # type: ignore[arg-type]
+    assert not records.keys("u")
+    assert not records.exists("user/u")
+    assert not records.inline("role/r")
+    assert not records.attached("arn:aws:iam::1:role/path/r")
+
+
+# -- Vault's audit device ----------------------------------------------------------------------------------------------
+
+ENTRY = {
+    "time": "2026-11-28T23:46:27.776981628Z",
+    "type": "response",
+    "auth": {"accessor": "hmac-sha256:parent"},
+    "request": {"client_token_accessor": "hmac-sha256:parent", "path": "auth/token/create", "data": {}},
+    "response": {"auth": {"accessor": "hmac-sha256:child"}},
+}
+
+
+def log(folder: Path, *lines: bytes) -> VaultRecordsConnector:
+    file = folder / "audit.log"
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    return VaultRecordsConnector(None, audit_log=file)  # type: ignore[arg-type]  # the server is not asked
+
+
+def line(**changes: Any) -> bytes:
+    return json.dumps({**ENTRY, **changes}).encode()
+
+
+def test_what_issued_something_is_read_and_nothing_else(tmp_path: Path) -> None:
+    login = {"path": "auth/approle/login", "data": {"secret_id": "hmac-sha256:secret"}}
+    lines = [
+        line(),
+        line(type="request"),
+        line(error="permission denied"),
+        line(response={"data": {"keys": "x"}}),
+        line(request=login),
+        line(response={"secret": {"lease_id": "database/creds/x/1"}}),
+        line(response={"wrap_info": {"wrapped_accessor": "hmac-sha256:wrapped"}}),
+    ]
+    found = log(tmp_path, *lines).audit()
+    assert found is not None
+    one, by_login, lease, wrapped = found.entries
+    assert (one.actor_hash, one.token_hash) == ("hmac-sha256:parent", "hmac-sha256:child")
+    assert one.time_ns // 1_000_000 == 1795909587776
+    assert (by_login.actor_hash, by_login.login_hash) == ("", "hmac-sha256:secret")
+    assert lease.lease == "database/creds/x/1"
+    assert wrapped.token_hash == "hmac-sha256:wrapped"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"{",
+        b'"response"',
+        b"[1]",
+        b'{"type": "response", "request": 1}',
+        b'{"type": "response", "request": {}, "response": {"auth": []}, "time": "yesterday"}',
+        line(response={"auth": {"accessor": 7}}),
+        line(response={"auth": {"accessor": "x" * 1000}}),
+        line(time="yesterday"),
+        b"\xff\xfe" + line(),
+        b'{"response": "' + b"x" * (1 << 20) + b'"}',
+    ],
+)
+def test_a_line_that_is_none_is_passed_over(tmp_path: Path, bad: bytes) -> None:
+    found = log(tmp_path, bad, line()).audit()
+    assert found is not None
+    assert len(found.entries) == 1
+
+
+def test_only_its_end_is_read_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault_records, "_MAX_BYTES", 3 * len(line()))
+    found = log(tmp_path, *(line() for _ in range(10))).audit()
+    assert found is not None
+    assert len(found.entries) == 2
+    assert "bytes of" in found.cut
+
+
+def test_a_log_that_cannot_be_read_is_no_empty_log(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="No such file"):
+        VaultRecordsConnector(None, audit_log=tmp_path / "none").audit()  # type: ignore[arg-type]
+    assert VaultRecordsConnector(None).audit() is None  # type: ignore[arg-type]
