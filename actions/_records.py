@@ -146,7 +146,7 @@ class Records:
 
     @cached_property
     def skew_ns(self) -> int:
-        """How far our clock is ahead of the issuer's, which is known to a second."""
+        """How far our clock is ahead of the issuer's; up to a second too much, as the issuer's is rounded down."""
         return time.time_ns() - int(self.world.cloud.server_time().timestamp() * 1e9)
 
     def issuer_ns(self) -> int:
@@ -162,7 +162,21 @@ class Records:
     @cached_property
     def trail(self) -> Trail:
         """Everybody's calls."""
-        return self.world.cloud_records.trail(since_ns=self.since_ns)
+        return self._read(self.world.cloud_records.trail(since_ns=self.since_ns))
+
+    @cached_property
+    def _untils(self) -> list[int]:
+        return []
+
+    def _read(self, trail: Trail) -> Trail:
+        if trail.until_ns:
+            self._untils.append(trail.until_ns)
+        return trail
+
+    @property
+    def until_ns(self) -> int:
+        """Up to when what was read of the trail can be complete; 0: until it was read, or none was."""
+        return min(self._untils, default=0)
 
     @cached_property
     def _trails(self) -> dict[str, Trail]:
@@ -171,7 +185,7 @@ class Records:
     def trail_of(self, access_key_id: str) -> Trail:
         """One key's calls."""
         if access_key_id not in self._trails:
-            self._trails[access_key_id] = self.world.cloud_records.trail_of(access_key_id)
+            self._trails[access_key_id] = self._read(self.world.cloud_records.trail_of(access_key_id))
         return self._trails[access_key_id]
 
     @cached_property

@@ -39,7 +39,7 @@ class Asked:
 def trace(ctx: Context, agent: str) -> CredentialGraph:
     """Everything that came of what the agent, and those in scope with it, held."""
     records = Records(ctx)
-    return walk(_seeds(records, agent), Asked(records))
+    return replace(walk(_seeds(records, agent), Asked(records)), until_ns=records.until_ns)
 
 
 def found_before(ctx: Context, agent: str) -> dict[str, CredentialNode]:

@@ -25,7 +25,7 @@ __all__ = ["calls", "capture", "close", "closed_ns", "life", "moment_ns", "reope
 
 _AHEAD_SECONDS = 15
 _SECOND_NS = 1_000_000_000
-_FOREVER_NS = 1 << 62
+_FOREVER_NS = 1 << 70
 
 
 def moment_ns(records: Records, principal: str) -> int:

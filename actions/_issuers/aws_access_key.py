@@ -12,10 +12,12 @@ from clawback.actions._records import Records
 from clawback.actions._walk import Issued, Seen
 from clawback.errors import NotFound, Refused
 from clawback.model import CredentialNode, CredentialRef, Known, Life
+from clawback.world import Trail
 
 __all__ = ["KIND"]
 
 _NAME = "aws-access-key"
+_SECOND_NS = 1_000_000_000
 
 
 def _seeds(_records: Records, agent: str, ref: CredentialRef) -> tuple[CredentialNode, ...]:
@@ -43,12 +45,12 @@ def _issued_from(records: Records, node: CredentialNode) -> Issued:
         kind="aws-user-sessions", id=user, known=Known.ISSUER, said=f"{node.id} could ask for them"
     )
     nodes = [*by_record.nodes, *([sessions] if user else [])]
-    nodes += _siblings(records, node, {one.id for one in by_record.nodes})
+    nodes += _siblings(records, node, trail, {one.id for one in by_record.nodes})
     return Issued(nodes=tuple(nodes), missing=(*by_record.missing, *trail.cut))
 
 
-def _siblings(records: Records, node: CredentialNode, known: set[str]) -> list[CredentialNode]:
-    """Keys of the same user, made since: the trail may be late, and a session's calls do not stand under the key."""
+def _siblings(records: Records, node: CredentialNode, trail: Trail, known: set[str]) -> list[CredentialNode]:
+    """Keys of the same user, made since, of which the trail cannot tell yet, or no longer, who made them."""
     keys = records.world.cloud_records.keys(node.facts.get("user", ""))
     born = keys.get(node.id, ("", 0))[1]
     return [
@@ -61,16 +63,16 @@ def _siblings(records: Records, node: CredentialNode, known: set[str]) -> list[C
             issued_ns=created,
         )
         for key, (_, created) in keys.items()
-        if key != node.id and key not in known and key not in records.reissued and born and created >= born
+        if key not in known | {node.id} | records.reissued and 0 < born <= created and not trail.covers(created)
     ]
 
 
 def _closed_ns(records: Records, node: CredentialNode) -> int:
-    """When it was set Inactive, if it still is."""
+    """When it was set Inactive, if it still is; rather a second too late, for what it made before counts."""
     if records.world.cloud_records.keys(node.facts.get("user", "")).get(node.id, ("", 0))[0] == "Active":
         return 0
     closed = [
-        receipt.applied_ns - records.skew_ns
+        receipt.applied_ns - records.skew_ns + _SECOND_NS
         for receipt in records.ctx.incident.receipts
         if receipt.applied_ns
         and (

@@ -124,7 +124,7 @@ class AwsRecordsConnector:
 
     def _looked_up(self, asked: tuple[tuple[str, str], ...], **window: Any) -> Trail:
         found: dict[str, TrailEvent] = {}
-        cut = []
+        cut, since, until = [], 0, 0
         for name, value in asked:
             wanted = [{"AttributeKey": name, "AttributeValue": value}]
             marker: dict[str, str] = {}
@@ -146,8 +146,10 @@ class AwsRecordsConnector:
                 marker = {"NextToken": page["NextToken"]}
         if self._lag:
             at = datetime.fromtimestamp(time.time() - self._lag, UTC)
+            until = _ns(at)
             cut.append(f"CloudTrail may not yet hold what happened since {at:%Y-%m-%dT%H:%M:%SZ}")
-        return Trail(events=tuple(sorted(found.values(), key=lambda event: event.time_ns)), cut=tuple(cut))
+        events = tuple(sorted(found.values(), key=lambda event: event.time_ns))
+        return Trail(events=events, cut=tuple(cut), since_ns=since, until_ns=until)
 
 
 def _principal(text: str) -> tuple[str, str]:

@@ -116,12 +116,14 @@ class CredentialGraph:
     cut      what its bounds left out
     missing  what the issuers' records do not tell
     silent   keys of the nodes about which an issuer did not answer
+    until_ns up to when the records that were read can be complete; 0: until they were read
     """
 
     nodes: tuple[CredentialNode, ...]
     silent: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    until_ns: int = 0
 
     @property
     def alive(self) -> tuple[CredentialNode, ...]:
@@ -145,6 +147,7 @@ class CredentialGraph:
             "cut": list(self.cut),
             "missing": list(self.missing),
             "silent": list(self.silent),
+            "until_ns": self.until_ns,
         }
 
     @classmethod
@@ -155,4 +158,5 @@ class CredentialGraph:
             cut=tuple(record.get("cut", ())),
             missing=tuple(record.get("missing", ())),
             silent=tuple(record.get("silent", ())),
+            until_ns=int(record.get("until_ns", 0)),
         )

@@ -103,10 +103,19 @@ class TrailEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trail:
-    """Calls, oldest first. `cut` says what was left out, and up to when the record can be complete."""
+    """Calls, oldest first. `cut` says in words what was left out.
+
+    Complete from `since_ns` (0: from the beginning) until `until_ns` (0: until it was read).
+    """
 
     events: tuple[TrailEvent, ...]
     cut: tuple[str, ...] = ()
+    since_ns: int = 0
+    until_ns: int = 0
+
+    def covers(self, moment_ns: int) -> bool:
+        """Whether what happened then must be in it."""
+        return self.since_ns <= moment_ns and not 0 < self.until_ns <= moment_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

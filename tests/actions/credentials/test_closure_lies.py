@@ -1,11 +1,14 @@
 """What the closing actions claim when their effect was sabotaged: nothing that is not so."""
 
+import dataclasses
+
 import pytest
 
 from clawback.actions.credential_confirm_closed import ACTION as CONFIRM
 from clawback.actions.credential_refuse import ACTION as REFUSE
 from clawback.actions.credential_revoke import ACTION as REVOKE
 from clawback.actions.credential_trace import ACTION as TRACE
+from clawback.connectors.aws_records import AwsRecordsConnector
 from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.errors import Unreachable
 from clawback.model import CredentialGraph, ReceiptState
@@ -88,6 +91,18 @@ def test_an_effect_that_was_undone_behind_its_back_is_not_confirmed(traced, clou
     assert f"OPEN: aws-access-key/{key} alive" in receipt.proof
     cloud.access_key_deactivate(bench.agent, key)
     assert traced.response.execute(CONFIRM, confirm).state is ReceiptState.VERIFIED
+
+
+def test_a_record_that_may_be_late_confirms_nothing_before_it_covers_the_last_closing(traced, cloud):
+    bench = traced.bench
+    for action, kind, *_ in KINDS:
+        assert traced.step(action, kind).state is ReceiptState.VERIFIED
+    response = traced.responder().response
+    response.world = dataclasses.replace(response.world, cloud_records_or_none=AwsRecordsConnector(cloud, lag=900))
+    receipt = response.execute(CONFIRM, CONFIRM.params(agent=bench.agent))
+    assert receipt.state is ReceiptState.UNVERIFIED
+    assert "not complete up to the last closing" in receipt.proof
+    assert traced.response.execute(CONFIRM, CONFIRM.params(agent=bench.agent)).state is ReceiptState.VERIFIED
 
 
 def test_an_undone_refusal_that_was_not_undone_is_not_claimed(traced, monkeypatch, cloud):
