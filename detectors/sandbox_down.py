@@ -27,7 +27,7 @@ def sandbox_down(event: Lifecycle, _memory: Stateless) -> Hit | None:
     """Any crash, and protections that the core no longer finds as they were at launch. An agent that ended by itself,
     whatever its exit status, or was stopped is no crash of its sandbox.
     """
-    if event.component not in _PARTS or event.status not in _BROKEN:
+    if not event.agent or event.component not in _PARTS or event.status not in _BROKEN:
         return None
     return Hit(
         resource=f"{event.component} {event.status}",

@@ -19,7 +19,7 @@ from clawback.enforcement.gateway.target import Target, forwarded_headers
 from clawback.enforcement.gateway.websocket import asks
 from clawback.enforcement.gateway.wire import Wire
 from clawback.enforcement.policy.order_calls import Content
-from clawback.model import Decision, OrderKind, Severity
+from clawback.model import CREDENTIAL_MISUSED, Decision, OrderKind, Severity
 
 if TYPE_CHECKING:
     from clawback.enforcement.gateway.agents import Agent
@@ -149,7 +149,7 @@ async def _filled(
             lambda name: gateway.asking.credential(agent.instance, name),
         )
     except MisusedError as error:
-        raise DeniedError(judged, str(error), "content", Severity.HIGH) from None
+        raise DeniedError(judged, f"{CREDENTIAL_MISUSED}{error}", "content", Severity.HIGH) from None
     except NoAnswerError as error:
         raise DeniedError(judged, f"a credential's placeholder stands for nothing: {error}", "content") from None
 

@@ -110,7 +110,7 @@ class GatewayClient:
         if subject is not None:
             body["subject"] = dataclasses.asdict(subject)
         said = self._call("POST", f"/policies/{_name(policy)}/decide", body)
-        return Decision(**{**said, "orders": tuple(said["orders"])})
+        return Decision(**{**said, "orders": tuple(said["orders"]), "calls": tuple(said["calls"])})
 
     def orders(self) -> tuple[EgressOrder, ...]:
         """Every order that stands, oldest first, damaged ones too."""

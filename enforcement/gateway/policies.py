@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from clawback.enforcement.gateway.latency import Latencies
 from clawback.enforcement.gateway.metrics import Metrics
 from clawback.enforcement.gateway.records import Records
 from clawback.enforcement.policy.endpoint_engine import Programs
@@ -16,7 +17,8 @@ from clawback.enforcement.policy.engine import Engine
 from clawback.enforcement.policy.loader import load
 from clawback.enforcement.policy.orders import NOTHING, Ruling
 from clawback.enforcement.policy.store import PolicyStore, Stamp
-from clawback.enforcement.policy.types import NetworkPolicy
+from clawback.enforcement.policy.types import NetworkPolicy, PolicyFile
+from clawback.enforcement.policy.width import wider
 from clawback.errors import ClawbackError, NotFound
 from clawback.model import Decision, InferenceEndpoint, InferenceKind, PolicyVersion
 
@@ -32,6 +34,7 @@ class _Active:
     version: PolicyVersion
     engine: Engine
     models: tuple[InferenceEndpoint, ...]
+    widened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class ActivePolicies:
         self._records = records
         self._metrics = metrics
         self._on_change = on_change
+        self.latencies = Latencies()
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, tuple[Stamp, Stamp]] = {}  # at the last look
         self._taken: dict[str, tuple[Stamp, Stamp]] = {}  # when it was last acted on
@@ -98,7 +102,9 @@ class ActivePolicies:
             return Judged(none)
         begun = time.perf_counter()
         verdict = active.engine.decide(host=host, port=port, method=method, path=path, programs=programs, body=body)
-        self._metrics.decision_seconds.observe(time.perf_counter() - begun)
+        took = time.perf_counter() - begun
+        self._metrics.decision_seconds.observe(took)
+        self.latencies.add(policy, took)
         decision = Decision(
             allowed=verdict.allowed,
             rule=verdict.rule,
@@ -108,6 +114,7 @@ class ActivePolicies:
             level=verdict.level,
             inspect=verdict.inspect,
             audit=verdict.audit,
+            calls=verdict.calls,
         )
         return Judged(
             decision,
@@ -133,7 +140,8 @@ class ActivePolicies:
         self._metrics.policy_loaded.labels(policy).set_to_current_time()
         self._metrics.reload_seconds.observe(time.perf_counter() - begun)
         if announce:
-            self._records.change(found.version, before.version.version if before else found.version.version - 1)
+            previous = before.version.version if before else found.version.version - 1
+            self._records.change(found.version, previous, found.widened)
         self._on_change(policy)
         return found.version
 
@@ -174,9 +182,20 @@ class ActivePolicies:
 
     def _newest(self, policy: str) -> _Active:
         version = self.store.active(policy)
-        text = self.store.read(policy, version.version)
-        network = load(text, where=f"policy {policy} version {version.version}").network
-        return _Active(version, Engine(network), tuple(_models(network)))
+        file = self._file(version)
+        models = tuple(_models(file.network))
+        return _Active(version, Engine(file.network), models, self._widened(version, file))
+
+    def _widened(self, version: PolicyVersion, file: PolicyFile) -> tuple[str, ...]:
+        try:
+            good = self.store.known_good(version.policy)
+        except NotFound:
+            return ()  # nothing was ever reviewed: there is nothing to be wider than
+        return () if good.sha256 == version.sha256 else wider(file, self._file(good))
+
+    def _file(self, version: PolicyVersion) -> PolicyFile:
+        text = self.store.read(version.policy, version.version)
+        return load(text, where=f"policy {version.policy} version {version.version}")
 
 
 def _models(network: NetworkPolicy) -> Iterator[InferenceEndpoint]:

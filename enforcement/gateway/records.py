@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clawback.enforcement.gateway.latency import Latency
 from clawback.enforcement.gateway.metrics import Metrics
 from clawback.enforcement.gateway.target import Target
 from clawback.enforcement.telemetry.writer import TelemetryWriter
@@ -84,6 +85,7 @@ class Records:
             activity_id=_ACTIVITY.get(target.method, 99),
             method=target.method,
             path=redact_text(target.path),
+            calls=tuple(redact_text(call) for call in decision.calls),
             status=403 if blocked else 0,
             **common,
         )
@@ -127,11 +129,13 @@ class Records:
             reason=f"the answer had the agent's credential in it {count} times; blotted out",
         )
 
-    def change(self, version: PolicyVersion, previous: int) -> None:
-        """A version became active."""
+    def change(self, version: PolicyVersion, previous: int, widened: tuple[str, ...] = ()) -> None:
+        """A version became active; `widened` is what it allows beyond the newest known-good one."""
         self.writer.emit(
             PolicyChange,
             activity_id=PolicyChange.LOG,
+            severity=Severity.MEDIUM if widened else Severity.INFORMATIONAL,
+            widened=widened,
             disposition=Disposition.ALLOWED,
             policy=version.policy,
             policy_version=version.version,
@@ -179,6 +183,20 @@ class Records:
         lost = self.writer.take_lost("")
         self.metrics.lost.set(self.writer.lost_total)
         self.writer.emit(Lifecycle, activity_id=activity, component="gateway", status=status, lost=lost)
+
+    def decided(self, policy: str, version: int, latency: Latency) -> None:
+        """How long the policy engine took for one policy's decisions since this was last written."""
+        self.writer.emit(
+            Lifecycle,
+            activity_id=Lifecycle.OTHER,
+            component="policy-engine",
+            status="alive",
+            policy=policy,
+            policy_version=version,
+            decisions=latency.decisions,
+            slow=latency.slow,
+            p99_ms=latency.p99_ms,
+        )
 
     def alive(self, agent: str, instance: str) -> None:
         """One attached agent's losses and denials."""

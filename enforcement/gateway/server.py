@@ -181,5 +181,8 @@ class Gateway:
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
             self.records.lifecycle(Lifecycle.OTHER, "alive")
+            versions = self.policies.versions()
+            for policy, latency in self.policies.latencies.take().items():
+                self.records.decided(policy, versions.get(policy, 0), latency)
             for agent in list(self.agents.values()):
                 self.records.alive(agent.agent, agent.instance)

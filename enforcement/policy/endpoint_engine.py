@@ -20,6 +20,7 @@ Programs = Sequence[Sequence[str]]
 
 _BLIND = ("", "tcp")
 _CONTENT = ("graphql", "mcp", "json-rpc")
+_MOST_SAID = 16
 _ENCODED_SLASH = re.compile(r"%2f", re.IGNORECASE)
 _SLASH_LIKE = "%E2%88%95"  # one character that no pattern takes for a slash
 _Pair = tuple[EndpointRule, Endpoint]
@@ -177,13 +178,14 @@ def _content(rule: EndpointRule, endpoint: Endpoint, asked: _Asked) -> Verdict:
         found = calls(endpoint, asked.method, asked.raw, asked.body)
     except ContentError as error:
         return Verdict(False, rule.key, str(error), "content", denied=True)
+    said = tuple(call.what for call in found[:_MOST_SAID])
     for call in found:
         if any(matches(matcher, call, every=False) for matcher in endpoint.deny):
-            return Verdict(False, rule.key, f"{call.what} denied by rule", "content", denied=True)
+            return Verdict(False, rule.key, f"{call.what} denied by rule", "content", denied=True, calls=said)
     for call in found:
         if not (endpoint.all_mcp_methods or any(matches(matcher, call, every=True) for matcher in endpoint.allow)):
-            return Verdict(False, rule.key, f"{call.what} not in rule {rule.key}", "content")
-    return Verdict(True, rule.key, "allowed by rule", "content")
+            return Verdict(False, rule.key, f"{call.what} not in rule {rule.key}", "content", calls=said)
+    return Verdict(True, rule.key, "allowed by rule", "content", calls=said)
 
 
 def _readings(raw: str, endpoint: Endpoint) -> tuple[str, ...]:

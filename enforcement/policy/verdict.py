@@ -15,6 +15,7 @@ class Verdict(NamedTuple):
     upgrade        it may become a WebSocket: `read`, or `write` where the agent may send on it too
     sealed         a tunnel that a rule says is never to be looked into
     wants_caller   ask again with the calling programs
+    calls          what the content that was looked at calls (see `Decision`)
     wants_body     ask again with the body, which may have this many bytes; 0: it is not needed
     """
 
@@ -28,5 +29,6 @@ class Verdict(NamedTuple):
     networks: tuple[str, ...] = ()
     upgrade: str = ""
     sealed: bool = False
+    calls: tuple[str, ...] = ()
     wants_caller: bool = False
     wants_body: int = 0

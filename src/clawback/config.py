@@ -231,6 +231,7 @@ class Settings(BaseSettings):
     )
 
     state: Path = Field(default_factory=_default_state)
+    drill: bool = Field(False, description="all that happens here is rehearsed: every incident is marked as a drill")
     journal_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
     core: CoreSettings = CoreSettings()
     gateway: GatewaySettings = GatewaySettings()
@@ -258,7 +259,7 @@ class Settings(BaseSettings):
 
     @property
     def telemetry(self) -> Path:
-        """Holds `sandbox.jsonl`, `policy.jsonl`, `routing.jsonl`."""
+        """Holds `sandbox.jsonl`, `policy.jsonl`, `routing.jsonl`, `external.jsonl`."""
         return self.state / "telemetry"
 
     @property

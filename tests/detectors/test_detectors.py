@@ -11,15 +11,20 @@ import pytest
 import clawback.detectors
 from clawback.detector import Detector
 from clawback.model import (
+    CredentialUse,
+    ExternalAlert,
     FileActivity,
     HttpActivity,
     KernelActivity,
     Level,
     Lifecycle,
     NetworkActivity,
+    PolicyChange,
     ProcessActivity,
     RouteActivity,
     Sensitivity,
+    Severity,
+    Source,
 )
 
 NAMES = sorted(path.stem for path in Path(clawback.detectors.__path__[0]).glob("[a-z]*.py"))
@@ -293,3 +298,222 @@ class TestSandboxDown:
 
     def test_another_component_is_none(self, event, run):
         assert run("sandbox_down", [self.ended(event, "lost", "gateway")]) == []
+
+
+MINUTE = 60.0
+
+
+class TestPolicyLatency:
+    def beat(self, event, decisions, slow, **more):
+        fields = {"component": "policy-engine", "status": "alive", "source": Source.POLICY, "agent": "", "instance": ""}
+        return event(Lifecycle, activity_id=99, decisions=decisions, slow=slow, p99_ms=250.0, **(fields | more))
+
+    def test_two_in_a_hundred_are_slow(self, event, run):
+        [found] = run("policy_latency", [self.beat(event, 50, 1, after=5), self.beat(event, 50, 1, after=5)])
+        assert found.agent == "component:policy-engine"
+        assert found.reflex is None
+        assert "2 of 100 decisions by policy support" in found.summary
+
+    def test_one_in_a_hundred_is_the_limit(self, event, run):
+        assert run("policy_latency", [self.beat(event, 100, 1, after=5) for _ in range(90)]) == []
+
+    def test_of_few_decisions_there_is_no_percentile(self, event, run):
+        assert run("policy_latency", [self.beat(event, 3, 3, after=90) for _ in range(90)]) == []
+
+    def test_one_spell_is_one_finding_and_the_next_is_another(self, event, run):
+        beats = [self.beat(event, 200, 50, after=5) for _ in range(20)]
+        beats += [self.beat(event, 200, 0, after=MINUTE) for _ in range(6)]
+        beats += [self.beat(event, 200, 50, after=5)]
+        assert len(run("policy_latency", beats)) == 2
+
+    def test_policies_are_told_apart(self, event, run):
+        beats = [self.beat(event, 60, 1, policy=name) for name in ("a", "b")]
+        assert run("policy_latency", beats) == []
+
+    def test_a_heartbeat_of_the_gateway_is_none(self, event, run):
+        assert run("policy_latency", [self.beat(event, 500, 500, component="gateway")]) == []
+
+
+class TestLocalModel:
+    def said(self, event, status, after, **more):
+        fields = {"component": "local-model", "source": Source.ROUTING, "agent": "", "instance": ""}
+        return event(Lifecycle, activity_id=99, status=status, after=after, **(fields | more))
+
+    def test_away_for_more_than_five_minutes(self, event, run):
+        [found] = run("local_model", [self.said(event, "unavailable", MINUTE) for _ in range(9)])
+        assert found.agent == "component:local-model"
+        assert found.summary.startswith("the local model has been unavailable for 6.0 minutes")
+
+    def test_five_minutes_are_the_limit(self, event, run):
+        assert run("local_model", [self.said(event, "unavailable", MINUTE) for _ in range(6)]) == []
+
+    def test_it_came_back_in_between(self, event, run):
+        words = ["unavailable"] * 4 + ["available"] + ["unavailable"] * 4
+        assert run("local_model", [self.said(event, word, MINUTE) for word in words]) == []
+
+    def test_another_stream_does_not_speak_for_it(self, event, run):
+        said = [self.said(event, "unavailable", 10 * MINUTE, source=Source.SANDBOX) for _ in range(3)]
+        assert run("local_model", said) == []
+
+
+def called(event, *tools, **more):
+    fields = {"method": "POST", "host": "tools.test", "port": 443, "path": "/mcp", "rule": "tools"}
+    return event(HttpActivity, calls=tuple(f"tools/call {tool}" for tool in tools), **(fields | more))
+
+
+class TestDeniedTool:
+    def test_a_tool_that_a_rule_denies_by_name(self, event, run):
+        reason = "tools/call export_all denied by rule"
+        [found] = run("denied_tool", [called(event, "read", "export_all", blocked=True, reason=reason)])
+        assert found.resource == "export_all@tools.test:443"
+        assert found.reflex is Level.FREEZE
+
+    def test_three_different_ones_that_no_rule_allows(self, event, run):
+        refused = [called(event, name, blocked=True, reason="not in rule tools") for name in "abc"]
+        [found] = run("denied_tool", refused)
+        assert len(found.events) == 3
+
+    def test_the_same_one_again_and_again_is_a_retry(self, event, run):
+        refused = [called(event, "a", blocked=True, reason="not in rule tools") for _ in range(50)]
+        assert run("denied_tool", refused) == []
+
+    def test_two_and_a_third_much_later_are_none(self, event, run):
+        refused = [called(event, name, blocked=True, reason="not in rule", after=11 * MINUTE) for name in "abcdef"]
+        assert run("denied_tool", refused) == []
+
+    def test_an_allowed_call_and_a_refused_request_without_one_are_none(self, event, run):
+        calls = [called(event, "a"), called(event, blocked=True, reason="denied by rule")]
+        assert run("denied_tool", calls) == []
+
+
+class TestNewTool:
+    DAYS = 24 * 3600.0
+
+    def test_after_the_baseline_a_new_tool_and_a_new_connector(self, event, run):
+        calls = [
+            called(event, "read"),
+            called(event, "read", after=4 * self.DAYS),
+            called(event, "delete"),
+            called(event, "read", host="other.test"),
+        ]
+        found = run("new_tool", calls)
+        assert [item.resource for item in found] == ["delete@tools.test:443", "connector other.test:443"]
+        assert {item.reflex for item in found} == {None}
+
+    def test_within_the_baseline_nothing_is_new(self, event, run):
+        assert run("new_tool", [called(event, f"tool{n}", after=self.DAYS / 10) for n in range(25)]) == []
+
+    def test_a_refused_one_is_anothers_matter(self, event, run):
+        calls = [called(event, "read"), called(event, "delete", blocked=True, after=4 * self.DAYS)]
+        assert run("new_tool", calls) == []
+
+
+class TestHighVolume:
+    def get(self, event, after, **more):
+        return event(HttpActivity, method="GET", host="crm.test", port=443, path="/c/1", after=after, **more)
+
+    def test_hundreds_of_requests_in_ten_minutes(self, event, run):
+        [found] = run("high_volume", [self.get(event, 1) for _ in range(510)])
+        assert found.resource == "crm.test:443"
+        assert found.reflex is None
+
+    def test_much_data_in_ten_minutes_over_several_connections(self, event, run):
+        calls = [traffic(event, 100, 8 * MIB, connection=f"c{n}") for n in range(8)]
+        assert len(run("high_volume", calls)) == 1
+
+    def test_a_pace_that_it_always_had_is_none(self, event, run):
+        """The first window may be busy, too: it had fewer than the limit, and the next is no five times that."""
+        calls = [self.get(event, 1.25) for _ in range(5_000)]
+        assert run("high_volume", calls) == []
+
+    def test_the_same_total_reported_again_is_no_more_data(self, event, run):
+        assert run("high_volume", [traffic(event, 100, 60 * MIB) for _ in range(50)]) == []
+
+    def test_refused_requests_read_nothing(self, event, run):
+        assert run("high_volume", [self.get(event, 0.1, blocked=True) for _ in range(2_000)]) == []
+
+
+class TestCredentialMisuse:
+    def used(self, event, **more):
+        fields = {"credential": "aws-key", "issuer": "aws", "origin": "203.0.113.9", "operation": "s3:ListBuckets"}
+        return event(CredentialUse, source=Source.EXTERNAL, **(fields | more))
+
+    def test_a_use_from_elsewhere(self, event, run):
+        [found] = run("credential_misuse", [self.used(event, elsewhere=True)])
+        assert found.resource == "aws-key@203.0.113.9"
+        assert found.reflex is Level.ISOLATE
+
+    def test_one_that_the_issuer_refused_shows_that_somebody_has_it(self, event, run):
+        [found] = run("credential_misuse", [self.used(event, elsewhere=True, blocked=True)])
+        assert found.summary.endswith("refused")
+
+    def test_a_canary_from_anywhere(self, event, run):
+        assert len(run("credential_misuse", [self.used(event, canary=True)])) == 1
+
+    def test_the_agents_own_use_is_none(self, event, run):
+        assert run("credential_misuse", [self.used(event)]) == []
+
+    def sent(self, event, reason, **more):
+        return event(HttpActivity, method="GET", host="Evil.test", port=443, path="/", reason=reason, **more)
+
+    def test_a_placeholder_sent_to_another_host(self, event, run):
+        reason = "credential misused: the credential api is not for https://evil.test:443"
+        [found] = run("credential_misuse", [self.sent(event, reason, blocked=True)])
+        assert found.resource == "evil.test:443"
+
+    def test_a_refusal_for_another_reason_is_none(self, event, run):
+        assert run("credential_misuse", [self.sent(event, "no rule allows it", blocked=True)]) == []
+
+    def test_an_allowed_request_is_none_whatever_it_says(self, event, run):
+        assert run("credential_misuse", [self.sent(event, "credential misused: no")]) == []
+
+
+class TestPolicyWidened:
+    def changed(self, event, *widened, **more):
+        fields = {"source": Source.POLICY, "agent": "", "instance": "", "author": "dev", "policy_version": 2}
+        return event(PolicyChange, activity_id=1, widened=widened, **(fields | more))
+
+    def test_a_version_that_allows_more(self, event, run):
+        [found] = run("policy_widened", [self.changed(event, "allow partner-files: *.partner.test")])
+        assert (found.agent, found.resource) == ("policy:support", "support version 2")
+        assert found.reflex is None
+
+    def test_one_that_allows_no_more_is_none(self, event, run):
+        assert run("policy_widened", [self.changed(event)]) == []
+
+    def test_an_edit_that_was_refused_never_came_into_force(self, event, run):
+        assert run("policy_widened", [self.changed(event, "allow x: *.x.test", blocked=True)]) == []
+
+
+class TestHybridIntrusion:
+    def alert(self, event, **more):
+        fields = {"product": "EDR", "title": "Credential dumping", "alert": "A-1", "host": "ws-7", "user": "ann"}
+        known = {"source": Source.EXTERNAL, "severity": Severity.HIGH}
+        return event(ExternalAlert, activity_id=1, **(fields | known | more))
+
+    def refusals(self, event, times=3, **more):
+        return [event(FileActivity, path="/etc/shadow", blocked=True, **more) for _ in range(times)]
+
+    def test_alert_first(self, event, run):
+        [found] = run("hybrid_intrusion", [self.alert(event), *self.refusals(event)])
+        assert found.resource == "A-1"
+        assert found.reflex is Level.ISOLATE
+        assert len(found.events) == 4
+
+    def test_refusals_first(self, event, run):
+        assert len(run("hybrid_intrusion", [*self.refusals(event), self.alert(event)])) == 1
+
+    def test_an_alert_alone_and_refusals_alone_are_none(self, event, run):
+        assert run("hybrid_intrusion", [self.alert(event)] * 9) == []
+        assert run("hybrid_intrusion", self.refusals(event, 9)) == []
+
+    def test_hours_apart_are_none(self, event, run):
+        assert run("hybrid_intrusion", [self.alert(event), *self.refusals(event, after=3700)]) == []
+
+    def test_a_notice_of_low_severity_is_none(self, event, run):
+        alert = self.alert(event, severity=Severity.LOW)
+        assert run("hybrid_intrusion", [alert, *self.refusals(event, 9)]) == []
+
+    def test_what_was_allowed_is_none(self, event, run):
+        allowed = [event(FileActivity, path="/tmp/x") for _ in range(9)]
+        assert run("hybrid_intrusion", [self.alert(event), *allowed]) == []

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from clawback.errors import InvalidInput
 from clawback.model import (
+    CredentialUse,
     Disposition,
     Event,
+    ExternalAlert,
     FileActivity,
     HttpActivity,
     KernelActivity,
@@ -43,6 +45,8 @@ STREAM = {
     PolicyChange: Source.POLICY,
     Lifecycle: Source.SANDBOX,
     RouteActivity: Source.ROUTING,
+    ExternalAlert: Source.EXTERNAL,
+    CredentialUse: Source.EXTERNAL,
 }
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "pid": PIDS,
@@ -58,6 +62,11 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "bytes_out": BYTES,
     "lost": BYTES,
     "violations": BYTES,
+    "decisions": BYTES,
+    "slow": BYTES,
+    "p99_ms": st.floats(0, 1e9),
+    "elsewhere": st.booleans(),
+    "canary": st.booleans(),
     "previous_version": BYTES,
     "sensitivity": st.sampled_from(Sensitivity),
     "destination": st.sampled_from(["local", "cloud"]),
@@ -83,7 +92,7 @@ def events(text: st.SearchStrategy[str]) -> st.SearchStrategy[Event]:
                 continue
             if kind is Lifecycle and field.name == "status":
                 own[field.name] = text
-            elif field.name == "data_types":
+            elif field.name in {"data_types", "calls", "widened", "attack"}:
                 own[field.name] = st.lists(text, max_size=5).map(tuple)
             else:
                 own[field.name] = SPECIAL.get(field.name, text)

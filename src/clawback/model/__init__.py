@@ -23,8 +23,12 @@ from clawback.model.egress import (
     Subject,
 )
 from clawback.model.events import (
+    CREDENTIAL_MISUSED,
+    SLOW_DECISION_MS,
+    CredentialUse,
     Disposition,
     Event,
+    ExternalAlert,
     FileActivity,
     HttpActivity,
     KernelActivity,
@@ -52,6 +56,8 @@ from clawback.model.level import Enforcement, Level, LevelResult
 from clawback.model.policy import Decision, Draft, Narrowing, PolicyVersion, staged_from, staged_name
 
 __all__ = [
+    "CREDENTIAL_MISUSED",
+    "SLOW_DECISION_MS",
     "AgentInfo",
     "AgentState",
     "Approval",
@@ -61,6 +67,7 @@ __all__ = [
     "CredentialGraph",
     "CredentialNode",
     "CredentialRef",
+    "CredentialUse",
     "Decision",
     "Disposition",
     "Draft",
@@ -68,6 +75,7 @@ __all__ = [
     "Enforcement",
     "Event",
     "EvidenceBundle",
+    "ExternalAlert",
     "FileActivity",
     "Finding",
     "Halt",

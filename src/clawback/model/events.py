@@ -16,8 +16,12 @@ from typing import ClassVar
 from clawback.model.policy import staged_from
 
 __all__ = [
+    "CREDENTIAL_MISUSED",
+    "SLOW_DECISION_MS",
+    "CredentialUse",
     "Disposition",
     "Event",
+    "ExternalAlert",
     "FileActivity",
     "HttpActivity",
     "KernelActivity",
@@ -32,12 +36,20 @@ __all__ = [
 ]
 
 
+SLOW_DECISION_MS = 200.0
+"""A policy decision that takes longer is counted as slow; the source documents alert when one in a hundred does."""
+
+CREDENTIAL_MISUSED = "credential misused: "
+"""How the gateway's reason begins where a placeholder was sent to where its credential must not go."""
+
+
 class Source(StrEnum):
-    """Which of the three telemetry streams an event belongs to; one JSONL file each."""
+    """Which of the telemetry streams an event belongs to; one JSONL file each. `external` holds what was ingested."""
 
     SANDBOX = "sandbox"
     POLICY = "policy"
     ROUTING = "routing"
+    EXTERNAL = "external"
 
 
 class Severity(IntEnum):
@@ -110,6 +122,13 @@ class Event:
     def blocked(self) -> bool:
         """The attempt was refused."""
         return self.disposition is Disposition.BLOCKED
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Whom a finding about it is about: agent and instance, or, of some events about no agent, a part of Clawback's
+        twice (`component:…`, `policy:…`: no agent's id has a colon). Empty where a finding would be about nothing.
+        """
+        return self.agent, self.instance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +211,10 @@ class NetworkActivity(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpActivity(Event):
-    """One HTTP request through the gateway. OCSF's activities: 1 Connect … 3 Get, 6 Post, 7 Put, 8 Trace."""
+    """One HTTP request through the gateway. OCSF's activities: 1 Connect … 3 Get, 6 Post, 7 Put, 8 Trace.
+
+    `calls` are what its content calls, where a rule made the gateway look at that: `tools/call read_file`, at most 16.
+    """
 
     class_uid: ClassVar[int] = 4002
 
@@ -206,6 +228,7 @@ class HttpActivity(Event):
     bytes_in: int = 0
     rule: str = ""
     reason: str = ""
+    calls: tuple[str, ...] = ()
 
     @property
     def withheld(self) -> bool:
@@ -215,7 +238,10 @@ class HttpActivity(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyChange(Event):
-    """A policy version became active, or a reload was refused. OCSF 5019, Device Config State Change; activity 1."""
+    """A policy version became active, or a reload was refused. OCSF 5019, Device Config State Change; activity 1.
+
+    `widened` says, line by line, what the version allows and the newest known-good one does not; at most 32 lines.
+    """
 
     class_uid: ClassVar[int] = 5019
     LOG: ClassVar[int] = 1
@@ -224,6 +250,14 @@ class PolicyChange(Event):
     sha256: str = ""
     author: str = ""
     reason: str = ""
+    widened: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The policy."""
+        if self.agent or not self.policy:
+            return self.agent, self.instance
+        return f"policy:{self.policy}", f"policy:{self.policy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +265,8 @@ class Lifecycle(Event):
     """A component or sandbox started, stopped, failed or is alive. Activities: 3 Start, 4 Stop, 99 Other (heartbeat).
 
     `lost` counts telemetry that was dropped since the previous heartbeat; `violations` the agent's denials in the
-    hour before it.
+    hour before it. Of the policy engine, since its heartbeat before: `decisions` made, `slow` ones among them (see
+    `SLOW_DECISION_MS`), and the 99th percentile in milliseconds.
     """
 
     class_uid: ClassVar[int] = 6002
@@ -243,6 +278,16 @@ class Lifecycle(Event):
     status: str
     lost: int = 0
     violations: int = 0
+    decisions: int = 0
+    slow: int = 0
+    p99_ms: float = 0.0
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The component, where it is no agent's."""
+        if self.agent:
+            return self.agent, self.instance
+        return f"component:{self.component}", f"component:{self.component}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,3 +303,41 @@ class RouteActivity(Event):
     sensitivity: Sensitivity
     confidence: float = 1.0
     data_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalAlert(Event):
+    """Another product's alert that concerns an agent: of its host, or of a person who works with it. OCSF 2004,
+    Detection Finding; activity 1 Create. Everything but `agent` and `instance` is as that product said it.
+
+    `alert` is that product's id of it; `attack` are the MITRE ATT&CK techniques that it names.
+    """
+
+    class_uid: ClassVar[int] = 2004
+    CREATE: ClassVar[int] = 1
+
+    product: str
+    title: str
+    alert: str = ""
+    host: str = ""
+    user: str = ""
+    attack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialUse(Event):
+    """An issuer's record that a credential of an agent's was used. OCSF 3002, Authentication; activity 1 Logon.
+
+    `credential` is its name in the secret store; `origin` the address that the use came from. `elsewhere`: from no
+    address that the agent's traffic leaves by; `canary`: nobody was ever meant to use it.
+    """
+
+    class_uid: ClassVar[int] = 3002
+    LOGON: ClassVar[int] = 1
+
+    credential: str
+    issuer: str
+    origin: str = ""
+    operation: str = ""
+    elsewhere: bool = False
+    canary: bool = False

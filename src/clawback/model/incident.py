@@ -73,6 +73,9 @@ class ReceiptState(StrEnum):
     ORPHANED = "orphaned"
 
 
+_PARTS = ("component:", "policy:")  # see `Event.subject`
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """A detector's claim about one agent. `resource` is what was reached for: a path, a host, a system call.
@@ -104,6 +107,11 @@ class Finding:
     def key(self) -> tuple[str, str, str, int]:
         """What makes two findings one: never their text."""
         return (self.instance, self.technique, self.resource, self.policy_version)
+
+    @property
+    def about_agent(self) -> bool:
+        """It is about an agent, not about a part of Clawback or a policy."""
+        return not self.agent.startswith(_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,3 +171,8 @@ class Incident:
     findings: tuple[Finding, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
+
+    @property
+    def about_agent(self) -> bool:
+        """It is about an agent, not about a part of Clawback or a policy."""
+        return not self.agent.startswith(_PARTS)

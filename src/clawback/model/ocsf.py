@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 
 from clawback.errors import InvalidInput
 from clawback.model.events import (
+    CredentialUse,
     Disposition,
     Event,
+    ExternalAlert,
     FileActivity,
     HttpActivity,
     KernelActivity,
@@ -36,7 +38,9 @@ __all__ = ["LINE_LIMIT", "PATH_LIMIT", "TEXT_LIMIT", "Rejected", "encode", "load
 LINE_LIMIT = 64 * 1024  # bytes, without the newline
 PATH_LIMIT = 4096  # characters; PATH_MAX, for file and URL paths and command lines
 TEXT_LIMIT = 1024  # characters of any other string
-LIST_LIMIT = 32  # entries of `data_types`
+LIST_LIMIT = 32  # entries of `data_types`, `widened`, `attack`
+CALLS_LIMIT = 16  # entries of `calls`
+ENTRY_LIMIT = 128  # characters of an entry of any of these
 ARGUMENTS = 6  # registers that a system call takes
 
 _INT_MAX = 2**63 - 1
@@ -69,6 +73,10 @@ def _cut(text: str, limit: int = TEXT_LIMIT) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _cut_each(texts: tuple[str, ...], most: int) -> list[str]:
+    return [_cut(text, ENTRY_LIMIT) for text in texts[:most]]
 
 
 def _endpoint(host: str, port: int) -> Json:
@@ -125,6 +133,8 @@ def _put_http(event: Any, body: Json) -> None:
     _put_flow(event, body)
     body["http_request"] = {"http_method": _cut(event.method), "url": {"path": _cut(event.path, PATH_LIMIT)}}
     body["http_response"] = {"code": event.status}
+    if event.calls:
+        body["unmapped"]["calls"] = _cut_each(event.calls, CALLS_LIMIT)
 
 
 def _put_change(event: Any, body: Json) -> None:
@@ -132,6 +142,8 @@ def _put_change(event: Any, body: Json) -> None:
     body["status_detail"] = _cut(event.reason)
     body["unmapped"]["previous_version"] = event.previous_version
     body["unmapped"]["sha256"] = _cut(event.sha256)
+    if event.widened:
+        body["unmapped"]["widened"] = _cut_each(event.widened, LIST_LIMIT)
 
 
 def _put_lifecycle(event: Any, body: Json) -> None:
@@ -139,6 +151,8 @@ def _put_lifecycle(event: Any, body: Json) -> None:
     body["status_detail"] = _cut(event.status)
     body["unmapped"]["lost"] = event.lost
     body["unmapped"]["violations"] = event.violations
+    if event.decisions or event.slow or event.p99_ms:
+        body["unmapped"]["decided"] = {"decisions": event.decisions, "slow": event.slow, "p99_ms": event.p99_ms}
 
 
 def _put_route(event: Any, body: Json) -> None:
@@ -148,7 +162,29 @@ def _put_route(event: Any, body: Json) -> None:
         "destination": _cut(event.destination),
         "sensitivity": str(event.sensitivity),
         "confidence": event.confidence,
-        "data_types": [_cut(item, 128) for item in event.data_types[:LIST_LIMIT]],
+        "data_types": _cut_each(event.data_types, LIST_LIMIT),
+    }
+
+
+def _put_alert(event: Any, body: Json) -> None:
+    body["finding_info"] = {
+        "title": _cut(event.title),
+        "uid": _cut(event.alert),
+        "attacks": [{"technique": {"uid": item}} for item in _cut_each(event.attack, LIST_LIMIT)],
+        "product": {"name": _cut(event.product)},
+    }
+    body["device"] = {"hostname": _cut(event.host)}
+    body["actor"] = {"user": {"name": _cut(event.user)}}
+
+
+def _put_use(event: Any, body: Json) -> None:
+    body["service"] = {"name": _cut(event.issuer)}
+    body["src_endpoint"] = {"ip": _cut(event.origin)}
+    body["unmapped"]["credential"] = {
+        "name": _cut(event.credential, 256),
+        "operation": _cut(event.operation),
+        "elsewhere": event.elsewhere,
+        "canary": event.canary,
     }
 
 
@@ -225,6 +261,21 @@ def _flag(container: Json, key: str) -> bool:
     return value
 
 
+def _texts(container: Json, key: str, most: int) -> tuple[str, ...]:
+    """A list of strings; none where it is not there."""
+    values = container.get(key, [])
+    if type(values) is not list or len(values) > most:
+        _reject_type(key)
+    return tuple(_text({key: item}, key, ENTRY_LIMIT) for item in values)
+
+
+def _number(container: Json, key: str) -> float:
+    value = container.get(key)
+    if (type(value) is not float and type(value) is not int) or not 0 <= value <= _INT_MAX:
+        raise Rejected("range", f"{key}: not a number from 0")
+    return float(value)
+
+
 def _register(value: object, key: str) -> int:
     if type(value) is not str or not _REGISTER.fullmatch(value):
         _reject_type(key)
@@ -294,6 +345,7 @@ def _get_flow(body: Json, _extra: Json) -> Json:
 def _get_http(body: Json, extra: Json) -> Json:
     request = _object(body, "http_request")
     return {
+        "calls": _texts(extra, "calls", CALLS_LIMIT),
         "method": _text(request, "http_method"),
         "path": _text(_object(request, "url"), "path", PATH_LIMIT),
         "status": _int(_object(body, "http_response"), "code", 999),
@@ -307,11 +359,16 @@ def _get_change(body: Json, extra: Json) -> Json:
         "reason": _text(body, "status_detail"),
         "previous_version": _int(extra, "previous_version"),
         "sha256": _text(extra, "sha256"),
+        "widened": _texts(extra, "widened", LIST_LIMIT),
     }
 
 
 def _get_lifecycle(body: Json, extra: Json) -> Json:
+    decided = _object(extra, "decided") if "decided" in extra else None
     return {
+        "decisions": _int(decided, "decisions") if decided else 0,
+        "slow": _int(decided, "slow") if decided else 0,
+        "p99_ms": _number(decided, "p99_ms") if decided else 0.0,
         "component": _text(_object(body, "app"), "name"),
         "status": _text(body, "status_detail"),
         "lost": _int(extra, "lost"),
@@ -324,8 +381,7 @@ def _get_route(body: Json, extra: Json) -> Json:
     confidence = route.get("confidence")
     if (type(confidence) is not float and type(confidence) is not int) or not 0 <= confidence <= 1:
         raise Rejected("range", "route.confidence: not a number from 0 to 1")
-    kinds = route.get("data_types")
-    if type(kinds) is not list or len(kinds) > LIST_LIMIT:
+    if "data_types" not in route:
         _reject_type("route.data_types")
     sensitivity = _SENSITIVITIES.get(_text(route, "sensitivity"))
     if sensitivity is None:
@@ -339,11 +395,39 @@ def _get_route(body: Json, extra: Json) -> Json:
         "destination": destination,
         "sensitivity": sensitivity,
         "confidence": float(confidence),
-        "data_types": tuple(_text({"data_types": item}, "data_types", 128) for item in kinds),
+        "data_types": _texts(route, "data_types", LIST_LIMIT),
     }
 
 
-_ANY = frozenset(Source)
+def _get_alert(body: Json, _extra: Json) -> Json:
+    info = _object(body, "finding_info")
+    attacks = info.get("attacks", [])
+    if type(attacks) is not list or len(attacks) > LIST_LIMIT or not all(type(item) is dict for item in attacks):
+        _reject_type("finding_info.attacks")
+    return {
+        "title": _text(info, "title"),
+        "alert": _text(info, "uid"),
+        "attack": tuple(_text(_object(item, "technique"), "uid", ENTRY_LIMIT) for item in attacks),
+        "product": _text(_object(info, "product"), "name"),
+        "host": _text(_object(body, "device"), "hostname"),
+        "user": _text(_object(_object(body, "actor"), "user"), "name"),
+    }
+
+
+def _get_use(body: Json, extra: Json) -> Json:
+    found = _object(extra, "credential")
+    return {
+        "issuer": _text(_object(body, "service"), "name"),
+        "origin": _text(_object(body, "src_endpoint"), "ip"),
+        "credential": _text(found, "name", 256),
+        "operation": _text(found, "operation"),
+        "elsewhere": _flag(found, "elsewhere"),
+        "canary": _flag(found, "canary"),
+    }
+
+
+_ANY = frozenset(Source) - {Source.EXTERNAL}
+_EXTERNAL = frozenset({Source.EXTERNAL})
 _SANDBOX = frozenset({Source.SANDBOX})
 _FLOWS = frozenset({Source.SANDBOX, Source.POLICY, Source.ROUTING})
 _CLASSES: dict[
@@ -358,6 +442,8 @@ _CLASSES: dict[
     PolicyChange.class_uid: (PolicyChange, _put_change, _get_change, frozenset({Source.POLICY})),
     Lifecycle.class_uid: (Lifecycle, _put_lifecycle, _get_lifecycle, _ANY),
     RouteActivity.class_uid: (RouteActivity, _put_route, _get_route, frozenset({Source.ROUTING})),
+    ExternalAlert.class_uid: (ExternalAlert, _put_alert, _get_alert, _EXTERNAL),
+    CredentialUse.class_uid: (CredentialUse, _put_use, _get_use, _EXTERNAL),
 }
 
 

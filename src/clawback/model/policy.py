@@ -37,6 +37,7 @@ class Decision:
     inspect    a tunnel only on condition that TLS ends in the gateway, where each request is decided anew
     audit      allowed by a rule that only watches; `reason` says what enforcing would have denied
     orders     ids of all orders that refuse it, oldest first; `rule` names the first
+    calls      what the request's content calls, where a rule looked at that: `tools/call NAME`, at most 16
     """
 
     allowed: bool
@@ -48,6 +49,7 @@ class Decision:
     inspect: bool = False
     audit: bool = False
     orders: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,8 +54,9 @@ class Engine:
     def examine(self, event: Event) -> tuple[Finding, ...]:
         """The findings that this event completes, most severe first; none that came out before."""
         self.examined += 1
-        if not event.agent or event.withheld:
-            return ()  # about no agent, so there is nothing to contain; or what a stage of its release holds back
+        subject = event.subject
+        if not subject[0] or event.withheld:
+            return ()  # about nothing that an incident could be about; or what a stage of a release holds back
         kind = type(event)
         readers = self._readers.get(kind)
         if readers is None:
@@ -63,7 +64,7 @@ class Engine:
             self._readers[kind] = readers
         if not readers:
             return ()
-        slot = self._slot(event)
+        slot = self._slot(subject)
         found: list[Finding] = []
         for at, detector in readers:
             try:
@@ -83,8 +84,7 @@ class Engine:
         """Let this finding come out again."""
         self._keys.pop((finding.agent, *finding.key), None)
 
-    def _slot(self, event: Event) -> _Slot:
-        owner = (event.agent, event.instance)
+    def _slot(self, owner: tuple[str, str]) -> _Slot:
         slot = self._slots.get(owner)
         if slot is None:
             slot = self._slots[owner] = _Slot(len(self.detectors))
@@ -95,10 +95,11 @@ class Engine:
         return slot
 
     def _report(self, at: int, detector: Detector, event: Event, hit: Hit, slot: _Slot) -> Finding | None:
+        agent, instance = event.subject
         finding = Finding(
             detector=detector.id,
-            agent=event.agent,
-            instance=event.instance,
+            agent=agent,
+            instance=instance,
             severity=detector.severity if hit.severity is None else hit.severity,
             technique=detector.technique,
             resource=_bounded_resource(hit.resource),
@@ -108,7 +109,7 @@ class Engine:
             summary=hit.summary[:SUMMARY_LIMIT],
             time_ns=event.time_ns,
             events=(*hit.events[: EVENTS_LIMIT - 1], event.uid),
-            reflex=detector.reflex,
+            reflex=detector.reflex if event.agent else None,
             attack=detector.attack,
             atlas=detector.atlas,
             asi=detector.asi,
@@ -119,7 +120,7 @@ class Engine:
         if key in self._keys:
             self._keys.move_to_end(key)
             return None
-        if slot.reported[at] >= PER_INSTANCE:
+        if event.agent and slot.reported[at] >= PER_INSTANCE:  # no agent names what a component's findings are about
             self.suppressed[detector.id] += 1
             return None
         slot.reported[at] += 1

@@ -91,7 +91,12 @@ class Watch:
         self.engine = engine or Engine(load_catalog().detectors.values())
         self.sequences = Sequences()
         self.reflex = Reflex(
-            journal, world, playbook_of or _playbook_of, per_minute=per_minute, ahead_seconds=ahead_seconds
+            journal,
+            world,
+            playbook_of or _playbook_of,
+            per_minute=per_minute,
+            ahead_seconds=ahead_seconds,
+            drill=settings.drill,
         )
         self.lanes = Lanes(self.reflex.answer, self._answered, hurry=self.reflex.hurry, threads=THREADS)
         self.rejected: Counter[str] = Counter()

@@ -59,6 +59,7 @@ class Reflex:
     playbook_of  the playbook that a detector's finding starts, by detector id
     per_minute   how many agents may be contained in a minute before further findings only alert; 0 is no limit
     ahead_seconds   how long a freeze waits for its record
+    drill        all that happens here is rehearsed, also what is about no agent
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Reflex:
         *,
         per_minute: int = 0,
         ahead_seconds: float = SECONDS,
+        drill: bool = False,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.last_frozen_ms = 0.0
@@ -77,6 +79,7 @@ class Reflex:
         self._containment = Containment(journal, world)
         self._playbook_of = playbook_of
         self._per_minute = per_minute
+        self._drill = drill
         self._lock = threading.Lock()
         self._deadline = Deadline()
         self._early = Ahead(ahead_seconds)
@@ -130,6 +133,8 @@ class Reflex:
         """
         incidents = self._journal.incidents(IncidentStatus.OPEN)
         for incident in incidents:
+            if not incident.about_agent:
+                continue
             self._remember(incident)
             if incident.phase not in {Phase.IDENTIFY, Phase.CONTAIN} or not incident.findings:
                 continue
@@ -143,6 +148,8 @@ class Reflex:
         return tuple(incident.id for incident in incidents)
 
     def _answer(self, finding: Finding) -> Answer:
+        if not finding.about_agent:
+            return self._alert(finding)
         info = self._current(finding)
         if isinstance(info, str):
             # Telemetry that names an agent which is not there is forged or stale. No one is contained on its word.
@@ -150,6 +157,17 @@ class Reflex:
             return Answer(outcome=info)
         with self._deadline.armed(lambda: self._containment.unrecorded(finding, info, TimeoutError())):
             return self._recorded(finding, info)
+
+    def _alert(self, finding: Finding) -> Answer:
+        """About a part of Clawback: there is nobody to contain, and an incident for its playbook."""
+        try:
+            incident, opened = self._journal.open_or_join(
+                finding, playbook=self._playbook_of(finding.detector), drill=self._drill
+            )
+        except Exception as error:
+            raise NotRecorded(type(error).__name__) from error
+        closed = incident.status is IncidentStatus.CLOSED
+        return Answer(outcome="closed" if closed else "alert", incident=incident.id, opened=opened)
 
     def _recorded(self, finding: Finding, info: AgentInfo) -> Answer:
         if (rehearsed := self._rehearsal(finding)) is not None:
@@ -161,7 +179,7 @@ class Reflex:
             # One flush to disk for the incident and all intents.
             with self._ahead(finding, info, steps), self._journal.together():
                 incident, opened = self._journal.open_or_join(
-                    finding, playbook=self._playbook_of(finding.detector), drill="drill" in info.tags
+                    finding, playbook=self._playbook_of(finding.detector), drill=self._drill or "drill" in info.tags
                 )
                 if incident.status is IncidentStatus.OPEN:
                     begun = self._containment.intend_all(incident, steps, info)
