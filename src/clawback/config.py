@@ -231,6 +231,10 @@ class Settings(BaseSettings):
     )
 
     state: Path = Field(default_factory=_default_state)
+    sandbox_down_halts: Literal["all", "tenant", "team", "none"] = Field(
+        "all",
+        description="whom a sandbox that is down halts on its host: all agents, its own agent's tenant's, its team's",
+    )
     drill: bool = Field(False, description="all that happens here is rehearsed: every incident is marked as a drill")
     journal_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
     core: CoreSettings = CoreSettings()

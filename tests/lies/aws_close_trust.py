@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from clawback.actions.aws_close_trust import ACTION, CLOSED
 from lies.answers import asked_aws, aws_done
 from lies.case import Case, Lie
+
+from clawback.actions.aws_close_trust import ACTION, CLOSED
 
 
 def _trust(scene):

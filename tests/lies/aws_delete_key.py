@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from clawback.actions.aws_delete_key import ACTION
-from clawback.actions.aws_rotate_key import ACTION as ROTATE
 from lies.answers import asked_aws, aws_done
 from lies.case import Case, Lie
+
+from clawback.actions.aws_delete_key import ACTION
+from clawback.actions.aws_rotate_key import ACTION as ROTATE
 
 
 def _who(scene):

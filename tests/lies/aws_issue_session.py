@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-from clawback.actions.aws_issue_session import ACTION
-from clawback.actions.aws_refuse_sessions import ACTION as REFUSE
 from lies.answers import asked_aws, aws_done
 from lies.case import Case, Lie
+
+from clawback.actions.aws_issue_session import ACTION
+from clawback.actions.aws_refuse_sessions import ACTION as REFUSE
 
 _NAME = "somebody-else"
 
@@ -41,8 +42,9 @@ CASE = Case(
     scene="issuers",
     before=lambda scene: scene.must(REFUSE, **_who(scene)),
     params=_who,
-    holds=lambda scene, _: scene.current("aws-session") != scene.grants.session
-    and scene.session_works(scene.current("aws-session")),
+    holds=lambda scene, _: (
+        scene.current("aws-session") != scene.grants.session and scene.session_works(scene.current("aws-session"))
+    ),
     lies=(
         Lie(
             what="it is denied everything",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from clawback.actions.aws_refuse_sessions import ACTION
 from lies.answers import asked_aws, aws_done
 from lies.case import Case, Lie
+
+from clawback.actions.aws_refuse_sessions import ACTION
 
 
 def _role(scene):
@@ -26,18 +27,14 @@ def _weaken(scene, outcome):
     document = scene.iam.get_role_policy(RoleName=_role(scene), PolicyName=outcome["policy"])["PolicyDocument"]
     statement = document["Statement"][0]
     statement["Condition"]["DateLessThan"]["aws:TokenIssueTime"] = "2001-01-01T00:00:00Z"
-    scene.iam.put_role_policy(
-        RoleName=_role(scene), PolicyName=outcome["policy"], PolicyDocument=json.dumps(document)
-    )
+    scene.iam.put_role_policy(RoleName=_role(scene), PolicyName=outcome["policy"], PolicyDocument=json.dumps(document))
 
 
 def _empty(scene, outcome):
     """The same name, and nothing denied that the session does."""
     document = scene.iam.get_role_policy(RoleName=_role(scene), PolicyName=outcome["policy"])["PolicyDocument"]
     document["Statement"][0]["Action"] = "glacier:*"
-    scene.iam.put_role_policy(
-        RoleName=_role(scene), PolicyName=outcome["policy"], PolicyDocument=json.dumps(document)
-    )
+    scene.iam.put_role_policy(RoleName=_role(scene), PolicyName=outcome["policy"], PolicyDocument=json.dumps(document))
 
 
 def _policy(scene):

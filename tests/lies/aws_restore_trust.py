@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from lies.answers import asked_aws, aws_done
+from lies.case import Case, Lie
+
 from clawback.actions.aws_close_trust import ACTION as CLOSE
 from clawback.actions.aws_close_trust import CLOSED
 from clawback.actions.aws_restore_trust import ACTION
-from lies.answers import asked_aws, aws_done
-from lies.case import Case, Lie
 
 
 def _who(scene):

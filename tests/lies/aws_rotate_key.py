@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from clawback.actions.aws_rotate_key import ACTION
 from lies.answers import asked_aws, aws_done
 from lies.case import Case, Lie
+
+from clawback.actions.aws_rotate_key import ACTION
 
 
 def _enable(scene, _outcome):

@@ -39,16 +39,16 @@ def _rooms() -> None:
 
 _rooms()
 
+from lies.scenes import Desk, Host, Issuers, Policies, Scene, until  # noqa: E402
+
 from clawback.enforcement.core.claims import unclaimed_uid_base  # noqa: E402
 from clawback.enforcement.core.client import CoreClient  # noqa: E402
 from clawback.enforcement.gateway.client import GatewayClient  # noqa: E402
 from clawback.enforcement.kernel import cgroups  # noqa: E402
-
 from clawback.services.ministack import Ministack  # noqa: E402
 from clawback.services.openbao import OpenBao  # noqa: E402
 from clawback.services.postgres import Postgres, find  # noqa: E402
 from clawback.services.process import Service  # noqa: E402
-from lies.scenes import Desk, Host, Issuers, Policies, Scene, until  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -195,5 +195,3 @@ def scene_of(request: pytest.FixtureRequest, state: Path) -> Iterator[Callable[[
     yield make
     for scene in made:
         scene.close()
-
-

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+from lies.case import Case, Lie
+
 from clawback.actions.aws_rotate_key import ACTION as ROTATE
 from clawback.actions.credential_discard_old import ACTION
-from lies.case import Case, Lie
 
 
 def _before(scene):

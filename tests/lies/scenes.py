@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lies.liar import Liar
+
 from clawback.action import Action
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.secret_store import FileSecretStore
@@ -22,7 +24,6 @@ from clawback.journal import Journal
 from clawback.model import CredentialRef, Finding, LaunchSpec, Level, Receipt, ReceiptState, Severity
 from clawback.response import Response
 from clawback.world import World
-from lies.liar import Liar
 
 __all__ = ["Desk", "Host", "Issuers", "Policies", "Scene", "until"]
 
@@ -198,9 +199,7 @@ class Issuers(Scene):
         lease, value = self.true_vault.lease_issue(self.token.token, self.path)
         identifiers = {"prefix": self.path, "path": self.path, "lease": lease}
         self.login = value
-        self.store.put(
-            self.agent, CredentialRef(kind="vault-lease", name="orders-db", identifiers=identifiers), value
-        )
+        self.store.put(self.agent, CredentialRef(kind="vault-lease", name="orders-db", identifiers=identifiers), value)
 
     def login_works(self, value: str) -> bool:
         return bool(self._database().login(value))
@@ -259,9 +258,7 @@ networkPolicy: {name: lies, egress: {allow: []}}
         (home / "work").chmod(0o777)
         (home / "agent.py").write_text(self.AGENT)
         self.beats = home / "work" / "beat"
-        version = self.true_policies.put(
-            self.agent, self.POLICY, author="reviewer", reason="reviewed", known_good=True
-        )
+        version = self.true_policies.put(self.agent, self.POLICY, author="reviewer", reason="reviewed", known_good=True)
         self.info = self.true_core.launch(
             LaunchSpec(
                 agent=self.agent,

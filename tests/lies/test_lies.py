@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lies.case import Case, Lie
+from lies.liar import FAULTS
+from lies.scenes import Scene
 
 from clawback import actions
 from clawback.action import Action
 from clawback.catalog import load
 from clawback.model import Receipt, ReceiptState
-from lies.case import Case, Lie
-from lies.liar import FAULTS
-from lies.scenes import Scene
 
 HERE = Path(__file__).parent
 ROOMS = {"conftest", "test_lies", "case", "liar", "answers", "scenes", "ladder"}

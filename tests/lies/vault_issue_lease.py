@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from clawback.actions.vault_issue_lease import ACTION
 from lies.answers import asked, yes
 from lies.case import Case, Lie
+
+from clawback.actions.vault_issue_lease import ACTION
 
 
 def _revoke(scene, _outcome):
@@ -14,7 +15,11 @@ def _revoke(scene, _outcome):
 def _give_back(scene, _outcome):
     ref = next(ref for ref in scene.store.refs(scene.agent) if ref.name == "orders-db")
     lease = next(iter(scene.leased))
-    scene.store.put(scene.agent, type(ref)(kind=ref.kind, name=ref.name, identifiers={**ref.identifiers, "lease": lease}), scene.login)
+    scene.store.put(
+        scene.agent,
+        type(ref)(kind=ref.kind, name=ref.name, identifiers={**ref.identifiers, "lease": lease}),
+        scene.login,
+    )
 
 
 def _before(scene):
@@ -38,8 +43,7 @@ CASE = Case(
     scene="issuers",
     before=_before,
     params=lambda scene: {"agent": scene.agent, "name": "orders-db"},
-    holds=lambda scene, _: scene.current("orders-db") != scene.login
-    and scene.login_works(scene.current("orders-db")),
+    holds=lambda scene, _: scene.current("orders-db") != scene.login and scene.login_works(scene.current("orders-db")),
     lies=(
         Lie(what="the new lease is revoked", behind=_revoke),
         Lie(what="the old login is given back", behind=_give_back),

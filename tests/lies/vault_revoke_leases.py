@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-from clawback.actions.vault_revoke_leases import ACTION
 from lies.answers import asked, nothing
 from lies.case import Case, Lie
+
+from clawback.actions.vault_revoke_leases import ACTION
 
 
 def _lease_again(scene, _outcome):

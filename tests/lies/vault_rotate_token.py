@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from clawback.actions.vault_rotate_token import ACTION
 from lies.answers import asked, nothing
 from lies.case import Case, Lie
+
+from clawback.actions.vault_rotate_token import ACTION
 
 
 def _kill_the_new(scene, outcome):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from clawback.config import Settings
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_records import AwsRecordsConnector
+from clawback.connectors.documents import FileDocuments
 from clawback.connectors.reviews import FileReviews
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.telemetry import FileTelemetry
@@ -35,6 +36,9 @@ def assemble(settings: Settings) -> World:
         orders_or_none=gateway,
         secrets=FileSecretStore(settings.state / "secrets"),
         tickets=FileTickets(settings.state / "tickets"),
+        telemetry_or_none=FileTelemetry(settings.telemetry),
+        documents_or_none=FileDocuments(settings.state / "compliance"),
+        sandbox_down_halts=settings.sandbox_down_halts,
         vault_or_none=secrets_manager,
         cloud_or_none=cloud,
         vault_records_or_none=VaultRecordsConnector(
@@ -44,7 +48,6 @@ def assemble(settings: Settings) -> World:
         else None,
         cloud_records_or_none=AwsRecordsConnector(cloud) if cloud else None,
         reviews_or_none=FileReviews(settings.state / "reviews"),
-        telemetry_or_none=FileTelemetry(settings.telemetry),
         transcripts=settings.evidence.transcripts,
         recovery=RecoveryTerms(
             observe_seconds=recovery.observe_seconds,

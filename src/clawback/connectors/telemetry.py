@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class FileTelemetry:
     def events(
         self,
         *,
+        sources: Collection[Source] = tuple(Source),
         agent: str = "",
         instance: str = "",
         policy: str = "",
@@ -43,7 +44,7 @@ class FileTelemetry:
         found: list[Event] = []
         complete = True
         needles = [f'"{word}"'.encode() for word in (agent, instance, policy) if word]
-        for source in Source:
+        for source in sources:
             kept: list[Event] = []
             for line in self._newest_first(source, since_ns):
                 if line is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from clawback.errors import Unreachable
 from clawback.world.credentials import Cloud, Vault
+from clawback.world.documents import Documents
 from clawback.world.orders import Orders
 from clawback.world.parts import Core, Policies, SecretStore, Tickets
 from clawback.world.records import Audited, AuditLog, CloudRecords, Identity, Trail, TrailEvent, VaultRecords
@@ -19,6 +20,7 @@ __all__ = [
     "Cloud",
     "CloudRecords",
     "Core",
+    "Documents",
     "Identity",
     "Orders",
     "Policies",
@@ -41,6 +43,7 @@ class World:
     """Everything an action may reach. A part that is not configured is `Unreachable` once it is asked for.
 
     `transcripts` are patterns of the files in a sandbox in which agents write down what they were told and did.
+    `sandbox_down_halts` is whom the settings want halted when a sandbox is down: `all`, `tenant`, `team` or `none`.
     """
 
     core: Core
@@ -53,8 +56,10 @@ class World:
     vault_records_or_none: VaultRecords | None = None
     cloud_records_or_none: CloudRecords | None = None
     telemetry_or_none: Telemetry | None = None
+    documents_or_none: Documents | None = None
     reviews_or_none: Reviews | None = None
     transcripts: tuple[str, ...] = ()
+    sandbox_down_halts: str = "all"
     recovery: RecoveryTerms = field(default_factory=RecoveryTerms)
 
     @property
@@ -63,6 +68,7 @@ class World:
         if self.telemetry_or_none is None:
             raise Unreachable("no telemetry can be read here", hint="run this where the core and the gateway write it")
         return self.telemetry_or_none
+
 
     @property
     def orders(self) -> Orders:
@@ -105,3 +111,10 @@ class World:
         if self.cloud_records_or_none is None:
             raise Unreachable("no cloud account is configured", hint="set aws.region in clawback.yaml")
         return self.cloud_records_or_none
+
+    @property
+    def documents(self) -> Documents:
+        """Where documents for auditors go."""
+        if self.documents_or_none is None:
+            raise Unreachable("there is no place for documents here", hint="run it where the state folder is")
+        return self.documents_or_none

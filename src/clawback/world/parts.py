@@ -17,12 +17,16 @@ from clawback.model import (
     Decision,
     Draft,
     EvidenceBundle,
+    Halt,
+    HaltedAgent,
+    HaltReport,
     LaunchSpec,
     Level,
     LevelResult,
     Narrowing,
     PolicyVersion,
     Quarantine,
+    Selector,
 )
 
 __all__ = ["Core", "Policies", "SecretStore", "Tickets"]
@@ -95,6 +99,18 @@ class Core(Protocol):
         """Collect a bounded, redacted, hashed snapshot. Works on a frozen tree and never thaws it. With `transcripts`,
         patterns of files inside (`/sandbox/*/x.jsonl`), it is of those and the agent's records alone.
         """
+        ...
+
+    def halt(self, selector: Selector, level: Level, *, reason: str, by: str, incident: str = "") -> HaltReport:
+        """Freeze every agent that the selector means, hold them up to `level`, and refuse starts that match."""
+        ...
+
+    def halts(self) -> tuple[Halt, ...]:
+        """The halts that stand."""
+        ...
+
+    def lift(self, halt: str, *, reason: str, by: str) -> tuple[HaltedAgent, ...]:
+        """End a halt: what nothing else holds goes on. `Refused` where whoever asks may not."""
         ...
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from clawback.model import Event
+from clawback.model import Event, Source
 
 __all__ = ["Sighted", "Telemetry"]
 
@@ -24,6 +25,7 @@ class Telemetry(Protocol):
     def events(
         self,
         *,
+        sources: Collection[Source] = tuple(Source),
         agent: str = "",
         instance: str = "",
         policy: str = "",
@@ -31,7 +33,7 @@ class Telemetry(Protocol):
         until_ns: int = 0,
         most: int = 20_000,
     ) -> Sighted:
-        """Of this agent, instance and policy (each where it is named), from `since_ns` on and before `until_ns`; the
-        newest `most`. `Unreachable` where it cannot be read.
+        """In these streams, of this agent, instance and policy (each where it is named), from `since_ns` on and before
+        `until_ns`; the newest `most`. `Unreachable` where it cannot be read.
         """
         ...

@@ -1,0 +1,104 @@
+"""Halts as one incident orders them: found again by the incident and what they select, never by a remembered id."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from clawback.action import Context, Params, Verification
+from clawback.actions._ladder import gone, seen
+from clawback.errors import ClawbackError
+from clawback.model import AgentInfo, Enforcement, Halt, Level, Selector, SelectorKind
+
+__all__ = ["HaltParams", "free_again", "matches", "standing", "stopped"]
+
+
+class HaltParams(Params):
+    """Which agents: `all`, `tenant`, `team`, `tag` (as `K=V`) or `tree` (an agent with all that work for it)."""
+
+    kind: str = Field(pattern=r"^(all|tenant|team|tag|tree)$")
+    value: str = Field("", max_length=128)
+    reason: str = Field(min_length=1, max_length=500)
+
+    @model_validator(mode="after")
+    def _value(self) -> HaltParams:
+        if (self.kind == "all") is bool(self.value):
+            raise ValueError(f"{self.kind} {'takes no value' if self.value else 'needs a value'}")
+        return self
+
+    @property
+    def selector(self) -> Selector:
+        """As the core takes it."""
+        return Selector(kind=SelectorKind(self.kind), value=self.value)
+
+
+def standing(ctx: Context, selector: Selector) -> tuple[Halt, ...]:
+    """Halts of these agents that were ordered for the present incident."""
+    return tuple(x for x in ctx.world.core.halts() if x.order.incident == ctx.incident.id and x.selector == selector)
+
+
+def matches(ctx: Context, selector: Selector) -> tuple[AgentInfo, ...]:
+    """The agents of this host that it means now."""
+    everyone = ctx.world.core.agents()
+    match selector.kind:
+        case SelectorKind.ALL:
+            return everyone
+        case SelectorKind.TENANT:
+            return tuple(x for x in everyone if x.tenant == selector.value)
+        case SelectorKind.TEAM:
+            return tuple(x for x in everyone if x.team == selector.value)
+        case SelectorKind.TAG:
+            return tuple(x for x in everyone if selector.value in x.tags)
+        case SelectorKind.TREE:
+            return _tree(everyone, selector.value)
+
+
+def _tree(everyone: tuple[AgentInfo, ...], top: str) -> tuple[AgentInfo, ...]:
+    names = {top}
+    while more := {x.agent for x in everyone if x.parent in names} - names:
+        names |= more
+    return tuple(x for x in everyone if x.agent in names)
+
+
+def stopped(ctx: Context, agents: tuple[AgentInfo, ...], what: str) -> Verification:
+    """Each of them read back: no process of it runs. One that cannot be read is not stopped."""
+    running, dead = [], 0
+    for info in agents:
+        try:
+            if gone(ctx, info):
+                dead += 1
+                continue
+            frozen = ctx.world.core.probe(info.agent, Level.FREEZE)
+            if not seen(frozen, Enforcement.FULL):
+                running.append(f"{info.agent}: {frozen.observed or 'nothing observed'}")
+        except ClawbackError as error:
+            running.append(f"{info.agent}: {error.message}")
+    still = len(agents) - dead - len(running)
+    enforcement = Enforcement.FULL if not running else Enforcement.PARTIAL if still or dead else Enforcement.NONE
+    return Verification(
+        verified=not running,
+        enforcement=enforcement,
+        proof=f"{what}: {still} agents read back as frozen, {dead} have no process"
+        + (f"; NOT frozen: {'; '.join(running[:20])}" if running else ""),
+    )
+
+
+def free_again(ctx: Context, selector: Selector, names: list[str]) -> Verification:
+    """No halt of this incident stands, and whom nothing else holds runs again."""
+    if left := standing(ctx, selector):
+        return Verification(verified=False, enforcement=Enforcement.FULL, proof=f"{left[0].id} still stands")
+    stuck, held, free = [], 0, 0
+    for info in matches(ctx, selector):
+        if info.agent not in names:
+            continue
+        if info.hold is not None or gone(ctx, info):
+            held += 1
+        elif ctx.world.core.probe(info.agent, Level.FREEZE).enforcement is Enforcement.NONE:
+            free += 1
+        else:
+            stuck.append(info.agent)
+    return Verification(
+        verified=not stuck,
+        enforcement=Enforcement.PARTIAL if stuck else Enforcement.NONE,
+        proof=f"no halt of this incident stands; {free} agents run again, {held} are held by others or have ended"
+        + (f"; still frozen: {', '.join(stuck[:20])}" if stuck else ""),
+    )

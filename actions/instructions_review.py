@@ -1,0 +1,148 @@
+"""Review what a frozen agent was told and what it tried: is it steered by somebody else, or is its policy too tight?
+
+What it tried decides, or a person does. Words in its output that look like smuggled instructions are shown and decide
+nothing: they are easily written, and easily avoided.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._ladder import hold_levels
+from clawback.actions._reading import nothing_reverted, revert_nothing
+from clawback.actions._recorded import began_ns, cut, recorded, top
+from clawback.model import (
+    Enforcement,
+    FileActivity,
+    HttpActivity,
+    Incident,
+    KernelActivity,
+    Level,
+    NetworkActivity,
+    Phase,
+    ReceiptState,
+    Source,
+)
+
+__all__ = ["ACTION", "InstructionsParams"]
+
+KINDS = 2  # files, system calls, destinations: a policy that is too tight shows in one of them
+TARGETS = 10  # different things refused: a program retries one thing, a search tries many
+_READ = 1 << 20
+_SMUGGLED = re.compile(
+    r"ignore (?:all |any |the )?(?:previous|prior|above|earlier) (?:instructions|prompts?)|disregard (?:all|the|your)"
+    r"|new (?:system )?instructions?:|you are now (?:an?|the) |do not (?:tell|inform|alert) (?:the )?(?:user|operator)"
+    r"|<\|?(?:im_start|system)\|?>|\[/?INST\]",
+    re.IGNORECASE,
+)
+
+
+class InstructionsParams(Params):
+    """The agent and its instance. `findings`: more of them want another look."""
+
+    agent: str = Field(min_length=1, max_length=128)
+    instance: str = Field("", max_length=128)
+    findings: int = Field(0, ge=0)
+
+
+def _refused(ctx: Context, params: InstructionsParams) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for source in (Source.SANDBOX, Source.POLICY):
+        for event in recorded(ctx, source, began_ns(ctx), agent=params.agent, instance=params.instance):
+            if not event.blocked:
+                continue
+            if isinstance(event, FileActivity):
+                found["file", cut(event.path)] += 1
+            elif isinstance(event, KernelActivity):
+                found["system call", cut(event.syscall)] += 1
+            elif isinstance(event, (HttpActivity, NetworkActivity)):
+                found["destination", cut(f"{event.host}:{event.port}")] += 1
+    return found
+
+
+def _hints(incident: Incident) -> list[str]:
+    """What in the collected output looks like smuggled instructions: each once, cut."""
+    folders = [
+        str(x.outcome.get("folder", ""))
+        for x in incident.receipts
+        if x.action == "evidence.collect" and x.state is ReceiptState.VERIFIED
+    ]
+    path = Path(folders[-1]) / "output.log" if folders and folders[-1] else None
+    try:
+        text = path.read_bytes()[-_READ:].decode("utf-8", "replace") if path and not path.is_symlink() else ""
+    except OSError:
+        return []
+    lines = (line.strip() for line in text.splitlines() if _SMUGGLED.search(line))
+    return list(dict.fromkeys(cut(line) for line in lines))[:10]
+
+
+def _review(ctx: Context, params: InstructionsParams) -> dict[str, Any]:
+    refused = _refused(ctx, params)
+    kinds = {kind for kind, _ in refused}
+    others = sorted({x.detector for x in ctx.incident.findings} - {"sandbox.violation-spike"})
+    reasons = [f"{name} found something too" for name in others]
+    if len(kinds) >= KINDS and len(refused) >= TARGETS:
+        reasons.append(f"{len(refused)} different things of {len(kinds)} kinds were refused: it searches")
+    info = ctx.world.core.agent(params.agent)
+    person = _person(ctx, params)
+    return {
+        "confirmed": bool(reasons) or person == "confirmed",
+        "decided": bool(reasons) or bool(person),
+        "reasons": reasons,
+        "person": person,
+        "instructions": cut(" ".join(info.command)),
+        "hints": _hints(ctx.incident),
+        "refused": top(f"{kind} {target}" for (kind, target), count in refused.items() for _ in range(min(count, 100))),
+        "kinds": sorted(kinds),
+        "different": len(refused),
+    }
+
+
+def _person(ctx: Context, params: InstructionsParams) -> str:
+    """What somebody has decided by acting: isolating it by hand is a yes, releasing it a no."""
+    info = ctx.world.core.agent(params.agent)
+    by_hand = [one for one in (info.hold.orders if info.hold else ()) if one.incident != ctx.incident.id]
+    if any(max(one.levels) >= Level.ISOLATE for one in by_hand):
+        return "confirmed"
+    return "" if Level.FREEZE in hold_levels(info) else "harmless"
+
+
+def _verify(ctx: Context, params: InstructionsParams, _captured: Record, outcome: Record) -> Verification:
+    decided = bool(outcome["decided"]) and (not outcome["person"] or outcome["person"] == _person(ctx, params))
+    verdict = "injection or misuse confirmed" if outcome["confirmed"] else "harmless, says a person"
+    why = "; ".join(outcome["reasons"]) or f"by hand: {outcome['person']}"
+    shown = f"{outcome['different']} different things of {len(outcome['kinds'])} kinds refused, "
+    shown += f"{len(outcome['hints'])} lines of output that look like smuggled instructions"
+    return Verification(
+        verified=decided,
+        enforcement=Enforcement.FULL if decided else Enforcement.PARTIAL,
+        proof=f"{verdict} ({why}); {shown}"
+        if decided
+        else f"undecided: {shown}; the agent stays frozen. `clawback contain {params.agent} --level isolate` confirms, "
+        f"`clawback release {params.agent}` says it was harmless; then `clawback resume`",
+    )
+
+
+ACTION = Action(
+    id="instructions.review",
+    summary="Decide from what it tried whether the agent is steered by somebody else, or have a person decide.",
+    phase=Phase.IDENTIFY,
+    reversibility=Reversibility.REVERSIBLE,
+    needs=frozenset({"core:agent", "telemetry:read", "evidence:read"}),
+    scope="reads only",
+    openc2="investigate",
+    params=InstructionsParams,
+    key=lambda params: f"{params.agent}:{params.instance}:{params.findings}",
+    plan=lambda _ctx, params: Plan(changes=(), checks=(f"reads what {params.agent} was refused, and its output",)),
+    capture=lambda _ctx, _params: {},
+    apply=lambda ctx, params, _captured: _review(ctx, params),
+    verify=_verify,
+    revert=revert_nothing,
+    verify_reverted=nothing_reverted,
+)

@@ -1,0 +1,129 @@
+"""Say whom a widened policy concerns, and whether anybody used what it should not have allowed.
+
+Use is seen in the record: calls that were allowed by a rule which the known-good version does not have like this. An agent that merely ran
+under the policy did no wrong, and is not named as one that did.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any
+
+from pydantic import Field
+
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._reading import nothing_reverted, revert_nothing
+from clawback.actions._recorded import MOST, cut, of_kind, recorded
+from clawback.errors import NotFound
+from clawback.model import Enforcement, HttpActivity, NetworkActivity, Phase, PolicyChange, PolicyVersion, Source
+
+__all__ = ["ACTION", "ImpactParams"]
+
+_RULE = re.compile(r"(?:allow|new rule|changed rule) ([^:]+)")  # as `enforcement.policy.width` writes them
+_UNDENIED = re.compile(r"no longer denied: [^:]+: ([^;]+)")
+
+
+class ImpactParams(Params):
+    """The policy, and the version that is wider than the known-good one."""
+
+    policy: str = Field(min_length=1, max_length=128)
+    version: int = Field(ge=1)
+
+
+def _versions(ctx: Context, params: ImpactParams) -> tuple[PolicyVersion, PolicyVersion]:
+    """The wide one, and the newest known-good one before it. `NotFound`."""
+    versions = ctx.world.policies.versions(params.policy)
+    wide = next((x for x in versions if x.version == params.version), None)
+    good = [x for x in versions if x.known_good and x.version < params.version]
+    if wide is None or not good:
+        raise NotFound(
+            f"policy {params.policy} has no version {params.version} with a known-good one before it",
+            hint=f"clawback policy list {params.policy}",
+        )
+    return wide, good[-1]
+
+
+def _widened(ctx: Context, params: ImpactParams, since_ns: int) -> tuple[str, ...]:
+    """The gateway's comparison, written when the version came into force. `NotFound` where it is not on record."""
+    for event in of_kind(ctx, PolicyChange, Source.POLICY, since_ns):
+        if (event.policy, event.policy_version) == (params.policy, params.version) and not event.blocked:
+            return event.widened
+    raise NotFound(f"how version {params.version} of {params.policy} differs is not in the telemetry any more")
+
+
+def _impact(ctx: Context, params: ImpactParams) -> dict[str, Any]:
+    wide, good = _versions(ctx, params)
+    widened = _widened(ctx, params, wide.created_ns)
+    rules = {found[1] for line in widened if (found := _RULE.match(line))}
+    undenied = {found[1] for line in widened if (found := _UNDENIED.match(line))}
+    used: dict[str, set[str]] = defaultdict(set)
+    for event in recorded(ctx, Source.POLICY, wide.created_ns, policy=params.policy):
+        if (event.policy, event.policy_version) != (params.policy, params.version) or event.blocked or not event.agent:
+            continue
+        if not isinstance(event, (HttpActivity, NetworkActivity)):
+            continue
+        if event.rule in rules or _below(event.host, undenied):
+            path = event.path.partition("?")[0] if isinstance(event, HttpActivity) else ""
+            if len(used[event.agent]) < MOST:
+                used[event.agent].add(cut(f"{event.host}:{event.port}{path} by rule {event.rule}"))
+    running = [x for x in ctx.world.core.agents() if x.policy == params.policy]
+    instances = {x.agent: x.instance for x in running}
+    return {
+        "policy": params.policy,
+        "version": wide.version,
+        "author": cut(wide.author),
+        "reason": cut(wide.reason),
+        "known_good": good.version,
+        "widened": list(widened),
+        "diff": wide.diff[:8000],
+        "agents": sorted(instances)[:MOST],
+        "harmed": {
+            name: {"instance": instances.get(name, ""), "calls": sorted(calls)}
+            for name, calls in sorted(used.items())[:MOST]
+        },
+    }
+
+
+def _below(host: str, domains: set[str]) -> bool:
+    return any(host == x or (x.startswith("*.") and host.endswith(x[1:])) for x in domains)
+
+
+def _plan(ctx: Context, params: ImpactParams) -> Plan:
+    wide, good = _versions(ctx, params)
+    return Plan(
+        changes=(), checks=(f"version {wide.version} by {wide.author} against known-good version {good.version}",)
+    )
+
+
+def _verify(ctx: Context, params: ImpactParams, _captured: Record, outcome: Record) -> Verification:
+    """Drawn again: whoever was named then is named now."""
+    again = _impact(ctx, params)
+    lost = sorted(set(outcome["harmed"]) - set(again["harmed"]))
+    return Verification(
+        verified=not lost,
+        enforcement=Enforcement.PARTIAL if lost else Enforcement.FULL,
+        proof=f"version {outcome['version']} by {outcome['author']}: {len(outcome['agents'])} agents run under it, "
+        f"{len(outcome['harmed'])} used what version {outcome['known_good']} does not allow"
+        + (f": {', '.join(outcome['harmed'])}" if outcome["harmed"] else "")
+        + (f"; of {', '.join(lost)} the record has nothing any more" if lost else ""),
+    )
+
+
+ACTION = Action(
+    id="policy.impact",
+    summary="Say which agents a widened policy concerns, and which of them used it.",
+    phase=Phase.IDENTIFY,
+    reversibility=Reversibility.REVERSIBLE,
+    needs=frozenset({"policies:versions", "policies:read", "telemetry:read", "core:agents"}),
+    scope="reads only",
+    openc2="investigate",
+    params=ImpactParams,
+    key=lambda params: f"{params.policy}:{params.version}",
+    plan=_plan,
+    capture=lambda _ctx, _params: {},
+    apply=lambda ctx, params, _captured: _impact(ctx, params),
+    verify=_verify,
+    revert=revert_nothing,
+    verify_reverted=nothing_reverted,
+)

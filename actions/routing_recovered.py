@@ -1,0 +1,60 @@
+"""See that the local model answers again, by the router's own report."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._reading import nothing_reverted, revert_nothing
+from clawback.actions._recorded import began_ns, of_kind
+from clawback.model import Enforcement, Lifecycle, Phase, Source
+from clawback.reports.escape import plain
+
+__all__ = ["ACTION", "RecoveredParams"]
+
+_THERE = frozenset({"available", "alive", "started", "ready"})
+
+
+class RecoveredParams(Params):
+    """`after_ns`: only a report from then on counts."""
+
+    after_ns: int = Field(0, ge=0)
+
+
+def _last(ctx: Context, params: RecoveredParams) -> Lifecycle | None:
+    since = max(params.after_ns, began_ns(ctx))
+    said = [x for x in of_kind(ctx, Lifecycle, Source.ROUTING, since) if x.component == "local-model"]
+    return max(said, key=lambda event: event.time_ns, default=None)
+
+
+def _said(event: Lifecycle | None) -> str:
+    return f"the router's last report: {plain(event.status, 40)}" if event else "the router has reported nothing since"
+
+
+def _verify(ctx: Context, params: RecoveredParams, _captured: Record, _outcome: Record) -> Verification:
+    last = _last(ctx, params)
+    there = last is not None and last.status in _THERE
+    return Verification(
+        verified=there,
+        enforcement=Enforcement.FULL if there else Enforcement.NONE,
+        proof=_said(last) + ("" if there else "; restore the model, then `clawback resume`"),
+    )
+
+
+ACTION = Action(
+    id="routing.recovered",
+    summary="See that the local model answers again.",
+    phase=Phase.RECOVER,
+    reversibility=Reversibility.REVERSIBLE,
+    needs=frozenset({"telemetry:read"}),
+    scope="reads only",
+    openc2="investigate",
+    params=RecoveredParams,
+    key=lambda params: str(params.after_ns),
+    plan=lambda ctx, params: Plan(changes=(), checks=(_said(_last(ctx, params)),)),
+    capture=lambda _ctx, _params: {},
+    apply=lambda _ctx, _params, _captured: {},
+    verify=_verify,
+    revert=revert_nothing,
+    verify_reverted=nothing_reverted,
+)
