@@ -1,4 +1,4 @@
-"""Halt many agents by one order, and read each of them back: all of a host, of a tenant, of a team, of a tag, of a tree."""
+"""Halt many agents by one order, and read each back: all of a host, a tenant, a team, a tag or a tree."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Say whom a widened policy concerns, and whether anybody used what it should not have allowed.
 
-Use is seen in the record: calls that were allowed by a rule which the known-good version does not have like this. An agent that merely ran
-under the policy did no wrong, and is not named as one that did.
+Use is seen in the record: calls that were allowed by a rule which the known-good version does not have like this. An
+agent that merely ran under the policy did no wrong, and is not named as one that did.
 """
 
 from __future__ import annotations
