@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
-
-from clawback.action import Context, Params, Verification
+from clawback.action import Context, Record, Verification
 from clawback.actions._ladder import gone, seen
 from clawback.errors import ClawbackError
 from clawback.model import AgentInfo, Enforcement, Halt, Level, Selector, SelectorKind
 
-__all__ = ["HaltParams", "free_again", "matches", "standing", "stopped"]
+__all__ = ["as_record", "free_again", "from_record", "matches", "standing", "stopped"]
 
 
-class HaltParams(Params):
-    """Which agents: `all`, `tenant`, `team`, `tag` (as `K=V`) or `tree` (an agent with all that work for it)."""
-
-    kind: str = Field(pattern=r"^(all|tenant|team|tag|tree)$")
-    value: str = Field("", max_length=128)
-    reason: str = Field(min_length=1, max_length=500)
-
-    @model_validator(mode="after")
-    def _value(self) -> HaltParams:
-        if (self.kind == "all") is bool(self.value):
-            raise ValueError(f"{self.kind} {'takes no value' if self.value else 'needs a value'}")
-        return self
-
-    @property
-    def selector(self) -> Selector:
-        """As the core takes it."""
-        return Selector(kind=SelectorKind(self.kind), value=self.value)
+def as_record(selector: Selector | None) -> dict[str, str] | None:
+    """As the journal keeps it."""
+    return {"kind": selector.kind.value, "value": selector.value} if selector else None
 
 
-def standing(ctx: Context, selector: Selector) -> tuple[Halt, ...]:
-    """Halts of these agents that were ordered for the present incident."""
-    return tuple(x for x in ctx.world.core.halts() if x.order.incident == ctx.incident.id and x.selector == selector)
+def from_record(record: Record | None) -> Selector | None:
+    """What was kept."""
+    return Selector(kind=SelectorKind(record["kind"]), value=str(record["value"])) if record else None
+
+
+def standing(ctx: Context, selector: Selector | None = None) -> tuple[Halt, ...]:
+    """Halts that were ordered for the present incident: of these agents, or all of them."""
+    ours = (x for x in ctx.world.core.halts() if x.order.incident == ctx.incident.id)
+    return tuple(x for x in ours if selector is None or x.selector == selector)
 
 
 def matches(ctx: Context, selector: Selector) -> tuple[AgentInfo, ...]:
@@ -82,12 +72,12 @@ def stopped(ctx: Context, agents: tuple[AgentInfo, ...], what: str) -> Verificat
     )
 
 
-def free_again(ctx: Context, selector: Selector, names: list[str]) -> Verification:
-    """No halt of this incident stands, and whom nothing else holds runs again."""
+def free_again(ctx: Context, selector: Selector | None, names: list[str]) -> Verification:
+    """No halt of the present incident stands, and whom nothing else holds runs again."""
     if left := standing(ctx, selector):
         return Verification(verified=False, enforcement=Enforcement.FULL, proof=f"{left[0].id} still stands")
     stuck, held, free = [], 0, 0
-    for info in matches(ctx, selector):
+    for info in ctx.world.core.agents():
         if info.agent not in names:
             continue
         if info.hold is not None or gone(ctx, info):

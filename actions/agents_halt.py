@@ -2,53 +2,92 @@
 
 from __future__ import annotations
 
-from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
-from clawback.actions._halts import HaltParams, free_again, matches, standing, stopped
-from clawback.model import Enforcement, Level, Phase
+from pydantic import Field, model_validator
 
-__all__ = ["ACTION"]
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._halts import as_record, free_again, from_record, matches, standing, stopped
+from clawback.model import Enforcement, Level, Phase, Selector, SelectorKind
+
+__all__ = ["ACTION", "HaltParams"]
+
+AS_SET = "as-set"
+
+
+class HaltParams(Params):
+    """Which agents: `all`, `tenant`, `team`, `tag` (as `K=V`), `tree` (an agent with all that work for it), or
+    `as-set`: whom the settings want halted when the sandbox of the agent `value` is down.
+    """
+
+    kind: str = Field(pattern=r"^(all|tenant|team|tag|tree|as-set)$")
+    value: str = Field("", max_length=128)
+    reason: str = Field(min_length=1, max_length=500)
+
+    @model_validator(mode="after")
+    def _value(self) -> HaltParams:
+        if (self.kind == "all") is bool(self.value):
+            raise ValueError(f"{self.kind} {'takes no value' if self.value else 'needs a value'}")
+        return self
+
+
+def _selector(ctx: Context, params: HaltParams) -> Selector | None:
+    """Whom it means; None where the settings want nobody halted."""
+    if params.kind != AS_SET:
+        return Selector(kind=SelectorKind(params.kind), value=params.value)
+    wanted = ctx.world.sandbox_down_halts
+    if wanted == "none":
+        return None
+    info = ctx.world.core.agent(params.value)
+    value = {"tenant": info.tenant, "team": info.team}.get(wanted, "")
+    # An agent of no tenant or team is nobody's alone: then all are meant, which is the safe side.
+    return Selector(kind=SelectorKind(wanted), value=value) if value else Selector(kind=SelectorKind.ALL)
 
 
 def _plan(ctx: Context, params: HaltParams) -> Plan:
-    agents = matches(ctx, params.selector)
-    there = standing(ctx, params.selector)
+    selector = _selector(ctx, params)
+    if selector is None:
+        return Plan(changes=(), checks=("the settings want nobody halted",))
+    agents, there = matches(ctx, selector), standing(ctx, selector)
     named = ", ".join(x.agent for x in agents[:20])
     return Plan(
-        changes=() if there else (f"+ halt of {params.selector}: {len(agents)} agents frozen, new ones refused",),
+        changes=() if there else (f"+ halt of {selector}: {len(agents)} agents frozen, new ones refused",),
         checks=(f"means now: {named or 'no agent'}", *(f"{one.id} stands already" for one in there)),
     )
 
 
 def _capture(ctx: Context, params: HaltParams) -> Record:
-    return {"agents": [x.agent for x in matches(ctx, params.selector)]}
+    selector = _selector(ctx, params)
+    agents = [x.agent for x in matches(ctx, selector)] if selector else []
+    return {"selector": as_record(selector), "agents": agents}
 
 
-def _apply(ctx: Context, params: HaltParams, _captured: Record) -> Record:
-    there = standing(ctx, params.selector)
-    if there:
-        return {"halt": there[0].id}
-    report = ctx.world.core.halt(
-        params.selector, Level.FREEZE, reason=params.reason, by=ctx.actor, incident=ctx.incident.id
-    )
+def _apply(ctx: Context, params: HaltParams, captured: Record) -> Record:
+    selector = from_record(captured["selector"])
+    if selector is None or standing(ctx, selector):
+        return {}
+    report = ctx.world.core.halt(selector, Level.FREEZE, reason=params.reason, by=ctx.actor, incident=ctx.incident.id)
     return {"halt": report.halt.id, "agents": len(report.agents), "struck_ms": round(report.struck_ms, 3)}
 
 
-def _verify(ctx: Context, params: HaltParams, _captured: Record, _outcome: Record) -> Verification:
-    there = standing(ctx, params.selector)
+def _verify(ctx: Context, _params: HaltParams, captured: Record, _outcome: Record) -> Verification:
+    selector = from_record(captured["selector"])
+    if selector is None:
+        return Verification(verified=True, enforcement=Enforcement.NONE, proof="nobody halted: the settings say so")
+    there = standing(ctx, selector)
     if not there:
         return Verification(
-            verified=False, enforcement=Enforcement.NONE, proof=f"no halt of {params.selector} by this incident stands"
+            verified=False, enforcement=Enforcement.NONE, proof=f"no halt of {selector} by this incident stands"
         )
-    return stopped(ctx, matches(ctx, params.selector), f"{there[0].id}, {params.selector}")
+    return stopped(ctx, matches(ctx, selector), f"{there[0].id}, {selector}")
 
 
-def _revert(ctx: Context, params: HaltParams, _captured: Record) -> None:
-    for halt in standing(ctx, params.selector):
+def _revert(ctx: Context, params: HaltParams, captured: Record) -> None:
+    selector = from_record(captured["selector"])
+    for halt in standing(ctx, selector) if selector else ():
         ctx.world.core.lift(halt.id, reason=f"revert of {ctx.incident.id}: {params.reason}"[:500], by=ctx.actor)
 
 
-def _verify_reverted(ctx: Context, params: HaltParams, captured: Record) -> Verification:
-    return free_again(ctx, params.selector, list(captured["agents"]))
+def _verify_reverted(ctx: Context, _params: HaltParams, captured: Record) -> Verification:
+    return free_again(ctx, from_record(captured["selector"]), list(captured["agents"]))
 
 
 ACTION = Action(
@@ -61,7 +100,7 @@ ACTION = Action(
     openc2="contain",
     d3fend="D3-PS",
     params=HaltParams,
-    key=lambda params: str(params.selector),
+    key=lambda params: f"{params.kind} {params.value}".strip(),
     plan=_plan,
     capture=_capture,
     apply=_apply,

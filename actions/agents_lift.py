@@ -1,67 +1,86 @@
-"""End this incident's halt of many agents: whom nothing else holds goes on where it was frozen."""
+"""End the halts that this incident ordered: whom nothing else holds goes on where it was frozen."""
 
 from __future__ import annotations
 
-from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
-from clawback.actions._halts import HaltParams, free_again, matches, standing, stopped
+from pydantic import Field
+
+from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._halts import as_record, free_again, from_record, matches, standing, stopped
 from clawback.model import Enforcement, Level, Phase
 
-__all__ = ["ACTION"]
+__all__ = ["ACTION", "LiftParams"]
 
 
-def _plan(ctx: Context, params: HaltParams) -> Plan:
-    there = standing(ctx, params.selector)
-    named = ", ".join(x.agent for x in matches(ctx, params.selector)[:20])
+class LiftParams(Params):
+    """Why it ends."""
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
+def _plan(ctx: Context, _params: LiftParams) -> Plan:
+    there = standing(ctx)
+    named = sorted({x.agent for one in there for x in matches(ctx, one.selector)})
     return Plan(
-        changes=tuple(f"- {one.id}: halt of {one.selector}, since {one.order.placed_ns} ns" for one in there),
-        checks=(f"agents that may go on, if nothing else holds them: {named or 'none'}",),
+        changes=tuple(f"- {one.id}: halt of {one.selector}" for one in there),
+        checks=(f"may go on, if nothing else holds them: {', '.join(named[:20]) or 'nobody'}",),
     )
 
 
-def _capture(ctx: Context, params: HaltParams) -> Record:
-    there = standing(ctx, params.selector)
+def _capture(ctx: Context, _params: LiftParams) -> Record:
     return {
-        "agents": [x.agent for x in matches(ctx, params.selector)] if there else [],
-        "reason": there[0].order.reason if there else params.reason,
+        "halts": [
+            {
+                "selector": as_record(one.selector),
+                "reason": one.order.reason,
+                "agents": [x.agent for x in matches(ctx, one.selector)],
+            }
+            for one in standing(ctx)
+        ]
     }
 
 
-def _apply(ctx: Context, params: HaltParams, _captured: Record) -> Record:
-    there = standing(ctx, params.selector)
+def _apply(ctx: Context, params: LiftParams, _captured: Record) -> Record:
+    there = standing(ctx)
     for halt in there:
         ctx.world.core.lift(halt.id, reason=params.reason, by=ctx.actor)
     return {"lifted": [halt.id for halt in there]}
 
 
-def _verify(ctx: Context, params: HaltParams, captured: Record, _outcome: Record) -> Verification:
-    return free_again(ctx, params.selector, list(captured["agents"]))
+def _verify(ctx: Context, _params: LiftParams, captured: Record, _outcome: Record) -> Verification:
+    return free_again(ctx, None, [name for one in captured["halts"] for name in one["agents"]])
 
 
-def _revert(ctx: Context, params: HaltParams, captured: Record) -> None:
-    if captured["agents"] and not standing(ctx, params.selector):
-        reason = f"lifting reverted: {captured['reason']}"[:500]
-        ctx.world.core.halt(params.selector, Level.FREEZE, reason=reason, by=ctx.actor, incident=ctx.incident.id)
+def _revert(ctx: Context, _params: LiftParams, captured: Record) -> None:
+    for one in captured["halts"]:
+        selector = from_record(one["selector"])
+        if selector is not None and not standing(ctx, selector):
+            reason = f"lifting reverted: {one['reason']}"[:500]
+            ctx.world.core.halt(selector, Level.FREEZE, reason=reason, by=ctx.actor, incident=ctx.incident.id)
 
 
-def _verify_reverted(ctx: Context, params: HaltParams, captured: Record) -> Verification:
-    if not captured["agents"]:
+def _verify_reverted(ctx: Context, _params: LiftParams, captured: Record) -> Verification:
+    selectors = [selector for one in captured["halts"] if (selector := from_record(one["selector"])) is not None]
+    if not selectors:
         return Verification(verified=True, enforcement=Enforcement.NONE, proof="there was no halt to put back")
-    if not standing(ctx, params.selector):
-        return Verification(verified=False, enforcement=Enforcement.NONE, proof="the halt is not there again")
-    return stopped(ctx, matches(ctx, params.selector), "halted again")
+    if missing := [str(selector) for selector in selectors if not standing(ctx, selector)]:
+        return Verification(
+            verified=False, enforcement=Enforcement.NONE, proof=f"not halted again: {', '.join(missing)}"
+        )
+    agents = {x.agent: x for selector in selectors for x in matches(ctx, selector)}
+    return stopped(ctx, tuple(agents.values()), "halted again")
 
 
 ACTION = Action(
     id="agents.lift",
-    summary="End this incident's halt; agents that nothing else holds go on.",
+    summary="End this incident's halts; agents that nothing else holds go on.",
     phase=Phase.RECOVER,
     reversibility=Reversibility.COMPENSABLE,  # they ran in between
     needs=frozenset({"core:lift", "core:halts", "core:halt", "core:agents", "core:probe"}),
-    scope="every agent that the halt holds",
+    scope="every agent that the halts hold",
     openc2="allow",
     consent=True,
-    params=HaltParams,
-    key=lambda params: str(params.selector),
+    params=LiftParams,
+    key=lambda _params: "halts",
     plan=_plan,
     capture=_capture,
     apply=_apply,

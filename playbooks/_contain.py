@@ -15,7 +15,7 @@ from clawback.model import Enforcement, Incident, Receipt
 from clawback.playbook import Respond
 from clawback.playbooks._identify import who, why
 
-__all__ = ["Held", "hold", "hold_again", "tighten"]
+__all__ = ["Held", "hold", "hold_again", "stand_still", "tighten"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,14 @@ class Held:
     def receipts(self) -> tuple[Receipt, ...]:
         """All of them, as `after` takes them."""
         return (self.frozen, self.isolated, self.evidence)
+
+
+def stand_still(respond: Respond, incident: Incident) -> tuple[Receipt, Receipt]:
+    """Freeze, and collect evidence: for what may turn out to be no attack. `hold` adopts both."""
+    return (
+        respond(FREEZE, FREEZE.params(**who(incident), reason=why(incident))),
+        respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
+    )
 
 
 def hold(respond: Respond, incident: Incident) -> Held:

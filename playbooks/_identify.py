@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clawback.actions.access_review import ACTION as REVIEW_ACCESS
 from clawback.actions.incident_scope import ACTION as SCOPE
 from clawback.actions.incident_triage import ACTION as TRIAGE
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
@@ -11,7 +12,7 @@ from clawback.model import Incident, Receipt, ReceiptState, staged_from
 from clawback.playbook import Respond
 from clawback.playbooks._post_incident import ticket
 
-__all__ = ["look", "policy_of", "warranted", "who", "why"]
+__all__ = ["look", "policy_of", "review_access", "warranted", "who", "why"]
 
 
 def who(incident: Incident) -> dict[str, Any]:
@@ -38,6 +39,11 @@ def look(respond: Respond, incident: Incident) -> Receipt:
     scope = respond(SCOPE, SCOPE.params(**who(incident)))
     respond(WRITE_TICKET, WRITE_TICKET.params(stage="opened"))
     return scope
+
+
+def review_access(respond: Respond, incident: Incident) -> Receipt:
+    """Say from the record what the agent sent, read and called; again when more was found."""
+    return respond(REVIEW_ACCESS, REVIEW_ACCESS.params(**who(incident), findings=len(incident.findings)))
 
 
 def policy_of(incident: Incident, scope: Receipt) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from clawback.action import Action
+from clawback.actions.compliance_document import ACTION as DOCUMENT
 from clawback.actions.incident_review import ACTION as REVIEW
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
 from clawback.model import ReceiptState
 from clawback.playbook import Respond
 from clawback.reports.review import revision as of_record
 
-__all__ = ["finish", "review", "revision", "ticket"]
+__all__ = ["document", "finish", "review", "revision", "ticket"]
 
 
 def review(respond: Respond, policy: str) -> None:
@@ -20,6 +21,12 @@ def review(respond: Respond, policy: str) -> None:
         finish(respond, REVIEW)
         respond(REVIEW, REVIEW.params(policy=policy, revision=revision(respond)))
     ticket(respond)
+
+
+def document(respond: Respond, kind: str) -> None:
+    """What an auditor gets, as things stand."""
+    finish(respond, DOCUMENT)
+    respond(DOCUMENT, DOCUMENT.params(kind=kind, revision=revision(respond)))
 
 
 def ticket(respond: Respond) -> None:

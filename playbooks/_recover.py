@@ -43,9 +43,18 @@ def restore_policy(respond: Respond, incident: Incident, scope: Receipt) -> tupl
 
 
 def bring_back(
-    respond: Respond, incident: Incident, scope: Receipt, held: Held, *, after: tuple[Receipt, ...]
+    respond: Respond,
+    incident: Incident,
+    scope: Receipt,
+    held: Held,
+    *,
+    after: tuple[Receipt, ...],
+    reissue: bool = True,
 ) -> Recovered:
-    """Let the agent go only when it was seen contained, all of `after` is verified, and nothing is left of its tree."""
+    """Let the agent go only when it was seen contained, all of `after` is verified, and nothing is left of its tree.
+
+    `reissue`: its credentials were closed, and it is given new ones.
+    """
     reason = why(incident)
     checked = respond(CHECK, CHECK.params(**who(incident)))
     rolled: tuple[Receipt, ...] = ()
@@ -56,6 +65,6 @@ def bring_back(
     clean = (*held.receipts, scope, *rolled, stopped, *after, checked)
     if checked.state is ReceiptState.VERIFIED and not checked.outcome.get("automatic"):
         clean = (*clean, respond(PERMIT, PERMIT.params(**who(incident)), after=clean))
-    reissued = reissue_credentials(respond, incident, scope, after=clean)
+    reissued = reissue_credentials(respond, incident, scope, after=clean) if reissue else ()
     released = respond(RELEASE, RELEASE.params(**who(incident), reason=reason), after=(*clean, *reissued))
     return Recovered(released=released, validated=let_go(respond, incident, released))

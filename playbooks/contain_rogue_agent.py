@@ -22,13 +22,9 @@ __all__ = ["PLAYBOOK"]
     id="contain-rogue-agent",
     title="Contain a rogue agent, take its credentials, restore it",
     answers={
-        "exfiltration.new-destination",
         "policy.unapproved-destination",
-        "routing.sensitive-to-cloud",
-        "sandbox.down",
         "sandbox.escape-attempt",
         "sandbox.new-denial",
-        "sandbox.violation-spike",
         "secrets.outside-allow-list",
     },
     runbook="contain-rogue-agent",

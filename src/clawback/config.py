@@ -235,6 +235,9 @@ class Settings(BaseSettings):
         "all",
         description="whom a sandbox that is down halts on its host: all agents, its own agent's tenant's, its team's",
     )
+    own_addresses: tuple[str, ...] = Field(
+        (), description="addresses that this host's traffic leaves by: a use of a credential from another is elsewhere"
+    )
     drill: bool = Field(False, description="all that happens here is rehearsed: every incident is marked as a drill")
     journal_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
     core: CoreSettings = CoreSettings()

@@ -1,0 +1,52 @@
+"""A credential is used by somebody else, or meant for another host: close the credentials first, the agent besides.
+
+Freezing the agent does not stop a thief: the credential works from anywhere. So refusing it is containment here, and
+waits for no approval; evidence comes before it, in the same breath, because a refused credential shows nothing more.
+"""
+
+from __future__ import annotations
+
+from clawback.model import Incident, Phase
+from clawback.playbook import Respond, playbook
+from clawback.playbooks._contain import hold, tighten
+from clawback.playbooks._credentials import close_credentials, discard_credentials
+from clawback.playbooks._identify import look, policy_of, review_access, warranted
+from clawback.playbooks._post_incident import review
+from clawback.playbooks._recover import bring_back, restore_policy
+
+__all__ = ["PLAYBOOK"]
+
+
+@playbook(
+    id="credential-misuse",
+    title="Credential misuse: refuse the credentials at once, then look",
+    answers={"credentials.misused"},
+    runbook="credential-misuse",
+)
+def credential_misuse(incident: Incident, respond: Respond) -> None:
+    """Freeze, evidence, refuse; only then tighten what holds the agent, and find out who used what from where."""
+    with respond.phase(Phase.IDENTIFY):
+        if not warranted(respond, incident):
+            return
+
+    with respond.phase(Phase.CONTAIN):
+        held = hold(respond, incident)
+        scope = look(respond, incident)  # whom to refuse is read from it
+        refused = close_credentials(respond, incident, scope)
+        tighten(respond, incident, held)
+
+    with respond.phase(Phase.IDENTIFY):
+        used = review_access(respond, incident)
+
+    with respond.phase(Phase.ERADICATE):
+        restored = restore_policy(respond, incident, scope)
+
+    with respond.phase(Phase.RECOVER):
+        back = bring_back(respond, incident, scope, held, after=(used, *refused, *restored))
+
+    with respond.phase(Phase.POST_INCIDENT):
+        discard_credentials(respond, incident, scope, after=(back.validated,))
+        review(respond, policy_of(incident, scope))
+
+
+PLAYBOOK = credential_misuse

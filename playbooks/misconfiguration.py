@@ -1,0 +1,70 @@
+"""A policy allows more than was reviewed: find out whether anybody used it, and roll it back by change control.
+
+No agent is punished for a policy that people made: only one that used what it should not have had is held, frozen and
+isolated, until the policy is mended. The roll-back waits for a person, because it takes something from every agent
+under the policy, and perhaps somebody meant it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clawback.actions.agent_freeze import ACTION as FREEZE
+from clawback.actions.agent_isolate import ACTION as ISOLATE
+from clawback.actions.agent_release import ACTION as RELEASE
+from clawback.actions.policy_impact import ACTION as IMPACT
+from clawback.actions.policy_roll_back import ACTION as ROLL_BACK
+from clawback.model import Incident, Phase, Receipt
+from clawback.playbook import Respond, playbook
+from clawback.playbooks._identify import why
+from clawback.playbooks._post_incident import review, ticket
+
+__all__ = ["PLAYBOOK"]
+
+
+@playbook(
+    id="misconfiguration",
+    title="Policy wider than reviewed: find the harm, roll it back by change control",
+    answers={"policy.widened"},
+    runbook="misconfiguration",
+)
+def misconfiguration(incident: Incident, respond: Respond) -> None:
+    """Who could, and who did; hold those who did; mend the policy with consent; let them go on under the mended one."""
+    versions = dict.fromkeys((x.policy, x.policy_version) for x in incident.findings if x.policy)
+
+    with respond.phase(Phase.IDENTIFY):
+        impacts = tuple(respond(IMPACT, IMPACT.params(policy=name, version=number)) for name, number in versions)
+        ticket(respond)
+    harmed = _harmed(impacts)
+
+    with respond.phase(Phase.CONTAIN):
+        held = tuple(
+            respond(action, action.params(agent=agent, instance=instance, reason=why(incident)))
+            for agent, instance in harmed.items()
+            for action in (FREEZE, ISOLATE)
+        )
+
+    with respond.phase(Phase.ERADICATE):
+        policies = tuple(dict.fromkeys(name for name, _ in versions))
+        mended = tuple(respond(ROLL_BACK, ROLL_BACK.params(policy=name, reason=why(incident))) for name in policies)
+
+    with respond.phase(Phase.RECOVER):
+        for agent, instance in harmed.items():
+            again: dict[str, Any] = {"agent": agent, "instance": instance, "reason": why(incident)}
+            respond(RELEASE, RELEASE.params(**again), after=(*held, *mended))
+
+    with respond.phase(Phase.POST_INCIDENT):
+        review(respond, policies[0] if policies else "")
+
+
+def _harmed(impacts: tuple[Receipt, ...]) -> dict[str, str]:
+    """Agents that used what was widened, and the instance that is running; one that ended needs no holding."""
+    return {
+        str(agent): str(what["instance"])
+        for impact in impacts
+        for agent, what in impact.outcome.get("harmed", {}).items()
+        if what["instance"]
+    }
+
+
+PLAYBOOK = misconfiguration
