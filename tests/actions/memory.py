@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,9 @@ from clawback.model import (
     Event,
     EvidenceBundle,
     FileActivity,
+    Halt,
+    HaltedAgent,
+    HaltReport,
     Hold,
     HttpActivity,
     InferenceEndpoint,
@@ -43,6 +46,8 @@ from clawback.model import (
     NetworkActivity,
     Order,
     PolicyVersion,
+    Selector,
+    SelectorKind,
     Source,
     Subject,
 )
@@ -61,11 +66,12 @@ TOKEN = CredentialRef(kind="vault-token", name="vault-token", identifiers={"acce
 
 
 class MemoryTelemetry:
-    """What was written. `deaf`: what the core denies is not logged."""
+    """What was written. `deaf`: what the core denies is not logged; `down`: nothing can be read."""
 
     def __init__(self) -> None:
         self.written: list[Event] = []
         self.deaf = False
+        self.down = False
 
     def write(self, kind: type[Any], **fields: Any) -> Any:
         values: dict[str, Any] = {
@@ -78,6 +84,9 @@ class MemoryTelemetry:
         }
         self.written.append(kind(**(values | fields)))
         return self.written[-1]
+
+    def add(self, kind: type[Any], **fields: Any) -> Any:
+        return self.write(kind, **({"instance": "i1", "policy": "support", "policy_version": 2} | fields))
 
     def denied(self, info: AgentInfo, attempt: Attempt) -> None:
         if self.deaf:
@@ -100,6 +109,7 @@ class MemoryTelemetry:
     def events(
         self,
         *,
+        sources: Collection[Source] = tuple(Source),
         agent: str = "",
         instance: str = "",
         policy: str = "",
@@ -107,10 +117,13 @@ class MemoryTelemetry:
         until_ns: int = 0,
         most: int = 20_000,
     ) -> Sighted:
+        if self.down:
+            raise Unreachable("the telemetry cannot be read")
         found = [
             x
             for x in self.written
-            if agent in ("", x.agent)
+            if x.source in sources
+            and agent in ("", x.agent)
             and instance in ("", x.instance)
             and policy in ("", x.policy)
             and since_ns <= x.time_ns
@@ -133,6 +146,8 @@ class MemoryCore:
         self.observed: dict[Level, LevelResult] = {}
         self.open_calls: set[tuple[str, str]] = set()
         self.weaker_after_relaunch = False
+        self.standing: dict[str, Halt] = {}
+        self.unstoppable: set[str] = set()
         self.down = False
         self.calls: list[str] = []
         self.before_call: Callable[[str], None] | None = None
@@ -170,6 +185,7 @@ class MemoryCore:
             tenant=spec.tenant,
             team=spec.team,
             tags=spec.tags,
+            parent=spec.parent,
         )
         self.known[spec.agent] = info
         self.enforced[spec.agent] = {}
@@ -256,7 +272,8 @@ class MemoryCore:
         """By an order that is in force, else denied unless it is one of `open_calls`."""
         info = self.known[agent]
         subject = Subject(agent=agent, tenant=info.tenant, team=info.team, tags=info.tags)
-        said = self.orders.decide(info.policy, attempt, subject=subject) if self.orders else None
+        asks = self.orders if attempt.kind in ("connect", "http") else None
+        said = asks.decide(info.policy, attempt, subject=subject) if asks else None
         if said is not None and said.orders:
             rules = " ".join(f"order:{order}" for order in said.orders)
             held = "it would be held" in said.reason
@@ -288,6 +305,50 @@ class MemoryCore:
             files=len(files),
             bytes=sum(int(x["bytes"]) for x in files),
         )
+
+    # Halts, as orders on each agent that they mean.
+
+    def halt(self, selector: Selector, level: Level, *, reason: str, by: str, incident: str = "") -> HaltReport:
+        self._ask("halt")
+        number = f"HALT-{len(self.standing) + 1}"
+        order = Order(levels=(level,), reason=reason, by=by, incident=incident, halt=number)
+        halt = self.standing[number] = Halt(id=number, selector=selector, order=order)
+        meant = [info for info in self.known.values() if self._means(selector, info)]
+        for info in meant:
+            orders = (*(info.hold.orders if info.hold else ()), order)
+            self.known[info.agent] = replace(info, hold=Hold.of(info.agent, orders))
+            if level not in self.lies and info.agent not in self.unstoppable:
+                self.enforced[info.agent][level] = Enforcement.FULL
+        return HaltReport(halt=halt, agents=tuple(HaltedAgent(agent=x.agent, instance=x.instance) for x in meant))
+
+    def halts(self) -> tuple[Halt, ...]:
+        self._ask("halts")
+        return tuple(self.standing.values())
+
+    def lift(self, halt: str, *, reason: str, by: str) -> tuple[HaltedAgent, ...]:
+        self._ask("lift")
+        gone = self.standing.pop(halt)
+        for info in tuple(self.known.values()):
+            orders = tuple(x for x in (info.hold.orders if info.hold else ()) if x.halt != halt)
+            hold = Hold.of(info.agent, orders)
+            self.known[info.agent] = replace(info, hold=hold)
+            for level in gone.order.levels:
+                if not hold or level not in hold.levels:
+                    self.enforced[info.agent].pop(level, None)
+        return ()
+
+    def _means(self, selector: Selector, info: AgentInfo) -> bool:
+        match selector.kind:
+            case SelectorKind.ALL:
+                return True
+            case SelectorKind.TENANT:
+                return info.tenant == selector.value
+            case SelectorKind.TEAM:
+                return info.team == selector.value
+            case SelectorKind.TAG:
+                return selector.value in info.tags
+            case SelectorKind.TREE:
+                return selector.value in (info.agent, info.parent)
 
 
 class MemoryPolicies:
@@ -406,14 +467,13 @@ class MemoryOrders:
         self._ask()
         method, _, rest = ("CONNECT " + attempt.target if attempt.kind == "connect" else attempt.target).partition(" ")
         url, _, body = rest.partition(" ")
-        place, mark, path = url.removeprefix("http://").partition("/")
-        host, _, port = place.rpartition(":")
+        parts = urlsplit(url if "//" in url else f"//{url}")
         asked = Asked(
-            host=host.strip("[]"),
-            port=int(port),
+            host=parts.hostname or "",
+            port=parts.port or 80,
             method=method,
-            path=mark + path,
-            content=Content(body.encode(), path) if method != "CONNECT" else None,
+            path=parts.path,
+            content=Content(body.encode(), parts.path) if method != "CONNECT" else None,
         )
         everybody = Subject(agent="", tenant="", team="", tags=())
         found = Orders(() if self.idle else self.standing.values(), self.endpoints).decide(subject or everybody, asked)
@@ -585,6 +645,22 @@ class MemoryVaultRecords:
         self.vault._ask()
 
 
+class MemoryDocuments:
+    """Documents; `loses` makes a write vanish."""
+
+    def __init__(self) -> None:
+        self.texts: dict[tuple[str, str], str] = {}
+        self.loses = False
+
+    def write(self, incident: str, name: str, text: str) -> str:
+        if not self.loses:
+            self.texts[incident, name] = text
+        return f"{incident}/{name}.json"
+
+    def read(self, incident: str, name: str) -> str:
+        return self.texts.get((incident, name), "")
+
+
 class MemoryTickets:
     """Tickets; `loses` makes a write vanish."""
 
@@ -608,6 +684,7 @@ class MemoryWorld:
         self.policies, self.secrets, self.tickets = MemoryPolicies(), MemorySecrets(), MemoryTickets()
         self.core = MemoryCore(folder, self.policies, self.secrets)
         self.reviews = MemoryReviews()
+        self.telemetry, self.documents = self.core.telemetry, MemoryDocuments()
         self.policies.put("support", GOOD, author="soc", reason="reviewed", known_good=True)
         self.policies.put("support", WIDE, author="dev", reason="quick fix")
         self.secrets.put("a", TOKEN, "hvs.never-in-a-record-0123456789")
@@ -632,6 +709,7 @@ class MemoryWorld:
             secrets=self.secrets,
             tickets=self.tickets,
             orders_or_none=self.orders,
+            documents_or_none=self.documents,
             vault_or_none=self.vault,
             vault_records_or_none=MemoryVaultRecords(self.vault),
             telemetry_or_none=self.core.telemetry,
