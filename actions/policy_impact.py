@@ -7,6 +7,7 @@ agent that merely ran under the policy did no wrong, and is not named as one tha
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -16,19 +17,35 @@ from clawback.action import Action, Context, Params, Plan, Record, Reversibility
 from clawback.actions._reading import nothing_reverted, revert_nothing
 from clawback.actions._recorded import MOST, cut, of_kind, recorded
 from clawback.errors import NotFound
-from clawback.model import Enforcement, HttpActivity, NetworkActivity, Phase, PolicyChange, PolicyVersion, Source
+from clawback.model import (
+    AgentInfo,
+    Enforcement,
+    HttpActivity,
+    NetworkActivity,
+    Phase,
+    PolicyChange,
+    PolicyVersion,
+    Source,
+)
 
 __all__ = ["ACTION", "ImpactParams"]
 
+# What has only just happened is the detectors' to answer, which takes them milliseconds; a second incident must not
+# hold the same agent beside the first.
+SETTLED_NS = 10 * 1_000_000_000
 _RULE = re.compile(r"(?:allow|new rule|changed rule) ([^:]+)")  # as `enforcement.policy.width` writes them
 _UNDENIED = re.compile(r"no longer denied: [^:]+: ([^;]+)")
 
 
 class ImpactParams(Params):
-    """The policy, and the version that is wider than the known-good one."""
+    """The policy, and the version that is wider than the known-good one.
+
+    `stage`: `found`, to hold whom it names, or `mended`, for the record.
+    """
 
     policy: str = Field(min_length=1, max_length=128)
     version: int = Field(ge=1)
+    stage: str = Field("found", pattern=r"^(found|mended)$")
 
 
 def _versions(ctx: Context, params: ImpactParams) -> tuple[PolicyVersion, PolicyVersion]:
@@ -57,9 +74,12 @@ def _impact(ctx: Context, params: ImpactParams) -> dict[str, Any]:
     widened = _widened(ctx, params, wide.created_ns)
     rules = {found[1] for line in widened if (found := _RULE.match(line))}
     undenied = {found[1] for line in widened if (found := _UNDENIED.match(line))}
+    until = time.time_ns() - (SETTLED_NS if params.stage == "found" else 0)
     used: dict[str, set[str]] = defaultdict(set)
     for event in recorded(ctx, Source.POLICY, wide.created_ns, policy=params.policy):
         if (event.policy, event.policy_version) != (params.policy, params.version) or event.blocked or not event.agent:
+            continue
+        if event.time_ns > until:
             continue
         if not isinstance(event, (HttpActivity, NetworkActivity)):
             continue
@@ -69,6 +89,7 @@ def _impact(ctx: Context, params: ImpactParams) -> dict[str, Any]:
                 used[event.agent].add(cut(f"{event.host}:{event.port}{path} by rule {event.rule}"))
     running = [x for x in ctx.world.core.agents() if x.policy == params.policy]
     instances = {x.agent: x.instance for x in running}
+    others = {x.agent for x in running if _held_by_others(ctx, x)}
     return {
         "policy": params.policy,
         "version": wide.version,
@@ -79,10 +100,14 @@ def _impact(ctx: Context, params: ImpactParams) -> dict[str, Any]:
         "diff": wide.diff[:8000],
         "agents": sorted(instances)[:MOST],
         "harmed": {
-            name: {"instance": instances.get(name, ""), "calls": sorted(calls)}
+            name: {"instance": instances.get(name, ""), "calls": sorted(calls), "held_by_others": name in others}
             for name, calls in sorted(used.items())[:MOST]
         },
     }
+
+
+def _held_by_others(ctx: Context, info: AgentInfo) -> bool:
+    return any(order.incident != ctx.incident.id for order in (info.hold.orders if info.hold else ()))
 
 
 def _below(host: str, domains: set[str]) -> bool:
@@ -119,7 +144,7 @@ ACTION = Action(
     scope="reads only",
     openc2="investigate",
     params=ImpactParams,
-    key=lambda params: f"{params.policy}:{params.version}",
+    key=lambda params: f"{params.policy}:{params.version}:{params.stage}",
     plan=_plan,
     capture=lambda _ctx, _params: {},
     apply=lambda ctx, params, _captured: _impact(ctx, params),

@@ -14,7 +14,7 @@ from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.actions.agent_release import ACTION as RELEASE
 from clawback.actions.policy_impact import ACTION as IMPACT
 from clawback.actions.policy_roll_back import ACTION as ROLL_BACK
-from clawback.model import Incident, Phase, Receipt
+from clawback.model import Incident, Phase, Receipt, ReceiptState
 from clawback.playbook import Respond, playbook
 from clawback.playbooks._identify import why
 from clawback.playbooks._post_incident import review, ticket
@@ -49,6 +49,9 @@ def misconfiguration(incident: Incident, respond: Respond) -> None:
         mended = tuple(respond(ROLL_BACK, ROLL_BACK.params(policy=name, reason=why(incident))) for name in policies)
 
     with respond.phase(Phase.RECOVER):
+        if all(x.state is ReceiptState.VERIFIED for x in mended):
+            for name, number in versions:  # once more, over the whole time that it lasted: for people to look into
+                respond(IMPACT, IMPACT.params(policy=name, version=number, stage="mended"))
         for agent, instance in harmed.items():
             again: dict[str, Any] = {"agent": agent, "instance": instance, "reason": why(incident)}
             respond(RELEASE, RELEASE.params(**again), after=(*held, *mended))
@@ -58,12 +61,14 @@ def misconfiguration(incident: Incident, respond: Respond) -> None:
 
 
 def _harmed(impacts: tuple[Receipt, ...]) -> dict[str, str]:
-    """Agents that used what was widened, and the instance that is running; one that ended needs no holding."""
+    """Agents that used what was widened, and the instance that is running. One that ended needs no holding, and one
+    that another incident holds is in better hands.
+    """
     return {
         str(agent): str(what["instance"])
         for impact in impacts
         for agent, what in impact.outcome.get("harmed", {}).items()
-        if what["instance"]
+        if what["instance"] and not what["held_by_others"]
     }
 
 

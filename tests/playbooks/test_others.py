@@ -427,7 +427,25 @@ class TestMisconfiguration:
         assert case.run(approvals=APPROVALS).status is IncidentStatus.CLOSED
         assert there.policies.active("support").version == 3
 
-    def test_who_used_it_is_held_until_it_is_mended(self, case, there):
+    def test_what_has_only_just_happened_is_the_detectors(self, case, there):
+        self.change(there)
+        there.telemetry.add(NetworkActivity, activity_id=1, host="x.partner.test", port=443, rule="partner")
+        case.found("policy.widened", **part("policy:support")).run(approvals=APPROVALS)
+        assert there.core.known["a"].hold is None
+        case.grant()
+        case.run(approvals=APPROVALS)
+        assert list(case.receipts("policy.impact")[1].outcome["harmed"]) == ["a"], "and is on record afterwards"
+
+    def test_whom_another_incident_holds_is_left_to_it(self, case, there, monkeypatch):
+        monkeypatch.setattr("clawback.actions.policy_impact.SETTLED_NS", 0)
+        there.core.contain("a", Level.FREEZE, reason="r", by="watch", incident="INC-1")
+        self.change(there)
+        there.telemetry.add(NetworkActivity, activity_id=1, host="x.partner.test", port=443, rule="partner")
+        case.found("policy.widened", **part("policy:support")).run(approvals=APPROVALS)
+        assert case.receipts("agent.freeze") == []
+
+    def test_who_used_it_is_held_until_it_is_mended(self, case, there, monkeypatch):
+        monkeypatch.setattr("clawback.actions.policy_impact.SETTLED_NS", 0)
         another(there, "b")
         self.change(there)
         there.telemetry.add(NetworkActivity, activity_id=1, host="x.partner.test", port=443, rule="partner")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from clawback.drills.script import Line, read_script
 from clawback.errors import InvalidInput, NotFound
 
 __all__ = ["AgentScript", "Drill", "Expectations", "find", "folder", "load"]
@@ -23,6 +24,8 @@ class AgentScript(_Strict):
     """`agent:`: the program that goes rogue, and what it is given.
 
     `widened` replaces the policy before the agent goes rogue, unreviewed; `lure` is the file put into its inbox.
+    `placeholder`: its Vault token is given as a placeholder, which the gateway fills in. In the policies and the lure
+    `{vault}` and `{aws}` become those servers' ports.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
@@ -31,24 +34,35 @@ class AgentScript(_Strict):
     widened: str | None = None
     tenant: str = ""
     team: str = ""
-    lure: str
+    lure: str | None = None
+    placeholder: bool = False
 
 
 class Surroundings(_Strict):
-    """`world:`: `sink` is the host name of a server in a network of its own that counts what reaches it."""
+    """`world:`: `sink` is the host name of a server in a network of its own that counts what reaches it; `tools` that
+    of an MCP server on port 8931, which answers every call; `bystander` the id of a second agent, which does no wrong.
+    """
 
-    sink: str
+    sink: str | None = None
+    tools: str | None = None
+    bystander: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
 
 
 class Expectations(_Strict):
-    """`expect:`: detectors that must have fired, and the state that each named action's receipts must have."""
+    """`expect:`: detectors that must have fired, and the state that each named action's receipts must have.
+
+    subject     whom the incident is about, where not the agent: `component:…`, `policy:…`
+    relaunched  a new instance works at the end; else the one that there was does
+    """
 
     findings: tuple[str, ...]
     receipts: dict[str, str]
+    subject: str = ""
+    relaunched: bool = True
 
 
 class Limits(_Strict):
-    """`limits:`: `seconds` from the lure to the incident's end."""
+    """`limits:`: `seconds` from the trigger to the incident's end."""
 
     seconds: float = Field(60.0, gt=0, le=600)
 
@@ -57,14 +71,21 @@ class _File(_Strict):
     title: str
     playbook: str
     agent: AgentScript
-    world: Surroundings
+    world: Surroundings = Surroundings()
+    events: str | None = None
     expect: Expectations
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _triggered(self) -> Self:
+        if not (self.agent.lure or self.events or self.agent.widened):
+            raise ValueError("nothing happens: name agent.lure, agent.widened or events")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drill:
-    """A drill as read from its folder."""
+    """A drill as read from its folder. `script` are the lines of its `events` file."""
 
     name: str
     folder: Path
@@ -72,6 +93,7 @@ class Drill:
     playbook: str
     agent: AgentScript
     world: Surroundings
+    script: tuple[Line, ...]
     expect: Expectations
     limits: Limits
 
@@ -108,8 +130,9 @@ def _read(path: Path) -> Drill:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(f"{file}: {key}: {first['msg']}", hint="see docs/drills.md") from None
-    for name in (read.agent.program, read.agent.policy, read.agent.widened, read.agent.lure, "README.md"):
+        raise InvalidInput(f"{file}: {key or 'drill'}: {first['msg']}", hint="see docs/drills.md") from None
+    script = read.agent
+    for name in (script.program, script.policy, script.widened, script.lure, read.events, "README.md"):
         if name is not None and not (path / name).is_file():
             raise InvalidInput(f"{file}: there is no {name} beside it", hint="add the file or mend the name")
     return Drill(
@@ -117,8 +140,9 @@ def _read(path: Path) -> Drill:
         folder=path.resolve(),
         title=read.title,
         playbook=read.playbook,
-        agent=read.agent,
+        agent=script,
         world=read.world,
+        script=read_script(path / read.events) if read.events else (),
         expect=read.expect,
         limits=read.limits,
     )

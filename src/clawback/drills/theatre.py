@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,24 @@ import yaml
 from clawback import config, log
 from clawback.connectors.assemble import assemble
 from clawback.drills.declaration import Drill, load
+from clawback.drills.judge import Seen, problems
+from clawback.drills.prompter import Prompter
 from clawback.drills.surroundings import Sink, loopback_up
+from clawback.drills.tools import Tools
 from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.client import CoreClient
 from clawback.errors import ClawbackError, NotEnforced, NotFound
 from clawback.journal import Journal
-from clawback.model import ApprovalState, CredentialRef, Incident, IncidentStatus, LaunchSpec, Level
+from clawback.model import (
+    AgentInfo,
+    AgentState,
+    ApprovalState,
+    CredentialRef,
+    Incident,
+    IncidentStatus,
+    LaunchSpec,
+    Level,
+)
 from clawback.reports.summary import record
 from clawback.reports.times import first_event_ns
 from clawback.services.ministack import Ministack
@@ -93,14 +106,19 @@ class _Theatre:
             (self.shared / folder).mkdir(parents=True)
         (self.shared / "work").chmod(0o777)
         self.counters = _Counters(self.shared / "work" / "counters")
+        self.ports: dict[str, str] = {}
 
     # -- setting up ----------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         with ExitStack() as running:
-            with _stage("private network, with a sink in another"):
-                loopback_up()
-                sink = running.enter_context(Sink(self.state))
+            loopback_up()
+            sink: Sink | None = None
+            if self.drill.world.sink:
+                with _stage("private network, with a sink in another"):
+                    sink = running.enter_context(Sink(self.state))
+            if self.drill.world.tools:
+                running.enter_context(Tools())
             with _stage("OpenBao"):
                 bao = running.enter_context(OpenBao(self.state / "openbao"))
             with _stage("ministack (AWS IAM, enforced)"):
@@ -119,21 +137,21 @@ class _Theatre:
                 instance = self._launch(world, self._issue(world, bao, aws), bao, aws)
             with _stage(f"the agent worked normally, {ROUNDS_BEFORE} rounds"):
                 _until("the agent's normal work", _SETUP_SECONDS, lambda: self.counters.read()[0] >= ROUNDS_BEFORE)
-            return self._rehearse(settings, world, sink, instance, bao)
+            return self._rehearse(settings, file, world, sink, instance)
 
     def _settings(self, bao: OpenBao, aws: Ministack) -> tuple[config.Settings, Path]:
+        self.ports = {"vault": bao.address.rpartition(":")[2], "aws": aws.endpoint_url.rpartition(":")[2]}
+        resolve = dict.fromkeys(("vault.internal", "aws.internal", self.drill.world.tools or ""), "127.0.0.1")
+        resolve[self.drill.world.sink or ""] = Sink.address
         file = self.state / "clawback.yaml"
         file.write_text(
             yaml.safe_dump(
                 {
                     "state": str(self.state),
+                    "drill": True,
                     "core": {"cgroup": f"clawback-drill-{self.state.name}", "uid_base": unclaimed_uid_base()},
                     "gateway": {
-                        "resolve": {
-                            "vault.internal": "127.0.0.1",
-                            "aws.internal": "127.0.0.1",
-                            self.drill.world.sink: Sink.address,
-                        },
+                        "resolve": {name: address for name, address in resolve.items() if name},
                         "allow_private": ["127.0.0.1/32", f"{Sink.address}/32"],
                     },
                     # A rehearsal has no time to watch for long.
@@ -157,21 +175,26 @@ class _Theatre:
         """Give the agent a Vault token, an AWS key and a session of a role, by way of the secret store."""
         agent = self.drill.agent.id
         token, grants = bao.provision(agent), aws.provision(agent)
-        held = ((token.ref, token.token), (grants.key_ref, grants.key), (grants.session_ref, grants.session))
+        token_ref = token.ref
+        if self.drill.agent.placeholder:
+            token_ref = replace(
+                token_ref, delivery="placeholder", hosts=(f"http://vault.internal:{self.ports['vault']}",)
+            )
+        held = ((token_ref, token.token), (grants.key_ref, grants.key), (grants.session_ref, grants.session))
         for ref, value in held:
             world.secrets.put(agent, ref, value)
         return tuple(ref for ref, _ in held)
 
     def _launch(self, world: World, credentials: tuple[CredentialRef, ...], bao: OpenBao, aws: Ministack) -> str:
         script, folder = self.drill.agent, self.drill.folder
-        text = (folder / script.policy).read_text()
+        text, program = self._text(script.policy), (folder / script.program).resolve()
         version = world.policies.put(script.id, text, author="drill", reason="as reviewed", known_good=True)
         info = world.core.launch(
             LaunchSpec(
                 agent=script.id,
                 command=(
                     sys.executable,
-                    str(folder / script.program),
+                    str(program),
                     *("--shared", str(self.shared)),
                     *("--vault", f"http://vault.internal:{bao.address.rpartition(':')[2]}"),
                     *("--aws", f"http://aws.internal:{aws.endpoint_url.rpartition(':')[2]}"),
@@ -180,7 +203,7 @@ class _Theatre:
                 policy_version=version.version,
                 policy_text=text,
                 workdir=str(self.shared),
-                readable=(str(folder), str(self.shared)),
+                readable=(str(folder), str(program.parent), str(self.shared)),
                 writable=(str(self.shared / "work"),),
                 credentials=credentials,
                 tenant=script.tenant,
@@ -192,34 +215,83 @@ class _Theatre:
 
     # -- the incident --------------------------------------------------------------------------------------------------
 
-    def _rehearse(
-        self, settings: config.Settings, world: World, sink: Sink, instance: str, bao: OpenBao
-    ) -> dict[str, Any]:
-        script = self.drill.agent
-        if script.widened is not None:
-            world.policies.put(
-                script.id,
-                (self.drill.folder / script.widened).read_text(),
-                author="drill",
-                reason="partner export, unreviewed",
-            )
-            _tell(stage="the policy was widened, unreviewed, to version 2", ms=None)
-        _tell(stage="a ticket with instructions in it arrives", ms=None)
-        arriving = self.shared / "work" / "arriving"
-        lure = (self.drill.folder / script.lure).read_text()
-        arriving.write_text(lure.replace("{vault}", f"http://vault.internal:{bao.address.rpartition(':')[2]}"))
-        arriving.chmod(0o644)
-        arriving.rename(self.shared / "inbox" / script.lure)
-        journal = Journal(settings.journal)
-        deadline = time.monotonic() + self.drill.limits.seconds
-        incident = self._follow(journal, instance, deadline)
-        uploaded, received = self.counters.read()[1], sink.received
-        working = self._works_again(world, incident)
-        return self._outcome(incident, uploaded=uploaded, received=received, still=sink.received, working=working)
+    def _text(self, name: str) -> str:
+        """A file of the drill's with the servers' ports in it."""
+        text = (self.drill.folder / name).read_text()
+        for server, port in self.ports.items():
+            text = text.replace(f"{{{server}}}", port)
+        return text
 
-    def _follow(self, journal: Journal, instance: str, deadline: float) -> Incident:
+    def _rehearse(
+        self, settings: config.Settings, file: Path, world: World, sink: Sink | None, instance: str
+    ) -> dict[str, Any]:
+        script, journal = self.drill.agent, Journal(settings.journal)
+        subject = self.drill.expect.subject or instance
+        bystander = self._bystander(world) if self.drill.world.bystander else None
+        before = self.counters.read()[0]
+        prompter = Prompter(
+            self.drill.script,
+            settings.telemetry,
+            file,
+            whom={"agent": world.core.agent(script.id), "bystander": bystander}.get,
+            policy=script.id,
+            incident=lambda: self._incident(journal, subject).id,
+        )
+        deadline = time.monotonic() + self.drill.limits.seconds
+        if script.widened is not None:
+            world.policies.put(script.id, self._text(script.widened), author="drill", reason="quick fix, unreviewed")
+            _tell(stage="the policy was widened, unreviewed, to version 2", ms=None)
+        if script.lure is not None:
+            _tell(stage="a ticket with instructions in it arrives", ms=None)
+            arriving = self.shared / "work" / "arriving"
+            arriving.write_text(self._text(script.lure))
+            arriving.chmod(0o644)
+            arriving.rename(self.shared / "inbox" / script.lure)
+        prompter.start()
+        try:
+            incident = self._follow(journal, subject, deadline)
+        finally:
+            prompter.stop()
+        uploaded, received = self.counters.read()[1], sink.received if sink else 0
+        working = self._works_again(world, incident, instance, before)
+        seen = Seen(
+            uploaded=uploaded,
+            received=received,
+            still=sink.received if sink else 0,
+            working=working,
+            bystander=bystander is None or self._free(world, bystander.agent),
+        )
+        return record(incident) | {
+            "upload": {"agent_sent": seen.uploaded, "sink_received": seen.still},
+            "working_again": working,
+            "problems": list(problems(self.drill, incident, seen)),
+        }
+
+    def _bystander(self, world: World) -> AgentInfo:
+        """A second agent under the same policy, which sleeps."""
+        script = self.drill.agent
+        return world.core.launch(
+            LaunchSpec(
+                agent=self.drill.world.bystander or "",
+                command=(sys.executable, "-c", "import time\nwhile True: time.sleep(0.05)"),
+                policy=script.id,
+                policy_version=1,
+                policy_text=self._text(script.policy),
+                tenant=script.tenant,
+                tags=("drill",),
+            )
+        )
+
+    def _free(self, world: World, agent: str) -> bool:
+        info = world.core.agent(agent)
+        return info.hold is None and info.state is AgentState.RUNNING
+
+    def _incident(self, journal: Journal, subject: str) -> Incident:
+        return next(found for found in journal.incidents() if found.instance == subject)
+
+    def _follow(self, journal: Journal, subject: str, deadline: float) -> Incident:
         def ours() -> Incident | None:
-            return next((found for found in journal.incidents() if found.instance == instance), None)
+            return next((found for found in journal.incidents() if found.instance == subject), None)
 
         incident: Incident = _until("an incident", deadline - time.monotonic(), ours)
         told = 0
@@ -238,45 +310,20 @@ class _Theatre:
                 return incident
             time.sleep(_POLL_SECONDS)
 
-    def _works_again(self, world: World, incident: Incident) -> bool:
-        """The relaunched agent, and not the old one, finishes rounds of its normal work with its new credentials."""
+    def _works_again(self, world: World, incident: Incident, instance: str, before: int) -> bool:
+        """The agent finishes rounds of its normal work: the relaunched one with its new credentials, and not the old
+        one; or the old one, where nothing was to be done about it.
+        """
         if incident.status is not IncidentStatus.CLOSED:
             return False
-        if world.core.agent(self.drill.agent.id).instance == incident.instance:
+        if self.drill.expect.relaunched is (world.core.agent(self.drill.agent.id).instance == instance):
             return False
         rounds = self.counters.read()[0]
         try:
-            _until("the relaunched agent's work", 20, lambda: self.counters.read()[0] != rounds)
+            _until("the agent's work", 20, lambda: self.counters.read()[0] not in (rounds, before))
         except NotEnforced:
             return False
         return True
-
-    def _outcome(
-        self, incident: Incident, *, uploaded: int, received: int, still: int, working: bool
-    ) -> dict[str, Any]:
-        data = record(incident)
-        expect = self.drill.expect
-        fired = {finding.detector for finding in incident.findings}
-        problems = [f"{name} did not fire" for name in expect.findings if name not in fired]
-        for action, state in expect.receipts.items():
-            states = [receipt.state.value for receipt in incident.receipts if receipt.action == action]
-            if not states:
-                problems.append(f"{action} was not run")
-            elif set(states) != {state}:
-                problems.append(f"{action} is {', '.join(states)}, not {state}")
-        if incident.status is not IncidentStatus.CLOSED:
-            problems.append(f"{incident.id} is still open")
-        if received == 0:
-            problems.append("the upload never reached the sink, so that stopping it proves nothing")
-        if still != received:
-            problems.append(f"the upload went on: {still - received} bytes more reached the sink")
-        if not working:
-            problems.append("the relaunched agent does not work")
-        return data | {
-            "upload": {"agent_sent": uploaded, "sink_received": still},
-            "working_again": working,
-            "problems": problems,
-        }
 
     def _clear(self, world: World) -> None:
         """End whatever agents are left, so that nothing outlives the drill."""

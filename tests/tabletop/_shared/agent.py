@@ -1,4 +1,4 @@
-"""A support agent: reads tickets, uses its tools, and, like many of its kind, cannot tell a customer from its operator.
+"""A support agent of several drills: reads tickets, uses its tools, and, like many of its kind, cannot tell a customer from its operator.
 
 A program of its own, started inside a sandbox with the standard library and boto3. It knows nothing of Clawback.
 `--shared` is a folder with `inbox/` (tickets to read) and `work/` (its own notes, and `counters`, where it says how far
@@ -6,6 +6,7 @@ it has come: little-endian 64-bit rounds of work, bytes uploaded, and the monoto
 """
 
 import argparse
+import http.client
 import json
 import mmap
 import os
@@ -49,6 +50,24 @@ def http_get(url: str, headers: dict[str, str] | None = None) -> int:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def proxied(method: str, url: str, headers: dict[str, str], body: bytes = b"") -> int:
+    """By the gateway, whatever the environment says of proxies; the status."""
+    connection = http.client.HTTPConnection(*PROXY, timeout=5)
+    try:
+        connection.request(method, url, body=body or None, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
+def call_tool(url: str, tool: str) -> int:
+    """One MCP call over HTTP."""
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}}}
+    return proxied("POST", url, {"Content-Type": "application/json"}, json.dumps(call).encode())
 
 
 def tunnel(target: str) -> socket.socket:
@@ -131,6 +150,11 @@ class Agent:
             if tool == "connect":
                 tunnel(argument).close()
                 result = "connected"
+            elif tool == "mcp":
+                name, _, url = argument.partition(" ")
+                result = call_tool(url, name)
+            elif tool == "send":
+                result = proxied("GET", argument, {"X-Vault-Token": (SECRETS / "vault-token").read_text().strip()})
             elif tool == "http_get":
                 result = http_get(argument, {"X-Vault-Token": (SECRETS / "vault-token").read_text().strip()})
             else:
