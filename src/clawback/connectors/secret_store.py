@@ -84,7 +84,7 @@ class FileSecretStore:
             _sweep(home)
 
     def promote(self, agent: str, name: str, *, keep_old: bool = False) -> None:
-        """Next becomes current, current becomes old, unless there is one that is to be kept. Nothing staged: nothing."""
+        """Next becomes current, current becomes old, unless one is to be kept. Without a staged one, nothing."""
         with self._locked(agent, name) as home:
             following, present = _target(home, "next"), _target(home, "current")
             if following is not None:
