@@ -59,7 +59,7 @@ def _apply(ctx: Context, params: RelaunchParams, captured: Record) -> Record:
     core, policy, version = ctx.world.core, captured["policy"], captured["version"]
     info = core.agent(params.agent)
     done = info.instance != captured["instance"] and (info.policy, info.policy_version) == (policy, version)
-    if not done or info.state is AgentState.LOST:
+    if not done or _failed(info):
         text = ctx.world.policies.read(policy, version)
         if sha256(text.encode()).hexdigest() != captured["sha256"]:
             raise Refused(f"the text of {policy} version {version} is not the one that was recorded")
@@ -77,6 +77,11 @@ def _apply(ctx: Context, params: RelaunchParams, captured: Record) -> Record:
     # Only after the start: until then the copy is what holds the agent back.
     closed = close(ctx, params.agent, policy, f"let go in full: {params.reason}"[:500])
     return {**outcome, "closed": closed.version, "closed_sha256": closed.sha256}
+
+
+def _failed(info: AgentInfo) -> bool:
+    """It is gone, and not because it had done its work."""
+    return info.state is AgentState.LOST or (info.state is AgentState.EXITED and info.exit_status != 0)
 
 
 def _verify(ctx: Context, params: RelaunchParams, captured: Record, outcome: Record) -> Verification:

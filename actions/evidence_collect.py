@@ -104,9 +104,24 @@ def _apply(ctx: Context, params: EvidenceParams, captured: Record) -> Record:
     }
 
 
-def _verify(_ctx: Context, _params: EvidenceParams, _captured: Record, outcome: Record) -> Verification:
+def _misattributed(manifest: Path, **subject: str) -> list[str]:
+    """What a manifest that was found sound says of whom it is about, where that is somebody else."""
+    said = json.loads(manifest.read_bytes())
+    return [
+        f"it is evidence of {name} {str(said.get(name))[:120]!a}, not {meant}"
+        for name, meant in subject.items()
+        if said.get(name) != meant
+    ]
+
+
+def _verify(ctx: Context, params: EvidenceParams, _captured: Record, outcome: Record) -> Verification:
     folder = Path(outcome["folder"])
-    good, wrong = differences(folder, folder / outcome["manifest"], outcome["sha256"])
+    manifest = folder / outcome["manifest"]
+    good, wrong = differences(folder, manifest, outcome["sha256"])
+    if good and not wrong:
+        wrong = _misattributed(
+            manifest, incident=ctx.incident.id, agent=params.agent, instance=str(outcome["instance"])
+        )
     if not wrong and good != outcome["files"]:
         wrong.append(f"{good} files are listed, {outcome['files']} were collected")
     cut = f"; cut short: {', '.join(outcome['truncated'])}" if outcome["truncated"] else ""

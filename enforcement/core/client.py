@@ -8,10 +8,10 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from clawback.enforcement.core import wire
 from clawback.enforcement.core.stdio import send_stdio
@@ -34,6 +34,7 @@ from clawback.model import (
 __all__ = ["CoreClient"]
 
 _SPEC = TypeAdapter(LaunchSpec)
+_Told = TypeVar("_Told")
 _KEPT = 4
 _HINT = "start it with `clawback core` or `clawback up`; its socket is STATE/run/core.sock"
 
@@ -65,17 +66,17 @@ class CoreClient:
 
     def agents(self) -> tuple[AgentInfo, ...]:
         """All agents the core knows, running or not."""
-        return wire.AGENTS.validate_json(self._call("GET", "/agents"))
+        return _read(wire.AGENTS, self._call("GET", "/agents"))
 
     def agent(self, agent: str) -> AgentInfo:
         """One agent by its stable id."""
-        return wire.AGENT.validate_json(self._call("GET", _at(agent)))
+        return _read(wire.AGENT, self._call("GET", _at(agent)))
 
     def launch(self, spec: LaunchSpec, *, stdio: tuple[int, int, int] | None = None) -> AgentInfo:
         """Start an agent, with these descriptors as its stdin, stdout and stderr where they are given."""
         token = send_stdio(self._path.with_name("core-fds.sock"), stdio) if stdio else ""
         body = {"spec": _SPEC.dump_python(spec, mode="json"), "stdio": token}
-        return wire.AGENT.validate_json(self._call("POST", "/agents", body, repeat=False))
+        return _read(wire.AGENT, self._call("POST", "/agents", body, repeat=False))
 
     def contain(
         self,
@@ -106,7 +107,7 @@ class CoreClient:
             "allow": None if allow is None else list(allow),
             "readable": None if readable is None else list(readable),
         }
-        return wire.RESULT.validate_json(self._call("POST", _at(agent, "contain"), body))
+        return _read(wire.RESULT, self._call("POST", _at(agent, "contain"), body))
 
     def quarantine(
         self,
@@ -126,11 +127,11 @@ class CoreClient:
             "by": by,
             "incident": incident,
         }
-        return wire.QUARANTINE.validate_json(self._call("POST", _at(agent, "quarantine"), body))
+        return _read(wire.QUARANTINE, self._call("POST", _at(agent, "quarantine"), body))
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level's postcondition back; changes nothing."""
-        return wire.RESULT.validate_json(self._call("GET", _at(agent, f"probe?level={level.word}")))
+        return _read(wire.RESULT, self._call("GET", _at(agent, f"probe?level={level.word}")))
 
     def release(
         self,
@@ -153,7 +154,7 @@ class CoreClient:
             "incident": incident,
             "everyone": everyone,
         }
-        return wire.RESULTS.validate_json(self._call("POST", _at(agent, "release"), body))
+        return _read(wire.RESULTS, self._call("POST", _at(agent, "release"), body))
 
     def relaunch(
         self, agent: str, *, policy_version: int, policy_text: str, reason: str, by: str, policy: str = ""
@@ -166,12 +167,12 @@ class CoreClient:
             "reason": reason,
             "by": by,
         }
-        return wire.AGENT.validate_json(self._call("POST", _at(agent, "relaunch"), body, repeat=False))
+        return _read(wire.AGENT, self._call("POST", _at(agent, "relaunch"), body, repeat=False))
 
     def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
         """Try each from inside the agent's sandbox."""
         body = {"attempts": [{"kind": one.kind, "target": one.target} for one in attempts]}
-        return wire.ATTEMPTS.validate_json(self._call("POST", _at(agent, "attempt"), body))
+        return _read(wire.ATTEMPTS, self._call("POST", _at(agent, "attempt"), body))
 
     def evidence(
         self, agent: str, *, incident: str, memory: bool = False, transcripts: Sequence[str] = ()
@@ -180,7 +181,7 @@ class CoreClient:
         `transcripts`, patterns of files inside, of those alone.
         """
         body = {"incident": incident, "memory": memory, "transcripts": list(transcripts)}
-        return wire.BUNDLE.validate_json(self._call("POST", _at(agent, "evidence"), body))
+        return _read(wire.BUNDLE, self._call("POST", _at(agent, "evidence"), body))
 
     def halt(
         self,
@@ -204,20 +205,20 @@ class CoreClient:
             "incident": incident,
             "due_seconds": due_seconds,
         }
-        return wire.HALT.validate_json(self._call("POST", "/halts", body, repeat=False))
+        return _read(wire.HALT, self._call("POST", "/halts", body, repeat=False))
 
     def halts(self) -> tuple[Halt, ...]:
         """Those that stand."""
-        return wire.HALTS.validate_json(self._call("GET", "/halts"))
+        return _read(wire.HALTS, self._call("GET", "/halts"))
 
     def halt_report(self, halt: str) -> HaltReport:
         """How far it is, agent by agent."""
-        return wire.HALT.validate_json(self._call("GET", _at(halt, room="halts")))
+        return _read(wire.HALT, self._call("GET", _at(halt, room="halts")))
 
     def lift(self, halt: str, *, reason: str, by: str) -> tuple[HaltedAgent, ...]:
         """End a halt: what nothing else holds goes on."""
         answer = self._call("POST", _at(halt, "lift", room="halts"), {"reason": reason, "by": by})
-        return wire.HALTED.validate_json(answer)
+        return _read(wire.HALTED, answer)
 
     def wait(self, agent: str, *, instance: str = "") -> int:
         """The exit status once the instance (the present one where none is named) has ended, without limit of time.
@@ -284,6 +285,17 @@ class CoreClient:
         if response.status < 400 or (path == "/healthz" and response.status == 503):
             return answer
         raise _error(answer, response.status)
+
+
+def _read(shape: TypeAdapter[_Told], answer: bytes) -> _Told:
+    """`Unreachable` where the answer is none to what was asked: whatever speaks there is no core of this version."""
+    try:
+        return shape.validate_json(answer)
+    except ValidationError as error:
+        raise Unreachable(
+            f"the core's answer cannot be read ({error.error_count()} things are wrong with it)",
+            hint="is this socket clawback core's, and of the same version?",
+        ) from None
 
 
 def _at(agent: str, rest: str = "", *, room: str = "agents") -> str:

@@ -6,10 +6,10 @@ import dataclasses
 import http.client
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from clawback import errors
@@ -32,6 +32,7 @@ from clawback.model import (
 
 __all__ = ["GatewayClient"]
 
+_Told = TypeVar("_Told")
 _TYPES = {name: getattr(errors, name) for name in ("InvalidInput", "NotFound", "Refused", "Unreachable", "NotEnforced")}
 
 
@@ -61,32 +62,36 @@ class GatewayClient:
 
     def versions(self, policy: str) -> tuple[PolicyVersion, ...]:
         """All versions, oldest first."""
-        return tuple(PolicyVersion(**one) for one in self._call("GET", f"/policies/{_name(policy)}/versions"))
+        return _read(
+            lambda told: tuple(PolicyVersion(**one) for one in told),
+            self._call("GET", f"/policies/{_name(policy)}/versions"),
+        )
 
     def read(self, policy: str, version: int) -> str:
         """The text of one version."""
-        return str(self._call("GET", f"/policies/{_name(policy)}/versions/{version}")["text"])
+        told = self._call("GET", f"/policies/{_name(policy)}/versions/{version}")
+        return _read(lambda told: str(told["text"]), told)
 
     def active(self, policy: str) -> PolicyVersion:
         """The version the engine decides with at this moment."""
-        return PolicyVersion(**self._call("GET", f"/policies/{_name(policy)}/active"))
+        return _read(_version, self._call("GET", f"/policies/{_name(policy)}/active"))
 
     def put(
         self, policy: str, text: str, *, author: str, reason: str, known_good: bool = False, incident: str = ""
     ) -> PolicyVersion:
         """Record and activate a text. Equal to the active one: that version. Unsound: `InvalidInput`."""
         body = {"text": text, "author": author, "reason": reason, "known_good": known_good, "incident": incident}
-        return PolicyVersion(**self._call("PUT", f"/policies/{_name(policy)}", body))
+        return _read(_version, self._call("PUT", f"/policies/{_name(policy)}", body))
 
     def mark_known_good(self, policy: str, version: int, *, author: str) -> PolicyVersion:
         """Mark a version as what recovery may return to."""
         path = f"/policies/{_name(policy)}/versions/{version}/known-good"
-        return PolicyVersion(**self._call("POST", path, {"author": author}))
+        return _read(_version, self._call("POST", path, {"author": author}))
 
     def restore(self, policy: str, version: int, *, author: str, reason: str, incident: str = "") -> PolicyVersion:
         """Activate a new version whose text equals `version`'s; the active one, if it does already."""
         body = {"author": author, "reason": reason, "incident": incident}
-        return PolicyVersion(**self._call("POST", f"/policies/{_name(policy)}/versions/{version}/restore", body))
+        return _read(_version, self._call("POST", f"/policies/{_name(policy)}/versions/{version}/restore", body))
 
     def draft(self, policy: str, version: int, narrowing: Narrowing, *, attempts: Sequence[Attempt] = ()) -> Draft:
         """A narrower text than a version's, and what the engine would say by it; nothing is recorded."""
@@ -97,10 +102,7 @@ class GatewayClient:
             "share": narrowing.share,
             "attempts": _attempts(attempts),
         }
-        made = self._call("POST", f"/policies/{_name(policy)}/versions/{version}/draft", body)
-        decisions = tuple(Decision(**{**one, "orders": tuple(one["orders"])}) for one in made.pop("decisions"))
-        changes, left = tuple(made.pop("changes")), tuple(made.pop("left"))
-        return Draft(**made, changes=changes, left=left, decisions=decisions)
+        return _read(_draft, self._call("POST", f"/policies/{_name(policy)}/versions/{version}/draft", body))
 
     def decide(self, policy: str, attempt: Attempt, *, subject: Subject | None = None) -> Decision:
         """What the gateway says to an `http` or `connect` attempt of an agent, without making it: by the orders that
@@ -110,20 +112,21 @@ class GatewayClient:
         if subject is not None:
             body["subject"] = dataclasses.asdict(subject)
         said = self._call("POST", f"/policies/{_name(policy)}/decide", body)
-        return Decision(**{**said, "orders": tuple(said["orders"]), "calls": tuple(said["calls"])})
+        return _read(_decision, said)
 
     def orders(self) -> tuple[EgressOrder, ...]:
         """Every order that stands, oldest first, damaged ones too."""
-        return tuple(_order(one) for one in self._call("GET", "/orders")["orders"])
+        return _read(lambda told: tuple(_order(one) for one in told["orders"]), self._call("GET", "/orders"))
 
     def inference(self) -> tuple[InferenceEndpoint, ...]:
         """The inference endpoints that the gateway knows."""
-        found = self._call("GET", "/orders")["inference"]
-        return tuple(InferenceEndpoint(**{**one, "kind": InferenceKind(one["kind"])}) for one in found)
+        said = self._call("GET", "/orders")
+        return _read(lambda told: tuple(_inference(one) for one in told["inference"]), said)
 
     def held(self) -> dict[str, int]:
         """Order → how many requests it holds at this moment."""
-        return {str(key): int(value) for key, value in self._call("GET", "/orders")["held"].items()}
+        said = self._call("GET", "/orders")
+        return _read(lambda told: {str(key): int(value) for key, value in told["held"].items()}, said)
 
     def place(self, order: EgressOrder) -> tuple[EgressOrder, int]:
         """Have an order stand: durable, in force and made true of what is open when this returns, with the number of
@@ -132,12 +135,12 @@ class GatewayClient:
         body = {key: value for key, value in dataclasses.asdict(order).items() if key not in _NOT_GIVEN}
         body |= {"scope_kind": order.scope.kind, "scope_value": order.scope.value}
         said = self._call("PUT", f"/orders/{_part(order.id)}", body)
-        return _order(said["order"]), int(said["connections_reset"])
+        return _read(lambda told: (_order(told["order"]), int(told["connections_reset"])), said)
 
     def lift(self, order: str, *, reason: str, by: str) -> EgressOrder | None:
         """End an order, durably; what it was, None where none of that id stands."""
-        said = self._call("POST", f"/orders/{_part(order)}/lift", {"reason": reason, "by": by})["lifted"]
-        return _order(said) if said is not None else None
+        said = self._call("POST", f"/orders/{_part(order)}/lift", {"reason": reason, "by": by})
+        return _read(lambda told: None if told["lifted"] is None else _order(told["lifted"]), said)
 
     def health(self) -> dict[str, Any]:
         """`status`, `uid`, `agents`, `policies` (name → version), `cut`, `orders` (how many), `orders_damaged` (ids),
@@ -184,6 +187,34 @@ def _order(said: dict[str, Any]) -> EgressOrder:
 
 def _attempts(attempts: Sequence[Attempt]) -> list[dict[str, str]]:
     return [{"kind": one.kind, "target": one.target} for one in attempts]
+
+
+def _inference(said: dict[str, Any]) -> InferenceEndpoint:
+    return InferenceEndpoint(**{**said, "kind": InferenceKind(said["kind"])})
+
+
+def _decision(told: Any) -> Decision:
+    return Decision(**{**told, "orders": tuple(told["orders"]), "calls": tuple(told["calls"])})
+
+
+def _draft(told: Any) -> Draft:
+    lists = {"changes": tuple(told["changes"]), "left": tuple(told["left"])}
+    return Draft(**{**told, **lists, "decisions": tuple(_decision(one) for one in told["decisions"])})
+
+
+def _version(told: Any) -> PolicyVersion:
+    return PolicyVersion(**told)
+
+
+def _read(shape: Callable[[Any], _Told], answer: Any) -> _Told:
+    """`Unreachable` where the answer is none to what was asked: whatever speaks there, it is no gateway of ours."""
+    try:
+        return shape(answer)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise Unreachable(
+            f"the gateway's answer cannot be read: {type(error).__name__}",
+            hint="is this socket clawback gateway's, and of the same version?",
+        ) from None
 
 
 def _name(policy: str) -> str:

@@ -297,7 +297,8 @@ class MemoryCore:
             if x.name != "manifest.json"
         ]
         manifest = folder / "manifest.json"
-        manifest.write_text(json.dumps({"files": files}))
+        subject = {"incident": incident, "agent": agent, "instance": self.known[agent].instance}
+        manifest.write_text(json.dumps({**subject, "files": files}))
         return EvidenceBundle(
             folder=str(folder),
             manifest="manifest.json",

@@ -18,7 +18,7 @@ CASE = Case(
     scene="issuers",
     before=lambda scene: scene.must(ROTATE, **_who(scene)),
     params=_who,
-    holds=lambda scene, _: scene.old_key_id() not in scene.keys() and not scene.key_works(scene.grants.key),
+    holds=lambda scene, _: scene.old_key_id() not in scene.access_keys() and not scene.key_works(scene.grants.key),
     lies=(
         Lie(
             what="deleting is answered and not done",
@@ -28,5 +28,5 @@ CASE = Case(
         ),
     ),
     reads=("aws",),
-    never_undone="IAM gives no key back that was deleted, under its id or with its secret: there is nothing to sabotage",
+    never_undone="IAM gives no key back that was deleted, under its id or with its secret: nothing to sabotage",
 )

@@ -27,7 +27,7 @@ def _holds(scene, _receipt):
 
 
 def _undone(scene, _receipt):
-    alone = set(scene.keys()) == {scene.old_key_id()}
+    alone = set(scene.access_keys()) == {scene.old_key_id()}
     return scene.key_works(scene.grants.key) and scene.current("aws-key") == scene.grants.key and alone
 
 

@@ -43,6 +43,7 @@ class Case:
     changes_nothing   why no effect can be sabotaged: the action only reads
     never_undone      why nobody can undo the effect behind the action's back
     no_api            why there is no API that could say yes and do nothing
+    files_only        why verifying asks no part that could be of no use
     """
 
     action: Action[Any]
@@ -58,3 +59,4 @@ class Case:
     changes_nothing: str = ""
     never_undone: str = ""
     no_api: str = ""
+    files_only: str = ""

@@ -127,7 +127,7 @@ class Desk(Scene):
 
 
 class Issuers(Scene):
-    """OpenBao and ministack, and on demand a database whose logins OpenBao leases: the agent holds something of each."""
+    """OpenBao, ministack, and on demand a database whose logins OpenBao leases: the agent holds something of each."""
 
     def __init__(self, folder: Path, bao: Any, aws: Any, database: Callable[[], Any]) -> None:
         super().__init__(folder)
@@ -163,7 +163,7 @@ class Issuers(Scene):
     def iam(self) -> Any:
         return self.aws.client("iam")
 
-    def keys(self) -> dict[str, str]:
+    def access_keys(self) -> dict[str, str]:
         listed = self.iam.list_access_keys(UserName=self.grants.user)["AccessKeyMetadata"]
         return {key["AccessKeyId"]: key["Status"] for key in listed}
 
@@ -241,7 +241,17 @@ spec:
 ---
 networkPolicy: {name: lies, egress: {allow: []}}
 """
-    AGENT = "import time\nwhile True:\n    open('work/beat', 'a').write('x')\n    time.sleep(0.005)\n"
+    # It goes on whatever it is refused, as somebody who has his reasons would.
+    AGENT = """\
+import time
+while True:
+    try:
+        with open("work/beat", "ab", 0) as beat:
+            beat.write(b"x")
+    except OSError:
+        pass
+    time.sleep(0.005)
+"""
 
     def __init__(self, folder: Path, state: Path) -> None:
         super().__init__(folder)

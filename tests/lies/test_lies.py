@@ -69,7 +69,7 @@ def _useless(reads: tuple[str, ...]) -> tuple[tuple[str, tuple[str, str]], ...]:
     return tuple((f"{part} {fault}", (part, fault)) for part in reads for fault in FAULTS)
 
 
-# -- the catalogue is covered -------------------------------------------------------------------------------------------
+# -- the catalogue is covered ------------------------------------------------------------------------------------------
 
 
 def test_every_action_is_lied_to() -> None:
@@ -81,13 +81,13 @@ def test_every_action_is_lied_to() -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_each_file_must_have(case: Case) -> None:
-    for why in (case.changes_nothing, case.never_undone, case.no_api):
+    for why in (case.changes_nothing, case.never_undone, case.no_api, case.files_only):
         assert not why or len(why) > 20, "an exemption gives its reason"
     assert case.lies, "it can be told something untrue, and must not claim what it was not shown"
     if not case.changes_nothing:
         assert case.never_undone or any(lie.behind for lie in case.lies), "an effect that is undone behind its back"
         assert case.no_api or any(lie.part for lie in case.lies), "an API that says yes and does nothing"
-        assert case.no_api or case.reads, "a part that verifying asks in vain"
+        assert case.no_api or case.files_only or case.reads, "a part that verifying asks in vain"
     if case.action.revert is not None and not case.changes_nothing:
         assert case.undone is not None
         assert case.revert_lies
@@ -96,7 +96,7 @@ def test_what_each_file_must_have(case: Case) -> None:
         assert not lie.part or (lie.about and lie.answer is not None), lie.what
 
 
-# -- applying -----------------------------------------------------------------------------------------------------------
+# -- applying ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("case", "_"), _each(lambda _: (("", None),)))
@@ -152,7 +152,7 @@ def _goes_on(case: Case, scene: Scene, params: Mapping[str, Any], lie: Lie) -> N
     assert case.holds(scene, receipt), receipt.proof
 
 
-# -- reverting ----------------------------------------------------------------------------------------------------------
+# -- reverting ---------------------------------------------------------------------------------------------------------
 
 
 def _revertible(case: Case) -> bool:
@@ -210,7 +210,7 @@ def _goes_on_undoing(case: Case, scene: Scene, receipt: Receipt, lie: Lie) -> No
     assert case.undone(scene, receipt), receipt.proof
 
 
-# -----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _begin(case: Case, scene_of: Make) -> tuple[Scene, dict[str, Any]]:

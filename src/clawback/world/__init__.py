@@ -69,7 +69,6 @@ class World:
             raise Unreachable("no telemetry can be read here", hint="run this where the core and the gateway write it")
         return self.telemetry_or_none
 
-
     @property
     def orders(self) -> Orders:
         """Orders over the agents' way out."""

@@ -1,0 +1,46 @@
+"""policy.validate: the rogue call goes through after all, or was never tried."""
+
+from __future__ import annotations
+
+from lies.answers import asked, yes
+from lies.case import Case, Lie
+
+from clawback.actions.agent_relaunch import ACTION as RELAUNCH
+from clawback.actions.policy_validate import ACTION
+
+
+def _before(scene):
+    scene.must(RELAUNCH, **scene.who, reason="to be validated")
+
+
+CASE = Case(
+    action=ACTION,
+    scene="host",
+    before=_before,
+    params=lambda scene: {"agent": scene.agent, "replaced": scene.instance},
+    holds=lambda _scene, receipt: "1 of 1 rogue calls denied" in receipt.proof,
+    lies=(
+        Lie(
+            what="the core tries nothing and says nothing",
+            part="core",
+            about=asked("POST", "/attempt"),
+            answer=yes([]),
+        ),
+        Lie(
+            what="the core answers for another call",
+            part="core",
+            about=asked("POST", "/attempt"),
+            answer=yes([{"attempt": {"kind": "open", "target": "/nowhere"}, "denied": True, "detail": "EACCES"}]),
+        ),
+        Lie(
+            what="the core lets it through",
+            part="core",
+            about=asked("POST", "/attempt"),
+            answer=yes(
+                [{"attempt": {"kind": "open", "target": "/root/.aws/credentials"}, "denied": False, "detail": ""}]
+            ),
+        ),
+    ),
+    reads=("core",),
+    changes_nothing="it tries calls inside the sandbox and leaves nothing behind that could be undone",
+)
