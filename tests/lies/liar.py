@@ -6,7 +6,6 @@ On TCP or on a Unix socket; HTTP/1.1, kept connections. What no lie is about goe
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import socketserver
 import threading
