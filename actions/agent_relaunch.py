@@ -14,7 +14,7 @@ from pydantic import Field
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._stages import base_of, close, decides_by, known_good, not_as_started
 from clawback.errors import Refused
-from clawback.model import AgentState, Enforcement, Phase
+from clawback.model import AgentInfo, AgentState, Enforcement, Phase
 
 __all__ = ["ACTION", "RelaunchParams"]
 
