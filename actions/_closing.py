@@ -105,6 +105,7 @@ def closing_action(
         capture=capture,
         apply=apply,
         verify=verify,
+        recheck=verify,  # it reads, and tries what is closed
         revert=revert if reversible else None,
         verify_reverted=verify_reverted if reversible else None,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from clawback.action import Context, Params, Record
+from clawback.action import Context, Params, Record, Verification
 from clawback.errors import InvalidInput, NotFound, Unreachable
 from clawback.model import CredentialRef, Enforcement, Receipt, ReceiptState
 
@@ -26,6 +26,7 @@ __all__ = [
     "held",
     "key_id",
     "other_holders",
+    "rechecked",
     "sealed",
     "unsealed",
     "verified_receipt",
@@ -134,6 +135,11 @@ def verified_receipt(ctx: Context, action: str, params: CredentialParams) -> Rec
         ):
             return receipt
     return None
+
+
+def rechecked(*, holds: bool, proof: str) -> Verification:
+    """What a second look came to."""
+    return Verification(verified=holds, enforcement=Enforcement.FULL if holds else Enforcement.NONE, proof=proof)
 
 
 def watch_refused(probe: Probe, settle: float) -> tuple[bool, str]:

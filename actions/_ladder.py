@@ -167,6 +167,16 @@ def ladder_action(
             verified=verified, enforcement=result.enforcement, proof=proof, details=result_record(result)
         )
 
+    def recheck(ctx: Context, params: LadderParams, captured: Record, _outcome: Record) -> Verification | None:
+        info = ctx.world.core.agent(params.agent)
+        if info.instance != captured["instance"] or level not in hold_levels(info):
+            # Replaced, or let go by somebody who may: whatever is ordered, the core itself keeps.
+            return None
+        if level is not Level.STOP and gone(ctx, info):
+            return None
+        result = ctx.world.core.probe(params.agent, level)
+        return Verification(verified=seen(result, params.require), enforcement=result.enforcement, proof=_proof(result))
+
     def revert(ctx: Context, params: LadderParams, captured: Record) -> None:
         if level.word in captured["held"]:
             return  # somebody's hold from before this incident: not ours to lift
@@ -206,6 +216,7 @@ def ladder_action(
         capture=capture,
         apply=apply,
         verify=verify,
+        recheck=recheck,
         revert=revert if reversible else None,
         verify_reverted=verify_reverted if reversible else None,
     )

@@ -82,4 +82,5 @@ ACTION: Action[StopParams] = Action(
     capture=_capture,
     apply=_level.apply,
     verify=_verify,
+    recheck=_level.recheck,
 )

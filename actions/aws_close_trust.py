@@ -17,6 +17,7 @@ from clawback.actions._credentials import (
     enforcement,
     from_record,
     held,
+    rechecked,
     sealed,
     unsealed,
     watch_refused,
@@ -84,6 +85,15 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
     )
 
 
+def _recheck(ctx: Context, params: CredentialParams, _captured: Record, outcome: Record) -> Verification | None:
+    del params
+    opened = (x for x in ctx.incident.receipts if x.action == "aws.restore-trust" and x.captured_ns)
+    if any(receipt.captured.get("role") == outcome["role"] for receipt in opened):
+        return None
+    closed = ctx.world.cloud.trust(outcome["role"]) == CLOSED
+    return rechecked(holds=closed, proof=f"{outcome['role']} trusts {'nobody' if closed else 'SOMEBODY'}")
+
+
 def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
     del params
     ctx.world.cloud.trust_set(captured["role"], unsealed(captured["trust"]))
@@ -119,6 +129,7 @@ ACTION: Action[CredentialParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

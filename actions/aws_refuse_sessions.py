@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
@@ -27,6 +27,7 @@ from clawback.actions._credentials import (
     from_record,
     held,
     key_id,
+    rechecked,
     watch_refused,
 )
 from clawback.errors import Refused
@@ -35,6 +36,8 @@ from clawback.model import CredentialRef, Enforcement, Phase
 __all__ = ["ACTION"]
 
 _KINDS = ("aws-session", "aws-access-key")
+# A user's own session lives for 36 hours at most (GetSessionToken), a role's for 12.
+_LONGEST_SESSION = timedelta(hours=36)
 
 
 def _policy_name(ctx: Context, params: CredentialParams) -> str:
@@ -171,6 +174,24 @@ def _moment(document: dict[str, Any]) -> str:
         return ""
 
 
+def _recheck(ctx: Context, params: CredentialParams, captured: Record, outcome: Record) -> Verification | None:
+    cloud, name = ctx.world.cloud, captured["policy"]
+    user, role = _who(from_record(captured["ref"]))
+    moments = {f"user/{user}": outcome["user_before"]} if user else {}
+    moments |= {role: outcome["role_before"]} if role else {}
+    now = cloud.server_time()
+    if all(now - datetime.fromisoformat(moment) > _LONGEST_SESSION for moment in moments.values()):
+        return None  # none of them lives: whoever tidies up takes the policies away
+    gone = [target for target, moment in moments.items() if _moment(cloud.inline_policy(target, name) or {}) != moment]
+    old = _old_session(ctx, params, captured)
+    accepted, answer = cloud.permitted(old) if old is not None else (False, "not at hand")
+    return rechecked(
+        holds=not gone and not accepted,
+        proof=f"deny policies {'NOT IN PLACE at ' + ', '.join(gone) if gone else 'in place'}; the agent's old session "
+        f"used: {'ACCEPTED' if accepted else 'refused'} ({answer})",
+    )
+
+
 def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
     del params
     user, role = _who(from_record(captured["ref"]))
@@ -217,6 +238,7 @@ ACTION: Action[CredentialParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -27,6 +27,7 @@ from clawback.actions._credentials import (
     held,
     key_id,
     other_holders,
+    rechecked,
     watch_accepted,
     watch_refused,
 )
@@ -193,6 +194,18 @@ def _verify(ctx: Context, params: RotateKeyParams, captured: Record, outcome: Re
     )
 
 
+def _recheck(ctx: Context, params: RotateKeyParams, _captured: Record, outcome: Record) -> Verification:
+    """The old key alone: the new one is its holder's to replace."""
+    cloud, user, old = ctx.world.cloud, outcome["user"], outcome["replaced"]
+    status = cloud.access_keys(user).get(old, "absent")
+    value = ctx.world.secrets.old(params.agent, params.name)
+    accepted, answer = cloud.works(value) if value and key_id(value) == old else (False, "its value was discarded")
+    return rechecked(
+        holds=status != "Active" and not accepted,
+        proof=f"IAM lists {old} as {status}; used: {'ACCEPTED' if accepted else 'refused'} ({answer})",
+    )
+
+
 def _revert(ctx: Context, params: RotateKeyParams, captured: Record) -> None:
     cloud, store = ctx.world.cloud, ctx.world.secrets
     old_ref = from_record(captured["ref"])
@@ -252,6 +265,7 @@ ACTION: Action[RotateKeyParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -86,6 +86,20 @@ def _verify(ctx: Context, params: RestoreParams, captured: Record, _outcome: Rec
     return _active_is(ctx, params.policy, captured["target_sha256"], f"version {captured['target_version']}")
 
 
+def _recheck(ctx: Context, params: RestoreParams, captured: Record, _outcome: Record) -> Verification | None:
+    """Whether what was taken away decides again; a newer policy is its author's business."""
+    if captured["sha256"] == captured["target_sha256"]:
+        return None
+    active = ctx.world.policies.active(params.policy)
+    back = active.sha256 == captured["sha256"]
+    return Verification(
+        verified=not back,
+        enforcement=Enforcement.NONE if back else Enforcement.FULL,
+        proof=f"the engine decides by version {active.version} by {active.author}, whose text is "
+        f"{'that of' if back else 'not that of'} version {captured['version']}, which was taken away",
+    )
+
+
 def _revert(ctx: Context, params: RestoreParams, captured: Record) -> None:
     _restore(ctx, params, captured["version"], f"revert of {ctx.incident.id}")
 
@@ -109,6 +123,7 @@ ACTION = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

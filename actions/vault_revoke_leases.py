@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._credentials import CredentialParams, enforcement, held
+from clawback.actions._credentials import CredentialParams, enforcement, held, rechecked
 from clawback.model import Phase
 
 __all__ = ["ACTION", "LeaseParams"]
@@ -77,6 +77,15 @@ def _verify(ctx: Context, params: LeaseParams, captured: Record, outcome: Record
     )
 
 
+def _recheck(ctx: Context, params: LeaseParams, captured: Record, outcome: Record) -> Verification:
+    """Those that were there before: new ones under the prefix are whose right it is."""
+    del params, outcome
+    left = sorted(set(captured["leases"]) & set(ctx.world.vault.leases(captured["prefix"])))
+    return rechecked(
+        holds=not left, proof=f"{len(left)} of the revoked leases are in force{': ' * bool(left)}{', '.join(left)}"
+    )
+
+
 ACTION: Action[LeaseParams] = Action(
     id="vault.revoke-leases",
     summary="Revoke every Vault lease under a prefix.",
@@ -92,4 +101,5 @@ ACTION: Action[LeaseParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
 )

@@ -20,6 +20,7 @@ from clawback.actions._credentials import (
     from_record,
     held,
     other_holders,
+    rechecked,
 )
 from clawback.model import CredentialRef, Phase
 
@@ -151,6 +152,19 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
     )
 
 
+def _recheck(ctx: Context, params: CredentialParams, _captured: Record, outcome: Record) -> Verification:
+    """The old token alone: the new one is its holder's to replace."""
+    vault, old = ctx.world.vault, outcome["replaced"]
+    gone = vault.token_lookup(old) is None
+    value = ctx.world.secrets.old(params.agent, params.name)
+    accepted, answer = vault.token_works(value) if value is not None else (False, "its value was discarded")
+    return rechecked(
+        holds=gone and not accepted,
+        proof=f"accessor {old} is {'unknown to the issuer' if gone else 'LIVE'}; the old token used: "
+        f"{'ACCEPTED' if accepted else 'refused'} ({answer})",
+    )
+
+
 def _grants(ref: CredentialRef, facts: dict[str, Any] | None) -> tuple[list[str], str]:
     """Policies and time to live of the token to issue: the old one's; of a dead one, what the reference says."""
     if facts:
@@ -190,4 +204,5 @@ ACTION: Action[CredentialParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
 )

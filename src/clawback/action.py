@@ -9,6 +9,7 @@ plan             what it would do, touching nothing; makes the read-only checks 
 capture          read the state that undoing and proving need
 apply            make the change; converges from whatever is there, so that running it twice is running it once
 verify           observe the effect from the victim's side
+recheck          whether what was verified still holds; None where the step no longer claims that (optional)
 revert           undo from the captured record alone
 verify_reverted  observe that it is undone
 
@@ -96,6 +97,9 @@ class Action(Generic[P]):
     openc2        OpenC2 verb (`contain`, `deny`, `restore`, `update` …)
     key           idempotency key of these parameters within one incident
     reflex        may run before any flow starts (reversible and idempotent only)
+    recheck       reads only, and cheaply: it is asked again and again, for hours after the incident was closed. It says
+                  no only of what nobody had the right to do: what the response itself went on to undo, what a person
+                  lifted, what ended by its time is None
     consent       a person must say yes first, unless a rule says otherwise: it touches more than one agent, or destroys
                   what somebody may want back, and nothing is lost by waiting. Never true of containment
     """
@@ -116,5 +120,6 @@ class Action(Generic[P]):
     capture: Callable[[Context, P], Record]
     apply: Callable[[Context, P, Record], Record]
     verify: Callable[[Context, P, Record, Record], Verification]
+    recheck: Callable[[Context, P, Record, Record], Verification | None] | None = None
     revert: Callable[[Context, P, Record], None] | None = None
     verify_reverted: Callable[[Context, P, Record], Verification] | None = None

@@ -28,6 +28,7 @@ __all__ = [
     "ApprovalSettings",
     "AwsSettings",
     "CoreSettings",
+    "DriftSettings",
     "EvidenceSettings",
     "GatewaySettings",
     "InferenceSettings",
@@ -223,6 +224,13 @@ class ApprovalSettings(_Section):
     )
 
 
+class DriftSettings(_Section):
+    """`drift:`: whether what was verified still holds."""
+
+    interval_seconds: float = Field(60.0, ge=1, description="every verified containment and eradication is looked at")
+    closed_hours: float = Field(24.0, ge=0, le=24 * 90, description="for how long after its incident was closed")
+
+
 class Settings(BaseSettings):
     """All of it."""
 
@@ -248,6 +256,7 @@ class Settings(BaseSettings):
     approvals: ApprovalSettings = ApprovalSettings()
     recovery: RecoverySettings = RecoverySettings()
     evidence: EvidenceSettings = EvidenceSettings()
+    drift: DriftSettings = DriftSettings()
 
     @property
     def run(self) -> Path:

@@ -24,7 +24,7 @@ from clawback.catalog import load
 from clawback.model import Receipt, ReceiptState
 
 HERE = Path(__file__).parent
-ROOMS = {"conftest", "test_lies", "case", "liar", "answers", "scenes", "ladder"}
+ROOMS = {"conftest", "test_lies", "test_drift", "case", "liar", "answers", "scenes", "ladder"}
 REVERTED = {ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT}
 _MARKS = {
     "issuers": (pytest.mark.parts, pytest.mark.slow),

@@ -62,6 +62,7 @@ def test_receipts_as_data(make: Callable[..., Incident]) -> None:
         "action": "agent.freeze",
         "state": "failed",
         "enforcement": "full",
+        "attempts": found[0]["attempts"],
         "proof": "agent.freeze was seen",
     }
 

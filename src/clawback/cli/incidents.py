@@ -49,7 +49,7 @@ def list_incidents(context: typer.Context, *, as_json: _JSON = False) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("id", "agent", "severity", "status", "phase", "orchestration", "playbook", "drill")
+    columns = ("id", "agent", "severity", "status", "phase", "unsettled", "orchestration", "playbook", "drill")
     table(columns, ([row[column] for column in columns] for row in found), empty="no incidents")
 
 

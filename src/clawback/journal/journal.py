@@ -9,14 +9,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from clawback.journal.approvals import Approvals
+from clawback.journal.drift import Drift
 from clawback.journal.incidents import Incidents
 from clawback.journal.locks import hold_lock, lock_owner
-from clawback.journal.receipts import Receipts
 
 __all__ = ["Journal"]
 
 
-class Journal(Incidents, Receipts, Approvals):
+class Journal(Incidents, Drift, Approvals):
     """The record of all incidents. `url` is SQLAlchemy's; `InvalidInput` or `Unreachable` if it does not open."""
 
     def lock(self, agent: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:

@@ -43,6 +43,7 @@ class End:
     """How one incident's run ended; `pending` are `action state` of the steps that keep it open.
 
     unreached   some step waits for a part that did not answer: going on later may help
+    unproved    some step was made, and could not be seen to have had its effect: likewise
     """
 
     incident: str
@@ -50,6 +51,7 @@ class End:
     orchestration: str
     pending: tuple[str, ...]
     unreached: bool
+    unproved: bool
     error: str
     elapsed_ms: float
     first_line_ms: float
@@ -121,6 +123,8 @@ class Engine:
             if incident is None
             else tuple(f"{receipt.action} {receipt.state.value}" for receipt in unsettled(incident)),
             unreached=incident is not None and any(receipt.state in _WAITING_STATES for receipt in unsettled(incident)),
+            unproved=incident is not None
+            and any(receipt.state is ReceiptState.UNVERIFIED for receipt in unsettled(incident)),
             error=error,
             elapsed_ms=round((time.monotonic() - began) * 1e3, 3),
             first_line_ms=round((first - began) * 1e3, 3) if first else 0.0,
@@ -141,6 +145,17 @@ class Engine:
                 await self.prefect.crashed(run)
                 count += 1
         return count
+
+    def response_to(self, incident_id: str) -> Response:
+        """What acts on one incident. Raises what making the world raises."""
+        return Response(
+            self.journal,
+            self._the_world(),
+            self._actor,
+            incident_id,
+            actions=self._actions,
+            approvals=self._approvals,
+        )
 
     def prepare(self) -> None:
         """Make the world, and have its parts load what they need, before an incident waits for that.
@@ -170,14 +185,7 @@ class Engine:
             incident = self.journal.incident(incident_id)
             if incident.status is IncidentStatus.CLOSED:
                 return Run(incident=incident)
-            response = Response(
-                self.journal,
-                self._the_world(),
-                self._actor,
-                incident_id,
-                actions=self._actions,
-                approvals=self._approvals,
-            )
+            response = self.response_to(incident_id)
             prefect = self.prefect
             shown = None
             if prefect is not None:

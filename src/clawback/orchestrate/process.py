@@ -20,7 +20,8 @@ import structlog
 from clawback.config import Settings
 from clawback.errors import ClawbackError
 from clawback.journal import Journal
-from clawback.model import IncidentStatus
+from clawback.orchestrate.again import Again
+from clawback.orchestrate.drift import Drift
 from clawback.orchestrate.engine import End, Engine
 from clawback.orchestrate.link import Link
 from clawback.response import unfinished
@@ -29,9 +30,7 @@ __all__ = ["resume", "serve"]
 
 _log = structlog.get_logger()
 _LINE_BYTES = 4_096
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before an incident is gone on with by itself
 _HEED_SECONDS = 0.25  # one query, 0.3 ms
-_MOST_TRIES = 15  # a quarter of an hour in all
 
 
 async def serve(settings: Settings, engine: Engine) -> None:
@@ -43,7 +42,7 @@ async def serve(settings: Settings, engine: Engine) -> None:
     heeding = asyncio.create_task(_heed(engine.journal, lambda incident: start(incident)))  # noqa: PLW0108 - as below
     tasks: set[asyncio.Task[End]] = set()
 
-    again = _Again(asyncio.get_running_loop(), lambda incident: start(incident))  # noqa: PLW0108 - defined below
+    again = Again(asyncio.get_running_loop(), lambda incident: start(incident))  # noqa: PLW0108 - defined below
 
     def ended(task: asyncio.Task[End]) -> None:
         tasks.discard(task)
@@ -58,6 +57,8 @@ async def serve(settings: Settings, engine: Engine) -> None:
             tasks.add(task)
             task.add_done_callback(ended)
 
+    drift = Drift(engine.journal, settings.drift, engine.response_to, start)
+    looking = asyncio.create_task(drift.keep())
     for left in unfinished(engine.journal):
         start(left)
     _say({"ready": True, "prefect": usable})
@@ -72,6 +73,7 @@ async def serve(settings: Settings, engine: Engine) -> None:
             await asyncio.wait(tasks)
     finally:
         again.stop()
+        looking.cancel()
         keeping.cancel()
         heeding.cancel()
         await link.close()
@@ -92,44 +94,6 @@ async def _heed(journal: Journal, start: Callable[[str], None]) -> None:
                 start(incident)
         known = {approval for approval, _ in found}  # what is left of it by then waits for something else
         await asyncio.sleep(_HEED_SECONDS)
-
-
-class _Again:
-    """Goes on by itself with an incident in which a part did not answer: soon, then ever more rarely.
-
-    After the last time it is left to `clawback resume`, or to the next start.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, start: Callable[[str], None]) -> None:
-        self._loop = loop
-        self._start = start
-        self._tries: dict[str, int] = {}
-        self._pending: dict[str, int] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-
-    def after(self, end: End) -> None:
-        """Look at how a run ended."""
-        if (timer := self._timers.pop(end.incident, None)) is not None:
-            timer.cancel()
-        if not end.unreached or end.status != IncidentStatus.OPEN.value:
-            self._tries.pop(end.incident, None)
-            self._pending.pop(end.incident, None)
-            return
-        if len(end.pending) < self._pending.get(end.incident, len(end.pending)):
-            self._tries.pop(end.incident, None)  # it got further: the parts come back
-        self._pending[end.incident] = len(end.pending)
-        tried = self._tries.get(end.incident, 0)
-        if tried >= _MOST_TRIES:
-            _log.warning("left to `clawback resume`", incident=end.incident, tries=tried)
-            return
-        self._tries[end.incident] = tried + 1
-        pause = min(_FIRST_PAUSE * 2**tried, _LONGEST_PAUSE)
-        self._timers[end.incident] = self._loop.call_later(pause, self._start, end.incident)
-
-    def stop(self) -> None:
-        """Not again."""
-        for timer in self._timers.values():
-            timer.cancel()
 
 
 async def resume(settings: Settings, engine: Engine) -> None:

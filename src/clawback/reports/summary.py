@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from clawback.journal import SETTLED
 from clawback.model import Incident, Phase, ReceiptState
 from clawback.reports.facts import draw
 from clawback.reports.jsonable import jsonable
@@ -13,7 +15,7 @@ from clawback.reports.times import receipts, times_ms
 if TYPE_CHECKING:
     from clawback.catalog import Catalog
 
-__all__ = ["artefacts", "catalogue", "phases", "record", "summarise"]
+__all__ = ["artefacts", "catalogue", "phases", "record", "summarise", "unsettled_counts"]
 
 
 def summarise(incident: Incident) -> dict[str, Any]:
@@ -32,7 +34,14 @@ def summarise(incident: Incident) -> dict[str, Any]:
         "closed_ns": incident.closed_ns,
         "findings": len(incident.findings),
         "receipts": len(incident.receipts),
+        "unsettled": unsettled_counts(incident),
     }
+
+
+def unsettled_counts(incident: Incident) -> str:
+    """What keeps it open, in words: `2 unverified, 1 applied`; empty where nothing does."""
+    counts = Counter(receipt.state.value for receipt in incident.receipts if receipt.state not in SETTLED)
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
 def phases(incident: Incident) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clawback.model import Enforcement, Incident, IncidentStatus, ReceiptState
+from clawback.journal import SETTLED
+from clawback.model import Enforcement, Incident, IncidentStatus, Receipt, ReceiptState
 from clawback.reports.escape import plain
 from clawback.reports.facts import draw
 from clawback.reports.times import first_event_ns, times_ms
@@ -43,6 +44,12 @@ def render_times(incident: Incident) -> Table:
     return table
 
 
+def _state(receipt: Receipt) -> str:
+    """The state; of a step that is not settled, how often it was tried."""
+    tried = f" ×{receipt.attempts}" if receipt.attempts > 1 and receipt.state not in SETTLED else ""
+    return f"{receipt.state.value}{tried}"
+
+
 def _receipts(incident: Incident) -> Table:
     zero = first_event_ns(incident)
     table = _table(
@@ -55,7 +62,7 @@ def _receipts(incident: Incident) -> Table:
             _ms((at - zero) / 1e6 if at else None),
             x.phase.value,
             plain(x.action, 60),
-            Text(x.state.value, _STYLE.get(x.state, "yellow")),
+            Text(_state(x), _STYLE.get(x.state, "yellow")),
             Text(enforced, "green" if x.enforcement is Enforcement.FULL else "yellow"),
             Text(plain(x.error or x.proof, 300)),
         )

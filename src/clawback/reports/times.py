@@ -61,12 +61,13 @@ def times_ms(incident: Incident) -> dict[str, float | None]:
 
 
 def receipts(incident: Incident) -> list[dict[str, Any]]:
-    """Every receipt as `{action, state, enforcement, proof}`; a failed one carries `error` too."""
+    """Every receipt as `{action, state, enforcement, attempts, proof}`; a failed one carries `error` too."""
     return [
         {
             "action": x.action,
             "state": x.state.value,
             "enforcement": x.enforcement.value if x.enforcement else None,
+            "attempts": x.attempts,
             "proof": x.proof,
             **({"error": x.error} if x.error else {}),
         }

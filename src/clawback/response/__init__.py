@@ -5,6 +5,7 @@ Response(journal, world, actor="watch", incident_id=incident.id).execute(freeze,
 
 from __future__ import annotations
 
+from clawback.response.recheck import recheck
 from clawback.response.respond import Responder
 from clawback.response.response import Response, step_key
 from clawback.response.run import Run, run_playbook, unfinished, unsettled
@@ -17,6 +18,7 @@ __all__ = [
     "Run",
     "Undone",
     "plan_undo",
+    "recheck",
     "run_playbook",
     "step_key",
     "undo",
