@@ -89,7 +89,7 @@ class Ministack:
                 "AUTH": "true",
                 "BIND_HOST": "127.0.0.1",  # it binds every address unless told
                 "GATEWAY_PORT": str(port),
-                "SERVICES": "iam,sts,s3,cloudtrail",
+                "SERVICES": "cloudtrail,ec2,iam,s3,sts",
                 "CLOUDTRAIL_RECORDING": "1",
                 "IOT_MTLS_ENABLED": "0",  # these two would listen on every address whatever BIND_HOST says
                 "SFTP_ENABLED": "0",
@@ -125,6 +125,14 @@ class Ministack:
             aws_session_token=raw.get("session_token"),
             config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}, proxies={}),
         )
+
+    def record(self, *, on: bool) -> None:
+        """Have CloudTrail record every call from now on, or none."""
+        import httpx
+
+        with httpx.Client(trust_env=False, timeout=5.0) as client:
+            setting = {"cloudtrail._recording_enabled": str(on).lower()}
+            client.post(f"{self.endpoint_url}/_ministack/config", json=setting).raise_for_status()
 
     def provision(self, agent: str, *, key_name: str = "aws-key", session_name: str = "aws-session") -> AwsGrants:
         """Give an agent a user `AGENT` with a key, a role `AGENT-role`, a session of it, a bucket `AGENT-data`."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from clawback.errors import Unreachable
+from clawback.world.cloud import Cloud
 from clawback.world.credentials import Cloud, Vault
 from clawback.world.documents import Documents
+from clawback.world.oidc import Oidc
 from clawback.world.orders import Orders
 from clawback.world.parts import Core, Policies, SecretStore, Tickets
 from clawback.world.records import Audited, AuditLog, CloudRecords, Identity, Trail, TrailEvent, VaultRecords
@@ -22,6 +24,7 @@ __all__ = [
     "Core",
     "Documents",
     "Identity",
+    "Oidc",
     "Orders",
     "Policies",
     "RecoveryTerms",
@@ -68,6 +71,8 @@ class World:
         if self.telemetry_or_none is None:
             raise Unreachable("no telemetry can be read here", hint="run this where the core and the gateway write it")
         return self.telemetry_or_none
+
+    oidc_or_none: Oidc | None = None
 
     @property
     def orders(self) -> Orders:
@@ -117,3 +122,9 @@ class World:
         if self.documents_or_none is None:
             raise Unreachable("there is no place for documents here", hint="run it where the state folder is")
         return self.documents_or_none
+
+    def oidc(self) -> Oidc:
+        """The identity providers."""
+        if self.oidc_or_none is None:
+            raise Unreachable("no identity provider is configured", hint="add its issuer to oidc in clawback.yaml")
+        return self.oidc_or_none

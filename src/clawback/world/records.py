@@ -133,6 +133,10 @@ class CloudRecords(Protocol):
         """Calls since then that change something or issue sessions, whoever made them."""
         ...
 
+    def trail_named(self, names: Sequence[str], *, since_ns: int) -> Trail:
+        """Calls of IAM with these names since then, whoever made them."""
+        ...
+
     def trail_of(self, access_key_id: str) -> Trail:
         """Calls signed with one key, in the 90 days that CloudTrail keeps."""
         ...
