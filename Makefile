@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEBIAN := postgresql bubblewrap crun gcc libc6-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test kill demo bench wheel system-packages clean
+.PHONY: help setup lint test kill demo bench wheel system-packages oidc-provider clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -48,5 +48,9 @@ wheel: setup  ## build the wheel into dist/
 system-packages:  ## what Debian gives: PostgreSQL for tests, bubblewrap and crun for the benches; as root
 	apt-get install --yes --no-install-recommends $(DEBIAN)
 
+oidc-provider:  ## npm's oidc-provider, a real identity provider for tests, into .node/
+	@mkdir -p .node/oidc-provider && cp tests/oidc_provider/package.json .node/oidc-provider/
+	npm install --prefix .node/oidc-provider --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/clawback.egg-info
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .node src/clawback.egg-info

@@ -18,6 +18,7 @@ _ONE_CREDENTIAL = {
     "vault-kv": ("mount", "path"),
     "aws-access-key": ("access_key_id",),
     "aws-session": ("role", "session"),
+    "oidc-client": ("issuer", "client_id"),
 }
 _ONE_REVOCATION = {
     "vault-token": ("accessor",),
@@ -25,6 +26,7 @@ _ONE_REVOCATION = {
     "vault-kv": ("mount", "path"),
     "aws-access-key": ("user",),
     "aws-session": ("role",),
+    "oidc-client": ("issuer", "client_id"),
 }
 
 

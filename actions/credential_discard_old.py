@@ -13,6 +13,7 @@ __all__ = ["ACTION", "DiscardParams"]
 
 _NEED_THE_VALUE = (
     *("aws.delete-key", "aws.refuse-sessions", "aws.rotate-key", "vault.rotate-token"),
+    *("oidc.revoke-token", "oidc.rotate-client"),
     *("credential.confirm-closed", "credential.refuse", "credential.revoke"),
 )
 _DONE = (ReceiptState.VERIFIED, ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT)

@@ -32,6 +32,7 @@ __all__ = [
     "EvidenceSettings",
     "GatewaySettings",
     "InferenceSettings",
+    "OidcSettings",
     "PrefectSettings",
     "RecoverySettings",
     "ReleaseSettings",
@@ -156,6 +157,19 @@ class AwsSettings(_Section):
     credentials_file: Path | None = None
 
 
+class OidcSettings(_Section):
+    """One entry of `oidc:`, an identity provider."""
+
+    issuer: str = Field(description="https URL, as its metadata and tokens name it")
+    credentials_file: Path | None = Field(
+        None, description="Clawback's own client there, to introspect and revoke: JSON, mode 0600"
+    )
+    initial_token_file: Path | None = Field(
+        None, description="initial access token with which clients are registered, mode 0600"
+    )
+    ca_file: Path | None = Field(None, description="PEM file of the authority of its certificate")
+
+
 class PrefectSettings(_Section):
     """`prefect:`: with no `api_url`, `clawback up` runs a server of its own on `port` (0: any free one)."""
 
@@ -252,6 +266,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     vault: VaultSettings | None = None
     aws: AwsSettings | None = None
+    oidc: tuple[OidcSettings, ...] = ()
     prefect: PrefectSettings = PrefectSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     recovery: RecoverySettings = RecoverySettings()

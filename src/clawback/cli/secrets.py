@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "read_credential"]
 
-KINDS = ("opaque", "vault-token", "vault-lease", "vault-kv", "aws-access-key", "aws-session")
+KINDS = (
+    "opaque",
+    "vault-token",
+    "vault-lease",
+    "vault-kv",
+    "aws-access-key",
+    "aws-session",
+    "oidc-token",
+    "oidc-client",
+    "oidc-registration",
+)
 _MOST_BYTES = 1 << 20
 _FORM = "NAME, or NAME:placeholder:VARIABLE:HOST,HOST (the variable may be empty)"
 

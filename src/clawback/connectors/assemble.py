@@ -6,6 +6,8 @@ from clawback.config import Settings
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_records import AwsRecordsConnector
 from clawback.connectors.documents import FileDocuments
+from clawback.connectors.oidc import OidcConnector
+from clawback.connectors.oidc_issuer import Issuer
 from clawback.connectors.reviews import FileReviews
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.telemetry import FileTelemetry
@@ -57,4 +59,15 @@ def assemble(settings: Settings) -> World:
             most=recovery.most,
             within_hours=recovery.within_hours,
         ),
+        oidc_or_none=OidcConnector(
+            Issuer(
+                entry.issuer,
+                credentials_file=entry.credentials_file,
+                initial_token_file=entry.initial_token_file,
+                ca_file=entry.ca_file,
+            )
+            for entry in settings.oidc
+        )
+        if settings.oidc
+        else None,
     )

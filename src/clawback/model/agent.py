@@ -39,6 +39,11 @@ class CredentialRef:
     vault-kv       `mount`, `path`
     aws-access-key `user`, `access_key_id`
     aws-session    `role` (ARN), `session` (name), `user`
+    oidc-token     `issuer`, `client_id`; `sub`, `scope`, and `resource`, a URL that its access token may read.
+                   The value: a token response's JSON (`access_token`, `refresh_token`), or an access token
+    oidc-client    `issuer`, `client_id`. The value: JSON with `client_id`, `client_secret`
+    oidc-registration   Clawback's own right to manage such a client, held under the name `clawback`: `issuer`,
+                   `client_id`, `uri` (its client configuration endpoint). The value: its registration access token
     opaque         whatever helps a person to find it: no action replaces it
 
     `name` is the file under `/run/secrets` in the sandbox, and the name in the secret store.

@@ -10,7 +10,7 @@ from clawback.model import Incident, Phase, ReceiptState
 __all__ = ["destroys_evidence", "evidence_is_held"]
 
 EVIDENCE = "evidence."
-_ISSUERS = ("vault:", "iam:", "sts:")
+_ISSUERS = ("vault:", "iam:", "oidc:", "sts:")
 
 
 def destroys_evidence(action: Action[Any]) -> bool:

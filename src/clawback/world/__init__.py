@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from clawback.errors import Unreachable
 from clawback.world.cloud import Cloud
-from clawback.world.credentials import Cloud, Vault
+from clawback.world.credentials import Vault
 from clawback.world.documents import Documents
 from clawback.world.oidc import Oidc
 from clawback.world.orders import Orders
@@ -58,6 +58,7 @@ class World:
     cloud_or_none: Cloud | None = None
     vault_records_or_none: VaultRecords | None = None
     cloud_records_or_none: CloudRecords | None = None
+    oidc_or_none: Oidc | None = None
     telemetry_or_none: Telemetry | None = None
     documents_or_none: Documents | None = None
     reviews_or_none: Reviews | None = None
@@ -71,8 +72,6 @@ class World:
         if self.telemetry_or_none is None:
             raise Unreachable("no telemetry can be read here", hint="run this where the core and the gateway write it")
         return self.telemetry_or_none
-
-    oidc_or_none: Oidc | None = None
 
     @property
     def orders(self) -> Orders:
@@ -123,6 +122,7 @@ class World:
             raise Unreachable("there is no place for documents here", hint="run it where the state folder is")
         return self.documents_or_none
 
+    @property
     def oidc(self) -> Oidc:
         """The identity providers."""
         if self.oidc_or_none is None:

@@ -125,7 +125,7 @@ class Bench:
     def __init__(self, folder, vault, cloud, make_incident, make_receipt):
         self.agent = f"agent{next(_numbers)}"
         self.store = RecordingStore(folder)
-        self.vault, self.cloud = vault, cloud
+        self.vault, self.cloud, self.oidc = vault, cloud, None
         self._make_incident, self._make_receipt = make_incident, make_receipt
         self.receipts = ()
         self.written = []
@@ -143,6 +143,7 @@ class Bench:
             cloud_or_none=wrap(self.cloud),
             vault_records_or_none=self.vault_records,
             cloud_records_or_none=AwsRecordsConnector(self.cloud),
+            oidc_or_none=wrap(self.oidc) if self.oidc else None,
         )
         incident = self._make_incident(agent=self.agent, receipts=self.receipts)
         return Context(incident=incident, world=world, actor="tester")

@@ -9,14 +9,21 @@ import pytest
 from clawback.actions import (
     aws_close_trust,
     aws_delete_key,
+    aws_deny_principal,
+    aws_detach_instance_profile,
+    aws_disable_foreign_credentials,
     aws_issue_session,
     aws_refuse_sessions,
     aws_restore_trust,
+    aws_revert_agent_changes,
     aws_rotate_key,
+    aws_set_boundary,
     credential_confirm_closed,
     credential_refuse,
     credential_revoke,
     credential_trace,
+    oidc_revoke_token,
+    oidc_rotate_client,
     vault_issue_lease,
     vault_revoke_leases,
     vault_rotate_token,
@@ -28,8 +35,22 @@ from clawback.model import Enforcement
 
 from .closing import assert_closed
 
+ALLOW_IAM = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]}'
+
 DOCUMENT = Path(__file__).parents[3] / "docs" / "permissions.md"
-AWS = (aws_rotate_key, aws_refuse_sessions, aws_close_trust, aws_restore_trust, aws_issue_session, aws_delete_key)
+AWS = (
+    aws_close_trust,
+    aws_delete_key,
+    aws_deny_principal,
+    aws_detach_instance_profile,
+    aws_disable_foreign_credentials,
+    aws_issue_session,
+    aws_refuse_sessions,
+    aws_restore_trust,
+    aws_revert_agent_changes,
+    aws_rotate_key,
+    aws_set_boundary,
+)
 VAULT = (vault_rotate_token, vault_revoke_leases, vault_issue_lease)
 BOTH = (credential_trace, credential_refuse, credential_revoke, credential_confirm_closed)
 
@@ -43,13 +64,18 @@ def block(language):
 def test_every_action_s_needs_are_documented():
     granted = set(json.loads(block("json"))["Statement"][0]["Action"])
     declared = {
-        need for module in (*AWS, *BOTH) for need in module.ACTION.needs if need.startswith(("cloudtrail:", "iam:"))
+        need
+        for module in (*AWS, *BOTH)
+        for need in module.ACTION.needs
+        if need.startswith(("cloudtrail:", "ec2:", "iam:"))
     }
     assert declared == granted
     paths = re.findall(r'path "([^"*]+?)/?\*?"', block("hcl"))
     needs = {need for module in (*VAULT, *BOTH) for need in module.ACTION.needs if need.startswith("vault:")}
     for need in needs:
         assert need.removeprefix("vault:") in paths
+    for need in oidc_revoke_token.ACTION.needs | oidc_rotate_client.ACTION.needs:
+        assert f"`{need}`" in DOCUMENT.read_text()
 
 
 @pytest.mark.parts
@@ -91,6 +117,35 @@ def test_aws_s_are_enough(ministack, with_aws, tmp_path):
         proof = steps[-1].run()
         assert proof.enforcement is Enforcement.FULL, proof.proof
     assert steps[2].revert().verified
+
+    iam, profile = ministack.client("iam"), f"{bench.agent}-profile"
+    arn = iam.create_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Arn"]
+    iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName=bench.grants.role.rpartition("/")[2])
+    started = ministack.client("ec2").run_instances(
+        ImageId="ami-12345678", MinCount=1, MaxCount=1, IamInstanceProfile={"Arn": arn}
+    )
+    iam.create_access_key(UserName=bench.agent)
+    iam.put_user_policy(UserName=bench.agent, PolicyName="iam", PolicyDocument=ALLOW_IAM)
+    value = bench.store.current(bench.agent, "aws-key")
+    agent = ministack.client("iam", credential=value)
+    agent.put_user_policy(UserName=bench.agent, PolicyName="more", PolicyDocument=ALLOW_IAM)
+    agent.attach_role_policy(
+        RoleName=bench.grants.role.rpartition("/")[2], PolicyArn="arn:aws:iam::aws:policy/ReadOnlyAccess"
+    )
+    for module, params in (
+        (aws_revert_agent_changes, {"since": "2020-01-01T00:00:00Z"}),
+        (aws_set_boundary, {"name": "aws-session"}),
+        (aws_deny_principal, {"name": "aws-session"}),
+        (aws_detach_instance_profile, {"name": "aws-session", "instance": started["Instances"][0]["InstanceId"]}),
+        (aws_detach_instance_profile, {"name": "aws-session"}),
+        (aws_disable_foreign_credentials, {}),
+    ):
+        steps.append(bench.step(module.ACTION, **params))
+        proof = steps[-1].run()
+        assert proof.verified, proof.proof
+    assert len(steps[-6].captured["changes"]) == 2
+    for step in reversed(steps[-6:]):
+        assert step.revert().verified
 
 
 @pytest.mark.parts
