@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,11 +26,14 @@ __all__ = [
     "from_record",
     "held",
     "key_id",
+    "least",
     "other_holders",
     "rechecked",
     "sealed",
+    "seconds",
     "unsealed",
     "verified_receipt",
+    "watch",
     "watch_accepted",
     "watch_refused",
 ]
@@ -38,6 +42,9 @@ Probe = Callable[[], tuple[bool, str]]
 
 _PATIENCE_SECONDS = 1.0
 _INTERVAL_SECONDS = 0.1
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_PART = re.compile(r"(\d{1,9})([smhd])")
+_DURATION = re.compile(rf"(?:{_PART.pattern})+")
 
 
 class CredentialParams(Params):
@@ -81,6 +88,20 @@ def key_id(credential: str) -> str:
         return str(json.loads(credential)["access_key_id"])
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def least(*bounds: int) -> int:
+    """The tightest bound, where 0 is none."""
+    return min((bound for bound in bounds if bound), default=0)
+
+
+def seconds(duration: str) -> int:
+    """Vault's way of writing a duration (`90`, `1h`, `1h30m`, `2d`) in seconds; 0 where it is empty or not one."""
+    if duration.isdecimal():
+        return int(duration)
+    if not _DURATION.fullmatch(duration):
+        return 0
+    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(duration))
 
 
 def other_holders(ctx: Context, agent: str, ref: CredentialRef, identifier: str) -> tuple[str, ...]:
@@ -163,6 +184,14 @@ def watch_refused(probe: Probe, settle: float) -> tuple[bool, str]:
             if now - began > 6 * settle + _PATIENCE_SECONDS:  # it flickers
                 return False, answer
         time.sleep(_INTERVAL_SECONDS)
+
+
+def watch(read: Callable[[], int], *, until: int) -> tuple[bool, int]:
+    """Read a number until it is as wanted, or a second has passed: (it is, the last one read)."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (now := read()) != until and time.monotonic() < deadline:
+        time.sleep(_INTERVAL_SECONDS)
+    return now == until, now
 
 
 def watch_accepted(probe: Probe, settle: float) -> tuple[bool, str]:

@@ -1,21 +1,17 @@
 """Destroy the replaced values of an agent's credentials, once the proofs that they are refused have been made.
 
-It refuses while this incident still has a rotation of the agent whose proof is outstanding: that proof needs the value.
+It refuses while this incident still has a step on one of the agent's credentials whose proof is outstanding: that proof
+may need the value.
 """
 
 from __future__ import annotations
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.errors import Refused
-from clawback.model import Enforcement, Phase, ReceiptState
+from clawback.model import Enforcement, Phase, Receipt, ReceiptState
 
 __all__ = ["ACTION", "DiscardParams"]
 
-_NEED_THE_VALUE = (
-    *("aws.delete-key", "aws.refuse-sessions", "aws.rotate-key", "vault.rotate-token"),
-    *("oidc.revoke-token", "oidc.rotate-client"),
-    *("credential.confirm-closed", "credential.refuse", "credential.revoke"),
-)
 _DONE = (ReceiptState.VERIFIED, ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT)
 
 
@@ -34,8 +30,14 @@ def _outstanding(ctx: Context, agent: str) -> list[str]:
     return [
         f"{receipt.action} {receipt.params.get('name', '')} is {receipt.state}"
         for receipt in ctx.incident.receipts
-        if receipt.action in _NEED_THE_VALUE and receipt.params.get("agent") == agent and receipt.state not in _DONE
+        if receipt.params.get("agent") == agent and receipt.state not in _DONE and _is_on_a_credential(receipt)
     ]
+
+
+def _is_on_a_credential(receipt: Receipt) -> bool:
+    return bool(receipt.params.get("name")) or (
+        receipt.action.startswith("credential.") and receipt.action != ACTION.id
+    )
 
 
 def _plan(ctx: Context, params: DiscardParams) -> Plan:

@@ -3,7 +3,10 @@
 Order: the new token is stored durably before the old one is revoked, and it becomes current last. Whatever step a crash
 hits, running it again ends in the same place: a token whose value was lost between issuer and store is found by the
 tags in its metadata and revoked. The old value stays in the secret store, so that the proof can use it, until
-`credential.discard-old`. A revoked token cannot be brought back; the agent has the new one.
+`credential.discard-old`.
+
+The new token lives for `vault.reissue_ttl` at most, never longer than the old one did. Undoing it gives the agent one
+with the old one's own time to live; the old value cannot be brought back.
 """
 
 from __future__ import annotations
@@ -19,21 +22,25 @@ from clawback.actions._credentials import (
     enforcement,
     from_record,
     held,
+    least,
     other_holders,
     rechecked,
+    seconds,
 )
 from clawback.model import CredentialRef, Phase
 
 __all__ = ["ACTION"]
 
 _KIND = "vault-token"
+_REISSUED, _RESTORED = "reissued", "restored"
 
 
 def _plan(ctx: Context, params: CredentialParams) -> Plan:
     ref = held(ctx, params, _KIND)
     accessor = ref.identifiers["accessor"]
     facts = ctx.world.vault.token_lookup(accessor)
-    policies, ttl = _grants(ref, facts)
+    policies, _ = _grants(ref, facts)
+    ttl = _bounded(ctx, ref, facts)
     checks = [
         f"token {accessor}: policies {', '.join(policies)}, {facts['ttl']} s left"
         if facts
@@ -47,7 +54,7 @@ def _plan(ctx: Context, params: CredentialParams) -> Plan:
     return Plan(
         changes=(
             f"- {params.agent}/{params.name}: token {accessor} and all its children and leases",
-            f"+ {params.agent}/{params.name}: a new token, policies {', '.join(policies)}, ttl {ttl or 'the default'}",
+            f"+ {params.agent}/{params.name}: a new token, policies {', '.join(policies)}, {ttl} s to live",
         ),
         checks=tuple(checks),
     )
@@ -56,7 +63,8 @@ def _plan(ctx: Context, params: CredentialParams) -> Plan:
 def _capture(ctx: Context, params: CredentialParams) -> Record:
     ref = held(ctx, params, _KIND)
     facts = ctx.world.vault.token_lookup(ref.identifiers["accessor"])
-    captured: dict[str, Any] = {"ref": as_record(ref), "facts": facts, "worked_before": None}
+    captured: dict[str, Any] = {"ref": as_record(ref), "facts": facts, "ttl": _bounded(ctx, ref, facts)}
+    captured["worked_before"] = None
     if facts is None or not facts["num_uses"]:  # trying a token with few uses would use one up
         accepted, answer = ctx.world.vault.token_works(ctx.world.secrets.current(params.agent, params.name))
         captured |= {"worked_before": accepted, "answer_before": answer}
@@ -69,7 +77,7 @@ def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
     present = held(ctx, params, _KIND)
     first = present.identifiers["accessor"] == old
     if first or vault.token_lookup(present.identifiers["accessor"]) is None:  # or the new one was revoked since
-        following = _staged(ctx, params) or _issue(ctx, params, captured)
+        following = _next(ctx, params, captured, _REISSUED)
         vault.token_revoke(old)
         store.promote(params.agent, params.name, keep_old=not first)
     else:
@@ -78,7 +86,11 @@ def _apply(ctx: Context, params: CredentialParams, captured: Record) -> Record:
     return {"accessor": following.identifiers["accessor"], "replaced": old}
 
 
-def _staged(ctx: Context, params: CredentialParams) -> CredentialRef | None:
+def _next(ctx: Context, params: CredentialParams, captured: Record, purpose: str) -> CredentialRef:
+    return _staged(ctx, params, purpose) or _issue(ctx, params, captured, purpose)
+
+
+def _staged(ctx: Context, params: CredentialParams, purpose: str) -> CredentialRef | None:
     """The token that an earlier, interrupted run staged, if it is this step's and still lives."""
     ref = ctx.world.secrets.staged_ref(params.agent, params.name)
     if ref is None:
@@ -87,26 +99,30 @@ def _staged(ctx: Context, params: CredentialParams) -> CredentialRef | None:
     facts = ctx.world.vault.token_lookup(accessor)
     if facts is None:
         return None
-    if not _tags(params, ctx.incident.id).items() <= facts["meta"].items():
-        ctx.world.vault.token_revoke(accessor)  # some other incident's, never given to anybody
+    if not {**_tags(params), **_purpose(ctx, purpose)}.items() <= facts["meta"].items():
+        ctx.world.vault.token_revoke(accessor)  # some other step's, never given to anybody
         return None
     return ref
 
 
-def _issue(ctx: Context, params: CredentialParams, captured: Record) -> CredentialRef:
+def _issue(ctx: Context, params: CredentialParams, captured: Record, purpose: str) -> CredentialRef:
+    """A new token, staged: of the bounded time to live, or, where undoing asks for it, of the old one's own."""
     vault, store = ctx.world.vault, ctx.world.secrets
+    present = held(ctx, params, _KIND).identifiers["accessor"]
     if store.begin(params.agent, params.name):
         # An earlier run asked and staged nothing: the issuer may hold a live token that nobody has the value of.
         for lost in vault.token_find(_tags(params)):
-            vault.token_revoke(lost)
+            if lost != present:
+                vault.token_revoke(lost)
     old, facts = from_record(captured["ref"]), captured["facts"] or {}
     policies, ttl = _grants(old, captured["facts"])
+    bound, period = captured["ttl"] if purpose == _REISSUED else 0, int(facts.get("period") or 0)
     value, accessor = vault.token_create(
         policies=policies,
-        ttl=ttl,
-        meta={**(facts.get("meta") or {}), **_tags(params, ctx.incident.id)},
+        ttl=_seconds(bound or ttl),
+        meta={**(facts.get("meta") or {}), **_tags(params), **_purpose(ctx, purpose)},
         role=facts.get("role") or "",
-        period=_seconds(facts.get("period")),
+        period=_seconds(least(period, bound) if period else 0),
         explicit_max_ttl=_seconds(facts.get("explicit_max_ttl")),
         num_uses=int(facts.get("num_uses") or 0),
         renewable=bool(facts.get("renewable", True)),
@@ -135,6 +151,8 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
         missing.append("the old token was not seen to work before")
     if (facts := captured["facts"]) and not facts["path"].startswith("auth/token/"):
         missing.append(f"the login at {facts['path']} that issued it still stands")
+    if (new := vault.token_lookup(present)) and not 0 < new["ttl"] <= captured["ttl"]:
+        missing.append(f"the new token lives for {new['ttl'] or 'any number of'} s: its role says so")
 
     verified = gone and refused and works and present != old_accessor
     return Verification(
@@ -165,28 +183,75 @@ def _recheck(ctx: Context, params: CredentialParams, _captured: Record, outcome:
     )
 
 
-def _grants(ref: CredentialRef, facts: dict[str, Any] | None) -> tuple[list[str], str]:
-    """Policies and time to live of the token to issue: the old one's; of a dead one, what the reference says."""
+def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
+    vault, store = ctx.world.vault, ctx.world.secrets
+    present = held(ctx, params, _KIND).identifiers["accessor"]
+    facts = vault.token_lookup(present)
+    if facts is not None and present == captured["ref"]["identifiers"]["accessor"]:
+        staged = store.staged_ref(params.agent, params.name)
+        if staged is not None:  # cut off before the old one was touched: what was issued was given to nobody
+            vault.token_revoke(staged.identifiers["accessor"])
+    elif not _restored(facts):
+        _next(ctx, params, captured, _RESTORED)
+        vault.token_revoke(present)
+        store.promote(params.agent, params.name)
+
+
+def _verify_reverted(ctx: Context, params: CredentialParams, captured: Record) -> Verification:
+    present = held(ctx, params, _KIND).identifiers["accessor"]
+    facts = ctx.world.vault.token_lookup(present)
+    works, answer = ctx.world.vault.token_works(ctx.world.secrets.current(params.agent, params.name))
+    untouched = present == captured["ref"]["identifiers"]["accessor"]
+    seen = works and (untouched or _restored(facts))
+    missing = () if untouched else ("the old value stays dead",)
+    return Verification(
+        verified=seen,
+        enforcement=enforcement(verified=seen, missing=missing),
+        proof="; ".join(
+            [
+                f"the agent's token {present} used: {'accepted' if works else 'REFUSED'} ({answer})",
+                "it is the old one" if untouched else f"{facts['ttl'] if facts else 0} s to live",
+                *([] if seen else ["it is NOT one with the old one's time to live"]),
+                *missing,
+            ]
+        ),
+    )
+
+
+def _restored(facts: dict[str, Any] | None) -> bool:
+    return facts is not None and facts["meta"].get("clawback_purpose") == _RESTORED
+
+
+def _grants(ref: CredentialRef, facts: dict[str, Any] | None) -> tuple[list[str], int]:
+    """Policies and seconds to live that the old token had; of a dead one, what the reference says."""
     if facts:
-        return list(facts["policies"]), _seconds(facts["creation_ttl"])
+        return list(facts["policies"]), int(facts["creation_ttl"] or 0)
     named = ref.identifiers.get("policies", "")
-    return [policy.strip() for policy in named.split(",") if policy.strip()], ref.identifiers.get("ttl", "")
+    policies = [policy.strip() for policy in named.split(",") if policy.strip()]
+    return policies, seconds(ref.identifiers.get("ttl", ""))
+
+
+def _bounded(ctx: Context, ref: CredentialRef, facts: dict[str, Any] | None) -> int:
+    return least(ctx.world.vault.reissue.ttl, _grants(ref, facts)[1])
 
 
 def _seconds(number: Any) -> str:
     return f"{int(number)}s" if number else ""
 
 
-def _tags(params: CredentialParams, incident: str = "") -> dict[str, str]:
-    tags = {"clawback_agent": params.agent, "clawback_step": f"vault.rotate-token/{params.name}"}
-    return tags | {"clawback_incident": incident} if incident else tags
+def _tags(params: CredentialParams) -> dict[str, str]:
+    return {"clawback_agent": params.agent, "clawback_step": f"vault.rotate-token/{params.name}"}
+
+
+def _purpose(ctx: Context, purpose: str) -> dict[str, str]:
+    return {"clawback_incident": ctx.incident.id, "clawback_purpose": purpose}
 
 
 ACTION: Action[CredentialParams] = Action(
     id="vault.rotate-token",
     summary="Replace the agent's Vault token; revoke the old one with its children and leases.",
     phase=Phase.ERADICATE,
-    reversibility=Reversibility.IRREVERSIBLE,
+    reversibility=Reversibility.COMPENSABLE,
     needs=frozenset(
         {
             "vault:auth/token/accessors",
@@ -205,4 +270,6 @@ ACTION: Action[CredentialParams] = Action(
     apply=_apply,
     verify=_verify,
     recheck=_recheck,
+    revert=_revert,
+    verify_reverted=_verify_reverted,
 )

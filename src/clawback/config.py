@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,17 +28,21 @@ __all__ = [
     "ApprovalRule",
     "ApprovalSettings",
     "AwsSettings",
+    "ChannelSettings",
     "CoreSettings",
     "DriftSettings",
     "EvidenceSettings",
     "GatewaySettings",
     "InferenceSettings",
+    "JiraSettings",
+    "NotifySettings",
     "OidcSettings",
     "PrefectSettings",
     "RecoverySettings",
     "ReleaseSettings",
     "Settings",
     "VaultSettings",
+    "is_private",
     "load",
 ]
 
@@ -47,6 +52,12 @@ def _default_state() -> Path:
         return Path("/var/lib/clawback")
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "clawback"
+
+
+def is_private(url: str) -> bool:
+    """Whether what is sent there is seen by nobody else: by TLS, or because it does not leave the machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"})
 
 
 class _Section(BaseModel):
@@ -143,6 +154,10 @@ class VaultSettings(_Section):
 
     address: str
     token_file: Path
+    reissue_ttl: int = Field(
+        3600, ge=60, le=86_400 * 31, description="seconds that what is issued in place of a leaked credential lives"
+    )
+    reissue_uses: int = Field(10, ge=1, description="logins that a secret-id issued so is good for")
     audit_log: Path | None = Field(
         None, description="file of its audit device, readable by us: tells which token issued which"
     )
@@ -168,6 +183,56 @@ class OidcSettings(_Section):
         None, description="initial access token with which clients are registered, mode 0600"
     )
     ca_file: Path | None = Field(None, description="PEM file of the authority of its certificate")
+
+
+class JiraSettings(_Section):
+    """`jira:`: a Jira Cloud project in which each incident gets an issue."""
+
+    base_url: str = Field(pattern=r"^https?://[^/\s?#@]+/?$", description="https://SITE.atlassian.net")
+    project: str = Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="the project's key")
+    issue_type: str = Field("Task", min_length=1, max_length=60)
+    user: str = Field("", max_length=254, description="account that the API token is of; empty: it is an OAuth token")
+    token_file: Path = Field(description="the token, mode 0600")
+    statuses: dict[Phase, str] = Field(
+        default_factory=dict, description="phase of the incident → status that its issue is moved to"
+    )
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        if not is_private(self.base_url):
+            raise ValueError("a token over plain HTTP can be read on the way: https://")
+        return self
+
+
+class ChannelSettings(_Section):
+    """One of `notify.channels`. The address of a webhook is a secret: whoever has it can write there."""
+
+    kind: Literal["pagerduty-events-v2", "slack-webhook", "teams-webhook", "webhook"]
+    url_file: Path | None = Field(None, description="file with the channel's address, mode 0600")
+    url: str = Field("", description="the address outright, where it is no secret: PagerDuty's")
+    secret_file: Path | None = Field(None, description="PagerDuty's integration key, or what `webhook` signs with")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.kind == "pagerduty-events-v2":
+            if self.url_file or not self.secret_file:
+                raise ValueError("secret_file holds the integration key; url, if any, is no secret")
+            if self.url and not is_private(self.url):
+                raise ValueError("url: the integration key over plain HTTP can be read on the way: https://")
+            return self
+        if self.url or not self.url_file:
+            raise ValueError("the address is a secret: put it into a file, and that under url_file")
+        if bool(self.secret_file) != (self.kind == "webhook"):
+            raise ValueError("secret_file: a webhook signs with it; the others have none")
+        return self
+
+
+class NotifySettings(_Section):
+    """`notify:`: whom `notify.send` tells, by a name of your choice."""
+
+    channels: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], ChannelSettings] = Field(
+        default_factory=dict
+    )
 
 
 class PrefectSettings(_Section):
@@ -267,6 +332,8 @@ class Settings(BaseSettings):
     vault: VaultSettings | None = None
     aws: AwsSettings | None = None
     oidc: tuple[OidcSettings, ...] = ()
+    jira: JiraSettings | None = None
+    notify: NotifySettings = NotifySettings()
     prefect: PrefectSettings = PrefectSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     recovery: RecoverySettings = RecoverySettings()

@@ -59,6 +59,17 @@ def test_what_cannot_be_stored_is_refused(tmp_path, words, value):
     assert not (tmp_path / "secrets" / "a" / "key" / "current").exists()
 
 
+def test_the_next_value_waits_beside_the_present_one_under_the_same_identifiers(tmp_path):
+    secret(tmp_path, "put", "a", "key", "--kind", "vault-kv", "--id", "path=a/api", value=b"one")
+    done = secret(tmp_path, "put", "a", "key", "--next", value=b"two")
+    assert done.returncode == 0, done.stderr
+    store = FileSecretStore(tmp_path / "secrets")
+    assert (store.current("a", "key"), store.staged("a", "key")) == ("one", "two")
+    assert store.staged_ref("a", "key") == store.refs("a")[0]
+    assert secret(tmp_path, "put", "a", "other", "--next", value=b"x").returncode == 4
+    assert secret(tmp_path, "put", "a", "key", "--next", "--kind", "vault-kv", value=b"x").returncode == 2
+
+
 def test_what_a_run_is_given():
     plain = read_credential("key")
     assert (plain.name, plain.delivery) == ("key", "file")

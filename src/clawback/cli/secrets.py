@@ -10,25 +10,15 @@ import typer
 
 from clawback.cli.app import app, settings
 from clawback.cli.output import print_json, table
-from clawback.errors import InvalidInput
-from clawback.model import CredentialRef
+from clawback.errors import InvalidInput, NotFound
+from clawback.model import CREDENTIAL_KINDS, CredentialRef
 
 if TYPE_CHECKING:
     from clawback.connectors.secret_store import FileSecretStore
 
 __all__ = ["KINDS", "read_credential"]
 
-KINDS = (
-    "opaque",
-    "vault-token",
-    "vault-lease",
-    "vault-kv",
-    "aws-access-key",
-    "aws-session",
-    "oidc-token",
-    "oidc-client",
-    "oidc-registration",
-)
+KINDS = CREDENTIAL_KINDS
 _MOST_BYTES = 1 << 20
 _FORM = "NAME, or NAME:placeholder:VARIABLE:HOST,HOST (the variable may be empty)"
 
@@ -56,11 +46,17 @@ def put(
     identifier: Annotated[
         list[str] | None, typer.Option("--id", help="KEY=VALUE, what identifies it to its issuer; never a secret")
     ] = None,
+    following: Annotated[
+        bool, typer.Option("--next", help="keep it beside the present value, for the action that replaces it")
+    ] = False,
 ) -> None:
     """Store a value, from a file or standard input, byte for byte; a terminal is asked without echo.
 
     It takes the place of the value before: at once for placeholders, with the next launch for files.
     """
+    if following:
+        _stage(agent, name, file, named=bool(identifier) or kind != "opaque")
+        return
     if kind not in KINDS:
         raise InvalidInput(f"--kind: no kind {kind[:64]!r}", hint=f"one of {', '.join(KINDS)}")
     identifiers = {}
@@ -71,6 +67,16 @@ def put(
         identifiers[key] = value
     _store().put(agent, CredentialRef(kind=kind, name=name, identifiers=identifiers), _value(file))
     sys.stderr.write(f"stored: {name} of {agent}\n")
+
+
+def _stage(agent: str, name: str, file: Path | None, *, named: bool) -> None:
+    if named:
+        raise InvalidInput("--next keeps the kind and identifiers that are there", hint="leave out --kind and --id")
+    ref = next((ref for ref in _store().refs(agent) if ref.name == name), None)
+    if ref is None:
+        raise NotFound(f"{agent} holds nothing named {name[:64]!a}", hint="--next goes beside a value that is stored")
+    _store().stage(agent, ref, _value(file))
+    sys.stderr.write(f"stored beside the present value: {name} of {agent}\n")
 
 
 @secret.command(name="list")

@@ -1,6 +1,7 @@
 """The words of the house, as frozen types. Nothing here does anything."""
 
 from clawback.model.agent import (
+    CREDENTIAL_KINDS,
     AgentInfo,
     AgentState,
     Attempt,
@@ -56,6 +57,7 @@ from clawback.model.level import Enforcement, Level, LevelResult
 from clawback.model.policy import Decision, Draft, Narrowing, PolicyVersion, staged_from, staged_name
 
 __all__ = [
+    "CREDENTIAL_KINDS",
     "CREDENTIAL_MISUSED",
     "SLOW_DECISION_MS",
     "AgentInfo",

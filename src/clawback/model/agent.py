@@ -10,6 +10,7 @@ from clawback.model.hold import Hold
 from clawback.model.level import Enforcement, LevelResult
 
 __all__ = [
+    "CREDENTIAL_KINDS",
     "AgentInfo",
     "AgentState",
     "Attempt",
@@ -19,6 +20,24 @@ __all__ = [
     "LaunchSpec",
     "Quarantine",
 ]
+
+
+# Kinds of credential that some action knows how to replace, and `opaque`.
+CREDENTIAL_KINDS = (
+    "opaque",
+    "vault-token",
+    "vault-lease",
+    "vault-kv",
+    "vault-approle",
+    "vault-static-role",
+    "vault-transit",
+    "vault-wrapped",
+    "aws-access-key",
+    "aws-session",
+    "oidc-token",
+    "oidc-client",
+    "oidc-registration",
+)
 
 
 class AgentState(StrEnum):
@@ -36,7 +55,11 @@ class CredentialRef:
     kind           what `identifiers` carries
     vault-token    `accessor`; `policies` (comma-separated), `ttl`
     vault-lease    `prefix` (lease prefix, such as `database/creds/support`), `path` to issue anew from
-    vault-kv       `mount`, `path`
+    vault-kv       `mount`, `path`; `version` that the agent was given, `field` of the secret, where it is not all of it
+    vault-approle  `role`, the secret-id's `accessor`; `mount` (`approle`). The value is the secret-id
+    vault-static-role  `role`; `mount` (`database`); `host`, `port`, `database`, `sslmode`, `sslrootcert` of PostgreSQL
+    vault-transit  `key`; `mount` (`transit`). A right, not a value: what is stored is only what the agent is to be told
+    vault-wrapped  `accessor` of the wrapping token, `of`: the name of the agent's credential that it delivers
     aws-access-key `user`, `access_key_id`
     aws-session    `role` (ARN), `session` (name), `user`
     oidc-token     `issuer`, `client_id`; `sub`, `scope`, and `resource`, a URL that its access token may read.

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from clawback.errors import Unreachable
 from clawback.world.cloud import Cloud
 from clawback.world.credentials import Vault
+from clawback.world.databases import Databases
 from clawback.world.documents import Documents
+from clawback.world.notices import Notifier
 from clawback.world.oidc import Oidc
 from clawback.world.orders import Orders
 from clawback.world.parts import Core, Policies, SecretStore, Tickets
@@ -22,8 +24,10 @@ __all__ = [
     "Cloud",
     "CloudRecords",
     "Core",
+    "Databases",
     "Documents",
     "Identity",
+    "Notifier",
     "Oidc",
     "Orders",
     "Policies",
@@ -56,6 +60,8 @@ class World:
     orders_or_none: Orders | None = None
     vault_or_none: Vault | None = None
     cloud_or_none: Cloud | None = None
+    databases_or_none: Databases | None = None
+    notifier_or_none: Notifier | None = None
     vault_records_or_none: VaultRecords | None = None
     cloud_records_or_none: CloudRecords | None = None
     oidc_or_none: Oidc | None = None
@@ -100,6 +106,13 @@ class World:
         if self.cloud_or_none is None:
             raise Unreachable("no cloud account is configured", hint="set aws.region in clawback.yaml")
         return self.cloud_or_none
+
+    @property
+    def databases(self) -> Databases:
+        """The databases that agents log in to."""
+        if self.databases_or_none is None:
+            raise Unreachable("there is no client for databases here", hint="pip install 'clawback[postgres]'")
+        return self.databases_or_none
 
     @property
     def vault_records(self) -> VaultRecords:

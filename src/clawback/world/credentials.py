@@ -9,11 +9,38 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from clawback.world.vault_engines import AppRole, KeyValue, Reissue, StaticRoles, Transit
+
 __all__ = ["Vault"]
 
 
 class Vault(Protocol):
     """HashiCorp Vault or OpenBao."""
+
+    @property
+    def reissue(self) -> Reissue:
+        """The bounds of what is issued anew."""
+        ...
+
+    @property
+    def approle(self) -> AppRole:
+        """AppRole logins."""
+        ...
+
+    @property
+    def static_roles(self) -> StaticRoles:
+        """Static roles of database engines."""
+        ...
+
+    @property
+    def transit(self) -> Transit:
+        """Keys of transit engines."""
+        ...
+
+    @property
+    def kv(self) -> KeyValue:
+        """Stored secrets."""
+        ...
 
     def prepare(self) -> None:
         """Load what is needed to ask, and ask nothing: an incident must not wait for it."""

@@ -5,22 +5,30 @@ import dataclasses
 import itertools
 import json
 import os
+import pwd
+import secrets
+import shutil
 import signal
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 import structlog
 
 from clawback.action import Context
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_records import AwsRecordsConnector
+from clawback.connectors.postgres import PostgresLogins
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.vault import VaultConnector
 from clawback.errors import ClawbackError, Unreachable
 from clawback.journal import Journal
 from clawback.services.ministack import Ministack
 from clawback.services.openbao import OpenBao
+from clawback.services.process import Service, free_port
 from clawback.world import World
 
 from .closing import Case
@@ -52,6 +60,77 @@ def cloud(ministack):
     return AwsConnector(endpoint_url=ministack.endpoint_url, credentials_file=ministack.credentials_file)
 
 
+def _program(name):
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else None
+
+
+class Database:
+    def __init__(self, port, password):
+        self.port, self.password = port, password
+
+    def connect(self, user, password):
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user=user, password=password, dbname="postgres", autocommit=True
+        )
+
+    def login(self, user, password):
+        """(accepted, what psql said)."""
+        done = subprocess.run(
+            ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-d", "postgres", "-Atc", "select 1"],
+            env={"PATH": os.environ["PATH"], "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def database():
+    if os.geteuid() != 0 or not _program("initdb") or not shutil.which("psql"):
+        pytest.skip("PostgreSQL is not installed, or we may not become its user")
+    try:
+        user = pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("there is no user postgres to run PostgreSQL as")
+    folder = Path(tempfile.mkdtemp(prefix="cb-pg-", dir="/tmp"))
+    password, port = secrets.token_urlsafe(16), free_port()
+    database = Database(port, password)
+    try:
+        (folder / "password").write_text(password)
+        for path in (folder, folder / "password"):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        subprocess.run(
+            [
+                _program("initdb"),
+                *("-D", folder / "data", "-U", "admin", "-A", "scram-sha-256", "--no-sync"),
+                *("--pwfile", folder / "password"),
+            ],
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+        server = Service(
+            "postgresql",
+            [
+                *("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"),
+                *(_program("postgres"), "-D", folder / "data", "-p", str(port), "-k", ""),
+                *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+            ],
+            log=folder / "log",
+            ready=lambda: database.login("admin", password)[0],
+            deadline=30,
+        )
+        with server:
+            yield database
+    finally:
+        shutil.rmtree(folder)
+
+
 class Crash(BaseException):
     """The process ends here."""
 
@@ -66,7 +145,8 @@ class Counting:
     def __getattr__(self, name):
         attribute = getattr(self._inner, name)
         if not callable(attribute):
-            return attribute
+            # An engine of the server is a part of its own; a plain value is none.
+            return Counting(attribute, self._fuse) if type(attribute).__name__.endswith("Connector") else attribute
 
         def call(*args, **kwargs):
             self._fuse.tick()
@@ -105,8 +185,8 @@ class RecordingStore(FileSecretStore):
         try:
             raw = json.loads(value)
         except ValueError:
-            raw = {"secret_access_key": value}
-        self.values |= {raw[key] for key in ("secret_access_key", "session_token") if key in raw}
+            raw = {"password": value}
+        self.values |= {raw[key] for key in ("secret_access_key", "session_token", "password") if key in raw}
 
     def put(self, agent, ref, value):
         self._remember(value)
@@ -141,6 +221,7 @@ class Bench:
             tickets=NoCore(),
             vault_or_none=wrap(self.vault),
             cloud_or_none=wrap(self.cloud),
+            databases_or_none=wrap(PostgresLogins()),
             vault_records_or_none=self.vault_records,
             cloud_records_or_none=AwsRecordsConnector(self.cloud),
             oidc_or_none=wrap(self.oidc) if self.oidc else None,
@@ -305,3 +386,13 @@ def open_case(state, make_finding):
     journal = Journal(f"sqlite:///{state / 'journal.db'}")
     yield lambda bench: Case(bench, journal, make_finding)
     journal.dispose()
+
+
+@pytest.fixture
+def least(bao, vault, tmp_path):
+    """A connector with exactly the rights that docs/permissions.md names."""
+    document = (Path(__file__).parents[3] / "docs" / "permissions.md").read_text()
+    bao._call("PUT", "sys/policies/acl/clawback", {"policy": document.split("```hcl\n")[1].split("```")[0]})
+    token, _ = vault.token_create(policies=["default", "clawback"], ttl="1h", meta={}, orphan=True)
+    (tmp_path / "least").write_text(token)
+    return VaultConnector(bao.address, tmp_path / "least")

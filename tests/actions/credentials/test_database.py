@@ -1,13 +1,6 @@
 """Logins of a real PostgreSQL, issued by OpenBao: revoking a lease shuts the login out of the database itself."""
 
 import json
-import os
-import pwd
-import secrets
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -16,77 +9,10 @@ from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
 from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.model import CredentialRef
-from clawback.services.process import Service, free_port
 
 from .closing import assert_closed
 
 pytestmark = [pytest.mark.parts, pytest.mark.slow]
-
-
-def _program(name):
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(found[-1]) if found else None
-
-
-class Database:
-    def __init__(self, port, password):
-        self.port, self.password = port, password
-
-    def login(self, user, password):
-        """(accepted, what psql said)."""
-        done = subprocess.run(
-            ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-d", "postgres", "-Atc", "select 1"],
-            env={"PATH": os.environ["PATH"], "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def database():
-    if os.geteuid() != 0 or not _program("initdb") or not shutil.which("psql"):
-        pytest.skip("PostgreSQL is not installed, or we may not become its user")
-    try:
-        user = pwd.getpwnam("postgres")
-    except KeyError:
-        pytest.skip("there is no user postgres to run PostgreSQL as")
-    folder = Path(tempfile.mkdtemp(prefix="cb-pg-", dir="/tmp"))
-    password, port = secrets.token_urlsafe(16), free_port()
-    database = Database(port, password)
-    try:
-        (folder / "password").write_text(password)
-        for path in (folder, folder / "password"):
-            os.chown(path, user.pw_uid, user.pw_gid)
-        subprocess.run(
-            [
-                _program("initdb"),
-                *("-D", folder / "data", "-U", "admin", "-A", "scram-sha-256", "--no-sync"),
-                *("--pwfile", folder / "password"),
-            ],
-            user=user.pw_uid,
-            group=user.pw_gid,
-            extra_groups=[],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-        server = Service(
-            "postgresql",
-            [
-                *("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"),
-                *(_program("postgres"), "-D", folder / "data", "-p", str(port), "-k", ""),
-                *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
-            ],
-            log=folder / "log",
-            ready=lambda: database.login("admin", password)[0],
-            deadline=30,
-        )
-        with server:
-            yield database
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -25,7 +25,11 @@ from clawback.actions import (
     oidc_revoke_token,
     oidc_rotate_client,
     vault_issue_lease,
+    vault_raise_transit_minimum,
+    vault_replace_kv,
     vault_revoke_leases,
+    vault_rotate_secret_id,
+    vault_rotate_static_role,
     vault_rotate_token,
 )
 from clawback.connectors.aws import AwsConnector
@@ -51,7 +55,15 @@ AWS = (
     aws_rotate_key,
     aws_set_boundary,
 )
-VAULT = (vault_rotate_token, vault_revoke_leases, vault_issue_lease)
+VAULT = (
+    vault_rotate_token,
+    vault_revoke_leases,
+    vault_issue_lease,
+    vault_rotate_secret_id,
+    vault_rotate_static_role,
+    vault_raise_transit_minimum,
+    vault_replace_kv,
+)
 BOTH = (credential_trace, credential_refuse, credential_revoke, credential_confirm_closed)
 
 
@@ -79,11 +91,7 @@ def test_every_action_s_needs_are_documented():
 
 
 @pytest.mark.parts
-def test_vault_s_are_enough(bao, with_vault, vault, tmp_path):
-    bao._call("PUT", "sys/policies/acl/clawback", {"policy": block("hcl")})
-    token, _ = vault.token_create(policies=["default", "clawback"], ttl="1h", meta={}, orphan=True)
-    (tmp_path / "token").write_text(token)
-    least = VaultConnector(bao.address, tmp_path / "token")
+def test_vault_s_are_enough(with_vault, least):
     for options in ({}, {"role": True}):
         bench = with_vault(**options)
         bench.vault = least

@@ -1,5 +1,6 @@
 import pytest
 
+from clawback.actions._credentials import seconds
 from clawback.actions.credential_discard_old import ACTION as DISCARD
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE
@@ -215,3 +216,83 @@ def test_leases_under_a_prefix_are_gone_and_others_stay(with_vault, vault, pki):
 def test_a_lease_prefix_is_given_once_and_not_too_wide(params):
     with pytest.raises(ValueError):
         REVOKE_LEASES.params(agent="a", **params)
+
+
+def test_what_is_issued_lives_for_an_hour_however_long_the_old_one_did(with_vault, vault):
+    bench = with_vault(ttl="24h")
+    step = bench.step(ROTATE, name="vault-token")
+    assert "3600 s to live" in step.plan().changes[1]
+    assert step.run().enforcement is Enforcement.FULL
+    assert vault.token_lookup(step.outcome["accessor"])["creation_ttl"] == 3600
+
+
+def test_a_periodic_token_is_replaced_by_one_of_a_shorter_period(with_vault, vault):
+    bench = with_vault()
+    value, accessor = vault.token_create(policies=["default"], ttl="", meta={}, period="48h", orphan=True)
+    ref = CredentialRef(kind="vault-token", name="periodic", identifiers={"accessor": accessor})
+    bench.store.put(bench.agent, ref, value)
+    step = bench.step(ROTATE, name="periodic")
+    assert step.run().enforcement is Enforcement.FULL
+    assert vault.token_lookup(step.outcome["accessor"])["period"] == 3600
+
+
+def test_a_role_that_insists_on_its_own_period_makes_it_partial(with_vault, vault, bao):
+    bench = with_vault(role=True)
+    role = {"allowed_policies": ["default", bench.agent], "orphan": True, "token_period": "48h"}
+    bao._call("POST", f"auth/token/roles/{bench.agent}", role)
+    proof = bench.step(ROTATE, name="vault-token").run()
+    assert (proof.verified, proof.enforcement) == (True, Enforcement.PARTIAL), proof.proof
+    assert "its role says so" in proof.proof
+
+
+def test_undoing_gives_a_token_that_lives_as_long_as_the_old_one_did(with_vault, vault):
+    bench = with_vault(ttl="24h")
+    step = bench.step(ROTATE, name="vault-token")
+    step.run()
+    short = bench.store.current(bench.agent, "vault-token")
+    assert not ROTATE.verify_reverted(bench.context(), step.params, step.captured).verified
+    undone = step.revert()
+    assert (undone.verified, undone.enforcement) == (True, Enforcement.PARTIAL), undone.proof
+    (ref,) = bench.store.refs(bench.agent)
+    facts = vault.token_lookup(ref.identifiers["accessor"])
+    assert facts["creation_ttl"] == 86_400
+    assert not vault.token_works(short)[0]
+    assert not vault.token_works(bench.grants.token)[0]
+    assert _live(vault, bench) == [ref.identifiers["accessor"]]
+    assert step.revert().verified
+
+
+def test_undoing_cut_off_anywhere_ends_in_the_same_place(with_vault, vault, crash_everywhere):
+    steps = []
+
+    def make():
+        bench = with_vault()
+        step = bench.step(ROTATE, name="vault-token")
+        step.run()
+        steps.append((bench, step))
+        return step.revert
+
+    def check(_attempt):
+        bench, step = steps[-1]
+        assert step.revert().verified
+        assert len(_live(vault, bench)) == 1
+
+    assert crash_everywhere(make, check) > 8
+
+
+def test_undoing_what_never_began_leaves_the_old_token_in_force(with_vault, vault):
+    bench = with_vault()
+    step = bench.step(ROTATE, name="vault-token")
+    step.capture()
+    undone = step.revert()
+    assert (undone.verified, undone.enforcement) == (True, Enforcement.FULL)
+    assert vault.token_works(bench.grants.token)[0]
+    assert _live(vault, bench) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("90", 90), ("1h", 3600), ("1h30m", 5400), ("2d", 172_800), ("", 0), ("soon", 0), ("1h x", 0)],
+)
+def test_durations_are_read_as_vault_writes_them(written, number):
+    assert seconds(written) == number
