@@ -1,17 +1,20 @@
 """Open or update the incident's ticket, and read it back.
 
-One incident has one ticket. It is written at several points of a response; `stage` names the point, so that a resumed
-response writes each of them once.
+One incident has one ticket: files, and an issue where a tracker is configured. The files come first: with the tracker
+down they are there, and the step is pending until the issue is too. It is written at several points of a response;
+`stage` names the point, so that a resumed response writes each of them once.
 """
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.model import Enforcement, Phase
+from clawback.reports.adf import request_words
 from clawback.reports.ticket import jira, markdown
 
 __all__ = ["ACTION", "TicketParams"]
@@ -38,26 +41,28 @@ def _plan(ctx: Context, params: TicketParams) -> Plan:
 
 
 def _capture(ctx: Context, _params: TicketParams) -> Record:
-    return {key: _hash(text) for key, text in ctx.world.tickets.read(ctx.incident.id).items() if key in _FORMS}
-
-
-_FORMS = ("markdown", "jira")
+    return {key: _hash(text) for key, text in ctx.world.tickets.read(ctx.incident.id).items()}
 
 
 def _apply(ctx: Context, _params: TicketParams, _captured: Record) -> Record:
     texts = {"markdown": markdown(ctx.incident), "jira": jira(ctx.incident)}
     where = ctx.world.tickets.write(ctx.incident.id, markdown=texts["markdown"], jira=texts["jira"])
+    if "tracker" in where:
+        texts["tracker"] = request_words(json.loads(texts["jira"]))
     return {"where": dict(where), "sha256": {key: _hash(text) for key, text in texts.items()}}
 
 
 def _verify(ctx: Context, params: TicketParams, _captured: Record, outcome: Record) -> Verification:
     read = ctx.world.tickets.read(ctx.incident.id)
-    wrong = [key for key in _FORMS if key not in read or _hash(read[key]) != outcome["sha256"][key]]
-    good = [key for key in _FORMS if key not in wrong]
+    if "tracker" in outcome["sha256"] and (said := ctx.world.tickets.tracked(ctx.incident.id)) is not None:
+        read = {**read, "tracker": said}
+    wrong = [key for key in outcome["sha256"] if key not in read or _hash(read[key]) != outcome["sha256"][key]]
+    good = [key for key in outcome["sha256"] if key not in wrong]
+    names = {"tracker": f"issue {outcome['where'].get('tracker')}"}
     enforcement = Enforcement.FULL if not wrong else Enforcement.PARTIAL if good else Enforcement.NONE
     proof = "; ".join(
-        [f"{key} read back, SHA-256 {outcome['sha256'][key][:12]}" for key in good]
-        + [f"{key} {'reads back differently' if key in read else 'is not there'}" for key in wrong]
+        [f"{names.get(key, key)} read back, SHA-256 {outcome['sha256'][key][:12]}" for key in good]
+        + [f"{names.get(key, key)} {'reads back differently' if key in read else 'is not there'}" for key in wrong]
     )
     return Verification(verified=not wrong, enforcement=enforcement, proof=f"ticket {params.stage}: {proof}")
 

@@ -51,7 +51,9 @@ from clawback.model import (
     Source,
     Subject,
 )
+from clawback.reports.adf import request_words
 from clawback.world import Audited, AuditLog, Sighted, World
+from clawback.world.vault_engines import Reissue
 
 GOOD = """\
 networkPolicy:
@@ -564,6 +566,7 @@ class MemoryVault:
 
     def __init__(self) -> None:
         self.live: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.reissue = Reissue()
         self.down = False
         self.created = 0
 
@@ -663,19 +666,31 @@ class MemoryDocuments:
 
 
 class MemoryTickets:
-    """Tickets; `loses` makes a write vanish."""
+    """Tickets; `loses` makes a write vanish, `tracks` keeps an issue as well, `down` makes its tracker silent."""
 
     def __init__(self) -> None:
         self.texts: dict[str, dict[str, str]] = {}
-        self.loses = False
+        self.issues: dict[str, str] = {}
+        self.loses = self.tracks = self.down = False
 
     def write(self, incident: str, *, markdown: str, jira: str) -> dict[str, str]:
         if not self.loses:
             self.texts[incident] = {"markdown": markdown, "jira": jira}
-        return {"markdown": f"{incident}.md", "jira": f"{incident}.json"}
+        where = {"markdown": f"{incident}.md", "jira": f"{incident}.json"}
+        if not self.tracks:
+            return where
+        if self.down:
+            raise Unreachable("the tracker does not answer")
+        self.issues[incident] = request_words(json.loads(jira))
+        return where | {"tracker": "SEC-1"}
 
     def read(self, incident: str) -> dict[str, str]:
         return self.texts.get(incident, {})
+
+    def tracked(self, incident: str) -> str | None:
+        if self.down:
+            raise Unreachable("the tracker does not answer")
+        return self.issues.get(incident)
 
 
 class MemoryWorld:

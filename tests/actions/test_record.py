@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from clawback.actions import incident_review, incident_scope, ticket_write
+from clawback.errors import Unreachable
 from clawback.model import AgentState, CredentialRef, Enforcement, ReceiptState, Severity
 
 
@@ -91,6 +92,32 @@ def test_a_ticket_that_vanished_is_not_verified(drive: Any, there: Any) -> None:
     there.tickets.loses = True
     seen = drive(ticket_write.ACTION, stage="opened").run()
     assert (seen.verified, seen.enforcement) == (False, Enforcement.NONE)
+
+
+def test_an_issue_is_verified_by_reading_it_back_and_by_nothing_else(drive: Any, there: Any) -> None:
+    there.tickets.tracks = True
+    step = drive(ticket_write.ACTION, stage="opened")
+    seen = step.run()
+    assert (seen.verified, seen.enforcement) == (True, Enforcement.FULL)
+    assert "issue SEC-1 read back" in seen.proof
+    there.tickets.issues["INC-1"] += "!"
+    seen = step.verify()
+    assert (seen.verified, seen.enforcement) == (False, Enforcement.PARTIAL)
+    del there.tickets.issues["INC-1"]
+    assert "issue SEC-1 is not there" in step.verify().proof
+    there.tickets.down = True
+    with pytest.raises(Unreachable):
+        step.verify()
+
+
+def test_with_the_tracker_down_the_file_is_written_and_the_step_is_pending(drive: Any, there: Any) -> None:
+    there.tickets.tracks = there.tickets.down = True
+    step = drive(ticket_write.ACTION, stage="opened")
+    with pytest.raises(Unreachable):
+        step.run()
+    assert there.tickets.texts["INC-1"]["markdown"]
+    there.tickets.down = False
+    assert step.run().verified
 
 
 def test_the_same_incident_stays_one_ticket(drive: Any, there: Any) -> None:

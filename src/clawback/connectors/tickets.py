@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clawback.errors import InvalidInput, NotEnforced
 
-__all__ = ["FileTickets"]
+__all__ = ["FileTickets", "replace"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SUFFIX = {"markdown": ".md", "jira": ".json"}
@@ -26,7 +26,7 @@ class FileTickets:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for key, text in (("markdown", markdown), ("jira", jira)):
-                _replace(paths[key], text)
+                replace(paths[key], text)
         except OSError as error:
             raise NotEnforced(
                 f"ticket {incident} not written to {self._folder}: {error.strerror}", hint="check space and permissions"
@@ -38,13 +38,17 @@ class FileTickets:
         found = {key: self._path(incident, key) for key in _SUFFIX}
         return {key: path.read_text("utf-8") for key, path in found.items() if path.is_file()}
 
+    def tracked(self, incident: str) -> None:
+        """There is no tracker."""
+        del incident
+
     def _path(self, incident: str, key: str) -> Path:
         if not _NAME.fullmatch(incident):
             raise InvalidInput("incident: not an id that can name a file", hint="letters, digits, dots and dashes")
         return self._folder / f"{incident}{_SUFFIX[key]}"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
     """Write beside it, flush, rename: a reader sees the old ticket or the new one, after a crash too."""
     new = path.with_name(f".{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -14,7 +14,7 @@ from clawback.model import Finding
 from clawback.reports.escape import plain, source
 from clawback.reports.facts import Facts, Step
 
-__all__ = ["LIMIT", "document", "length"]
+__all__ = ["LIMIT", "document", "length", "note", "request_words", "words"]
 
 LIMIT = 32_767
 _TRIES = (
@@ -176,3 +176,30 @@ def document(facts: Facts) -> Node:
     while content and length({**made, "content": content}) > LIMIT:
         content.pop()
     return {**made, "content": content}
+
+
+def note(text: str) -> Node:
+    """A document of one paragraph: a comment."""
+    write = _Writer(1, 1000)
+    return {"type": "doc", "version": 1, "content": [write.paragraph(write.text(text))]}
+
+
+def words(summary: str, description: Node) -> str:
+    """What an issue says, without how: its summary and every text of its description, in order.
+
+    For comparing: a tracker gives a document back with marks and attributes of its own.
+    """
+    texts: list[str] = [summary]
+    waiting: list[Any] = [description]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("text"), str):
+                texts.append(node["text"])
+            waiting += reversed(node["content"] if isinstance(node.get("content"), list) else [])
+    return "\n".join(texts)
+
+
+def request_words(request: Node) -> str:
+    """The same of a request that makes an issue."""
+    return words(str(request["fields"]["summary"]), request["fields"]["description"])

@@ -79,6 +79,12 @@ def summary(facts: Facts) -> str:
 def jira_request(incident: Incident, *, project: str = "SEC", issue_type: str = "Task") -> dict[str, Any]:
     """The body of `POST /rest/api/3/issue`. The incident's id is a label and a property: updates find it."""
     facts = draw(incident)
+    about = {
+        "id": incident.id,
+        "agent": plain(incident.agent, 128),
+        "phase": incident.phase.value,
+        "status": incident.status.value,
+    }
     labels = ["clawback", incident.id, f"severity-{incident.severity.name.lower()}"]
     return {
         "fields": {
@@ -88,7 +94,7 @@ def jira_request(incident: Incident, *, project: str = "SEC", issue_type: str = 
             "description": adf.document(facts),
             "labels": [*labels, "drill"] if incident.drill else labels,
         },
-        "properties": [{"key": "clawback.incident", "value": {"id": incident.id, "agent": plain(incident.agent, 128)}}],
+        "properties": [{"key": "clawback.incident", "value": about}],
     }
 
 

@@ -218,11 +218,15 @@ class Tickets(Protocol):
     """Where tickets go. The built-in one writes files; a connector may write to a tracker as well."""
 
     def write(self, incident: str, *, markdown: str, jira: str) -> dict[str, str]:
-        """Create or replace the incident's ticket; returns where it is: `markdown`, `jira` paths and any tracker's
-        key.
+        """Create or replace the incident's ticket; returns where it is: `markdown`, `jira` paths, and `tracker`: the
+        issue's key, `url`, `status` where one is configured. The files are written before the tracker is asked.
         """
         ...
 
     def read(self, incident: str) -> dict[str, str]:
-        """The ticket as it stands, by the same keys, texts instead of paths. Empty where there is none."""
+        """The ticket's files as they stand, by the same keys, texts instead of paths. Empty where there is none."""
+        ...
+
+    def tracked(self, incident: str) -> str | None:
+        """What the tracker's issue says, as `reports.adf.words` puts it; None where there is none, or no tracker."""
         ...
