@@ -10,7 +10,7 @@ import unicodedata
 
 from clawback.log import redact_text
 
-__all__ = ["code", "inert", "plain", "source"]
+__all__ = ["code", "defanged", "inert", "plain", "source"]
 
 _CUT = "… [cut]"
 # What CommonMark, GFM, its mathematics or HTML give a meaning to anywhere, and what begins a block at the start of a
@@ -44,11 +44,16 @@ def source(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - len(_CUT)] + _CUT
 
 
+def defanged(text: str) -> str:
+    """Without what trackers and chats make links and mentions of, wherever they find it."""
+    for pattern, instead in _TRACKER:
+        text = pattern.sub(instead, text)
+    return text
+
+
 def inert(text: object, limit: int = 500) -> str:
     """The same as Markdown that renders as that text: no link, image, HTML, mention, heading, list or emphasis."""
-    shown = plain(text, limit)
-    for pattern, defanged in _TRACKER:
-        shown = pattern.sub(defanged, shown)
+    shown = defanged(plain(text, limit))
     return _SPECIAL.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", shown)
 
 
