@@ -105,6 +105,7 @@ def rig(*, journal_url: str = "", credentials: bool = True) -> Iterator[Rig]:
         written: dict[str, Any] = {
             "state": str(state),
             "journal_url": journal_url,
+            "watch": {"contained_per_minute": 0},
             "core": {"cgroup": f"clawback-bench-{state.name}", "uid_base": uid_base(), "heartbeat_seconds": 60},
         }
         if bao is not None and aws is not None:

@@ -42,6 +42,7 @@ __all__ = [
     "ReleaseSettings",
     "Settings",
     "VaultSettings",
+    "WatchSettings",
     "is_private",
     "load",
 ]
@@ -146,6 +147,14 @@ class GatewaySettings(_Section):
         gt=0,
         le=3600,
         description="how long what an order holds as sensitive waits; then it is refused",
+    )
+
+
+class WatchSettings(_Section):
+    """`watch:`: detectors and reflexes."""
+
+    contained_per_minute: int = Field(
+        60, ge=0, description="agents that automation may contain in any minute without a person; 0: any number"
     )
 
 
@@ -329,6 +338,7 @@ class Settings(BaseSettings):
     journal_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
     core: CoreSettings = CoreSettings()
     gateway: GatewaySettings = GatewaySettings()
+    watch: WatchSettings = WatchSettings()
     vault: VaultSettings | None = None
     aws: AwsSettings | None = None
     oidc: tuple[OidcSettings, ...] = ()

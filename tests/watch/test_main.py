@@ -43,7 +43,7 @@ def station(tmp_path: Path, journal, world, core):
     settings = Settings(state=tmp_path / "state")
     running: list[tuple[Watch, threading.Thread]] = []
 
-    def start() -> tuple[Watch, Handed]:
+    def start(per_minute: int = 0) -> tuple[Watch, Handed]:
         handed = Handed()
         made = Watch(
             settings,
@@ -53,6 +53,7 @@ def station(tmp_path: Path, journal, world, core):
             playbook_of=lambda _detector: "p",
             engine=Engine([SECRETS, SPIKE]),
             ahead_seconds=60,
+            per_minute=per_minute,
         )
         thread = threading.Thread(target=made.run)
         thread.start()
@@ -216,3 +217,24 @@ def test_health_and_metrics(station, tools):
     assert get("/x")[0] == 404
     station.stop()
     assert not (station.settings.run / "watch.sock").exists()
+
+
+def test_a_cap_is_kept_shown_and_lifted_while_watching(station, core, journal, tools):
+    core.add("support")
+    core.add("billing")
+    made, handed = station.start(per_minute=1)
+    tools.append(station.sandbox, tools.canary(1), tools.canary(2, agent="billing", instance="billing-1"))
+    tools.eventually(lambda: len(handed.incidents) == 2)
+    report = made.report()
+    assert (report["containments_withheld_total"], report["containments_waiting"], report["cap_per_minute"]) == (
+        1,
+        1,
+        1,
+    )
+    assert report["answers_total"] == {"contained": 1, "withheld": 1}
+    assert core.held("billing") == set()
+    journal.override(0, seconds=60, reason="they are all affected", by="alice")
+    tools.eventually(lambda: core.held("billing") == {Level.FREEZE, Level.ISOLATE})
+    tools.eventually(lambda: len(handed.incidents) == 3)
+    assert made.report()["cap_overridden"] == 1
+    assert made.report()["containments_waiting"] == 0

@@ -224,16 +224,6 @@ def test_once_recovery_is_over_the_same_call_is_the_agents(reflex, journal, core
         assert reflex.answer(again).outcome == "contained"
 
 
-def test_a_cap_leaves_the_rest_to_people(journal, world, core, tools):
-    capped = Reflex(journal, world, lambda _detector: "p", per_minute=2, ahead_seconds=60)
-    outcomes = []
-    for name in ("a", "b", "a", "c", "b"):
-        core.add(name)
-        outcomes.append(capped.answer(tools.finding(agent=name, instance=f"{name}-1", resource=name)).outcome)
-    capped.stop()
-    assert outcomes == ["contained", "contained", "contained", "alert", "contained"]
-
-
 @pytest.mark.parametrize("cut", ["before", "intended", "applied", "between"])
 def test_a_reflex_that_was_cut_off_is_finished_at_the_next_start(journal, world, core, tools, cut):
     core.add("support")

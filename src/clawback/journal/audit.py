@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Table, Text, bindparam, cast, insert, select
 from sqlalchemy.types import JSON
 
 from clawback.errors import InvalidInput
-from clawback.journal.schema import approvals, audit, findings, incidents, receipts, timeline, votes
+from clawback.journal.schema import approvals, audit, findings, incidents, overrides, receipts, timeline, votes
 
 __all__ = ["TABLES", "AuditEntry", "Fault", "Touched", "append", "entries", "head", "verify"]
 
@@ -30,6 +30,7 @@ TABLES: dict[str, Table] = {
     "line": timeline,
     "approval": approvals,
     "vote": votes,
+    "override": overrides,
 }
 """Kind of an entry → the table whose row it is about."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from clawback.journal.approvals import Approvals
+from clawback.journal.caps import Caps
 from clawback.journal.drift import Drift
 from clawback.journal.incidents import Incidents
 from clawback.journal.locks import hold_lock, lock_owner
@@ -16,7 +17,7 @@ from clawback.journal.locks import hold_lock, lock_owner
 __all__ = ["Journal"]
 
 
-class Journal(Incidents, Drift, Approvals):
+class Journal(Incidents, Drift, Approvals, Caps):
     """The record of all incidents. `url` is SQLAlchemy's; `InvalidInput` or `Unreachable` if it does not open."""
 
     def lock(self, agent: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:

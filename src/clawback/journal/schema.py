@@ -27,12 +27,13 @@ __all__ = [
     "incidents",
     "locks",
     "metadata",
+    "overrides",
     "receipts",
     "timeline",
     "votes",
 ]
 
-VERSION = "0003"  # the newest migration; a journal that says so is opened without asking Alembic
+VERSION = "0004"  # the newest migration; a journal that says so is opened without asking Alembic
 
 metadata = MetaData()
 
@@ -98,6 +99,7 @@ receipts = Table(
     Column("verified_ns", BigInteger, nullable=False, default=0),
     Column("reverted_ns", BigInteger, nullable=False, default=0),
     UniqueConstraint("incident", "key", name="receipts_once"),
+    Index("receipts_by_intent", "action", "intended_ns"),
 )
 
 timeline = Table(
@@ -173,4 +175,18 @@ votes = Table(
     Column("channel", String(32), nullable=False),
     Column("at_ns", BigInteger, nullable=False),
     UniqueConstraint("approval", "who", name="votes_once"),
+)
+
+overrides = Table(
+    "overrides",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("per_minute", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("by", String(256), nullable=False),
+    Column("set_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger, nullable=False, default=0),
+    Column("ended_by", String(256), nullable=False, default=""),
+    Index("overrides_by_end", "until_ns"),
 )

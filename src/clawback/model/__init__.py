@@ -12,6 +12,7 @@ from clawback.model.agent import (
     Quarantine,
 )
 from clawback.model.approval import Approval, ApprovalState, Vote
+from clawback.model.cap import Override
 from clawback.model.closure import CredentialGraph, CredentialNode, Known, Life
 from clawback.model.egress import (
     EgressOrder,
@@ -102,6 +103,7 @@ __all__ = [
     "Orchestration",
     "Order",
     "OrderKind",
+    "Override",
     "Phase",
     "PolicyChange",
     "PolicyVersion",

@@ -37,6 +37,7 @@ from clawback.watch.reflex import Answer, Reflex
 from clawback.watch.sequences import Sequences
 from clawback.watch.tail import Position, Tail
 from clawback.watch.warm import warm
+from clawback.watch.withheld import Withheld
 from clawback.world import World
 
 __all__ = ["Handover", "Watch", "watch"]
@@ -99,6 +100,7 @@ class Watch:
             drill=settings.drill,
         )
         self.lanes = Lanes(self.reflex.answer, self._answered, hurry=self.reflex.hurry, threads=THREADS)
+        self.withheld = Withheld(self.reflex.cap, journal, world.core, self.lanes.put, handover.submit)
         self.rejected: Counter[str] = Counter()
         self.skewed = 0
         self._last_event_ns = 0
@@ -119,6 +121,7 @@ class Watch:
         health: Health | None = None
         try:
             self._open()
+            self.withheld.start()
             for incident in self._resume():
                 self._handover.submit(incident)
             self._handover.tend()
@@ -129,6 +132,7 @@ class Watch:
             _log.info("watching", folder=str(settings.telemetry), detectors=len(self.engine.detectors))
             self._loop(inotify)
         finally:
+            self.withheld.stop()
             self.lanes.stop()
             self.reflex.stop()
             self._save()
@@ -166,6 +170,10 @@ class Watch:
             "contained_without_record_total": self.reflex.without_record,
             "deadlines_missed_total": self.reflex.missed,
             "frozen_ahead_of_record_total": self.reflex.ahead,
+            "containments_withheld_total": self.reflex.cap.withheld,
+            "containments_waiting": self.reflex.cap.waiting,
+            "cap_per_minute": self.reflex.cap.per_minute,
+            "cap_overridden": float(self.reflex.cap.override is not None),
             "last_frozen_milliseconds": self.reflex.last_frozen_ms,
         }
 
@@ -282,19 +290,15 @@ def watch(
     world_factory: Callable[[], World],
     *,
     config_file: Path | None = None,
-    per_minute: int = 0,
 ) -> None:
-    """Run in this process until SIGTERM or SIGINT.
-
-    per_minute   how many agents may be contained by reflex in a minute, beyond which findings only alert; 0 is no limit
-    """
+    """Run in this process until SIGTERM or SIGINT."""
     from clawback.services.responder import Responder
 
     (settings.state).mkdir(parents=True, exist_ok=True)
     world, journal = world_factory(), Ledger(settings.journal)
     responder = Responder(settings, config_file=config_file)
     _log.info("watch goes first", how=go_first())
-    running = Watch(settings, world, journal, responder, per_minute=per_minute)
+    running = Watch(settings, world, journal, responder, per_minute=settings.watch.contained_per_minute)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     gc.set_threshold(50_000, 20, 100)

@@ -7,7 +7,6 @@ without it and the record follows when it can: containment first.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,9 +18,11 @@ from clawback.actions.policy_validate import ACTION as VALIDATE
 from clawback.errors import ClawbackError, NotFound
 from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState
 from clawback.watch.ahead import SECONDS, Ahead
+from clawback.watch.cap import Cap
 from clawback.watch.containment import Containment, NotRecorded, Step, steps_for
 from clawback.watch.deadline import Deadline
 from clawback.watch.ledger import Ledger
+from clawback.watch.withheld import WITHHELD, is_taken_over, is_withheld
 from clawback.world import World
 
 __all__ = ["Answer", "Reflex"]
@@ -31,7 +32,6 @@ _COUNTING = frozenset({"sandbox.violation-spike"})
 _UNDER_WAY = (ReceiptState.INTENDED, ReceiptState.APPLIED)
 _INCIDENTS_PER_AGENT = 4
 _AGENTS = 4096
-_MINUTE_NS = 60 * 1_000_000_000
 
 _log = structlog.get_logger()
 
@@ -40,8 +40,9 @@ _log = structlog.get_logger()
 class Answer:
     """What was done about a finding.
 
-    outcome    `contained`, `partly` (a level was not verified), `alert` (no reflex asked for or possible), or why
-               nothing was done: `unknown-agent`, `other-instance`, `rehearsal`, `closed`
+    outcome    `contained`, `partly` (a level was not verified), `alert` (no reflex asked for or possible), `withheld`
+               (the cap is reached: it waits), or why nothing was done: `unknown-agent`, `other-instance`, `rehearsal`,
+               `closed`
     incident   its id; empty where the finding was refused
     frozen_ms  from the event's time to the core's answer to freeze; 0.0 where it was not made now
     """
@@ -57,7 +58,7 @@ class Reflex:
     """Thread-safe for different agents; the findings of one agent are to be answered one after the other.
 
     playbook_of  the playbook that a detector's finding starts, by detector id
-    per_minute   how many agents may be contained in a minute before further findings only alert; 0 is no limit
+    per_minute   how many agents may be contained in a minute before further ones wait (see `cap`); 0 is no limit
     ahead_seconds   how long a freeze waits for its record
     drill        all that happens here is rehearsed, also what is about no agent
     """
@@ -78,12 +79,11 @@ class Reflex:
         self._world = world
         self._containment = Containment(journal, world)
         self._playbook_of = playbook_of
-        self._per_minute = per_minute
+        self.cap = Cap(per_minute)
         self._drill = drill
         self._lock = threading.Lock()
         self._deadline = Deadline()
         self._early = Ahead(ahead_seconds)
-        self._recent: deque[tuple[int, str]] = deque(maxlen=max(1, per_minute))
         self._incidents: OrderedDict[str, deque[str]] = OrderedDict()
 
     def answer(self, finding: Finding) -> Answer:
@@ -102,7 +102,10 @@ class Reflex:
         an unknown agent, a rehearsal, whatever is beyond the cap. `answer` finds the agent frozen and makes the record.
         """
         info = self._current(finding)
-        if isinstance(info, str) or self._rehearsal(finding) is not None or not self._steps(finding, info):
+        if isinstance(info, str) or self._rehearsal(finding) is not None:
+            return
+        steps = self._steps(finding, info)
+        if not steps or not self._may(info, steps):
             return
         if info.hold is None or Level.FREEZE not in info.hold.levels:
             self._containment.freeze(finding)
@@ -141,8 +144,12 @@ class Reflex:
             finding = max(incident.findings, key=lambda item: item.reflex or 0)
             try:
                 info = self._current(finding)
-                if isinstance(info, AgentInfo) and (steps := self._steps(finding, info)):
+                if isinstance(info, str) or is_taken_over(incident) or not (steps := self._steps(finding, info)):
+                    continue
+                if self._may(info, steps):
                     self._containment.contain(incident, finding, info, steps)
+                else:
+                    self._withhold(incident, finding)
             except (ClawbackError, NotRecorded) as error:
                 _log.error("reflex not resumed", incident=incident.id, error=str(error))
         return tuple(incident.id for incident in incidents)
@@ -155,7 +162,7 @@ class Reflex:
             # Telemetry that names an agent which is not there is forged or stale. No one is contained on its word.
             _log.warning("finding refused", reason=info, agent=finding.agent, instance=finding.instance)
             return Answer(outcome=info)
-        with self._deadline.armed(lambda: self._containment.unrecorded(finding, info, TimeoutError())):
+        with self._deadline.armed(lambda: self._late(finding, info)):
             return self._recorded(finding, info)
 
     def _alert(self, finding: Finding) -> Answer:
@@ -169,11 +176,16 @@ class Reflex:
         closed = incident.status is IncidentStatus.CLOSED
         return Answer(outcome="closed" if closed else "alert", incident=incident.id, opened=opened)
 
+    def _late(self, finding: Finding, info: AgentInfo) -> None:
+        if self._may(info, self._steps(finding, info)):
+            self._containment.unrecorded(finding, info, TimeoutError())
+
     def _recorded(self, finding: Finding, info: AgentInfo) -> Answer:
         if (rehearsed := self._rehearsal(finding)) is not None:
             self._containment.note(rehearsed, "rogue call was repeated and reported", finding.summary)
             return Answer(outcome="rehearsal", incident=rehearsed.id)
-        steps = self._steps(finding, info)
+        asked = self._steps(finding, info)
+        steps = asked if self._may(info, asked) else ()
         begun: tuple[Receipt, ...] = ()
         try:
             # One flush to disk for the incident and all intents.
@@ -183,17 +195,23 @@ class Reflex:
                 )
                 if incident.status is IncidentStatus.OPEN:
                     begun = self._containment.intend_all(incident, steps, info)
+                    if asked and not steps:
+                        self._withhold(incident, finding)
         except Exception as error:
-            self._containment.unrecorded(finding, info, error)
+            if steps:
+                self._containment.unrecorded(finding, info, error)
             raise NotRecorded(type(error).__name__) from error
         self._remember(incident)
         if incident.status is IncidentStatus.CLOSED:
             return Answer(outcome="closed", incident=incident.id)
+        if asked and not steps:
+            return Answer(outcome="withheld", incident=incident.id, opened=opened)
         if not steps:
             if finding.reflex is not None:
-                self._containment.note(incident, "no reflex", self._why_not(info))
+                self._containment.note(incident, "no reflex", f"{info.agent} is {info.state}")
             return Answer(outcome="alert", incident=incident.id, opened=opened)
         receipts = self._containment.contain(incident, finding, info, steps, begun)
+        self.cap.drop(incident.id)
         verified = all(receipt.state is ReceiptState.VERIFIED for receipt in receipts)
         return Answer(
             outcome="contained" if verified else "partly",
@@ -209,16 +227,27 @@ class Reflex:
         return self._early.of(lambda: self._containment.freeze(finding))
 
     def _steps(self, finding: Finding, info: AgentInfo) -> tuple[Step, ...]:
-        """What is to be done, lowest level first; nothing where there is no reflex, no running agent, or the cap."""
-        if finding.reflex is None or info.state is not AgentState.RUNNING or not self._within_cap(finding.agent):
-            return ()
-        return steps_for(finding)
+        """What is asked for, lowest level first; nothing where there is no reflex or no running agent."""
+        return () if finding.reflex is None or info.state is not AgentState.RUNNING else steps_for(finding)
 
-    def _why_not(self, info: AgentInfo) -> str:
-        if info.state is not AgentState.RUNNING:
-            return f"{info.agent} is {info.state}"
-        _log.error("reflex withheld", agent=info.agent, per_minute=self._per_minute)
-        return f"{self._per_minute} agents were contained within a minute"
+    def _may(self, info: AgentInfo, steps: tuple[Step, ...]) -> bool:
+        """Whether the cap lets it be done. What is done already is free, and so is a drill."""
+        held = info.hold.levels if info.hold else ()
+        return "drill" in info.tags or all(step.level in held for step in steps) or self.cap.admit(info.agent)
+
+    def _withhold(self, incident: Incident, finding: Finding) -> None:
+        self.cap.hold_back(incident.id, finding)
+        if is_withheld(incident):
+            return
+        limit = self.cap.per_minute
+        self.cap.withheld += 1
+        _log.error("reflex withheld", agent=finding.agent, incident=incident.id, per_minute=limit)
+        self._containment.note(
+            incident,
+            WITHHELD,
+            f"{limit} agents were contained within a minute; it waits. `clawback contain {finding.agent}` contains "
+            "this one, `clawback cap --override REASON` all that wait",
+        )
 
     def _current(self, finding: Finding) -> AgentInfo | str:
         """The agent that the finding is about, as the core knows it, or why there is none."""
@@ -245,18 +274,6 @@ class Reflex:
             if (counting or set(finding.attempts) <= listed) and _replaying(incident, finding.time_ns):
                 return incident
         return None
-
-    def _within_cap(self, agent: str) -> bool:
-        if not self._per_minute:
-            return True
-        now = time.monotonic_ns()
-        with self._lock:
-            if any(name == agent for _, name in self._recent):
-                return True
-            if len(self._recent) == self._recent.maxlen and now - self._recent[0][0] < _MINUTE_NS:
-                return False
-            self._recent.append((now, agent))
-            return True
 
     def _remember(self, incident: Incident) -> None:
         with self._lock:
