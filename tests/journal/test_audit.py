@@ -166,9 +166,10 @@ def test_a_journal_of_before_the_record_is_entered_as_it_stands(journal: Journal
         for table in ("incidents", "findings", "receipts", "timeline")
     )
     journal.dispose()
-    for table in ("audit", "votes", "approvals", "overrides"):
+    for table in ("audit", "votes", "approvals", "overrides", "work"):
         change(path, f"DROP TABLE {table}")
     change(path, "DROP INDEX receipts_by_intent")
+    change(path, "ALTER TABLE locks DROP COLUMN until_ns")
     change(path, "UPDATE alembic_version SET version_num = '0001'")
     again = Journal(f"sqlite:///{path}")
     assert again.audit_verify()[:2] == (rows, [])

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
-from clawback.journal import SETTLED, Journal
+from clawback.journal import SETTLED, Journal, migrations
 from clawback.journal.states import FROM
 from clawback.model import (
     Enforcement,
@@ -327,3 +327,47 @@ def test_a_journal_that_does_not_answer_is_unreachable(journal: Journal, url: st
             connection.execute(ended, {"database": database})
     with pytest.raises(Unreachable, match="the journal does not answer"):
         journal.note(incident, Phase.CONTAIN, "x")
+
+
+def _migrate(url: str, way: str, to: str) -> None:
+    """As `clawback.journal.database` does it."""
+    from alembic import command
+    from alembic.config import Config
+
+    engine = create_engine(url)
+    with engine.connect() as connection, connection.begin():
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        getattr(command, way)(config, to)
+    engine.dispose()
+
+
+def test_migrations_go_back_step_by_step_and_forth_again(journal: Journal, url: str) -> None:
+    journal.dispose()
+    for version in ("0004", "0003", "0002", "0001", "base"):
+        _migrate(url, "downgrade", version)
+        if version != "base":
+            _migrate(url, "upgrade", "head")
+            Journal(url).dispose()
+            _migrate(url, "downgrade", version)
+    again = Journal(url)
+    test_migrations_make_the_declared_tables(again)
+    again.open_or_join(FINDING, playbook="book")
+    assert again.audit_verify()[1] == []
+    again.dispose()
+
+
+def test_going_back_throws_no_record_away(journal: Journal, url: str) -> None:
+    journal.open_or_join(FINDING, playbook="book")
+    journal.override(0, seconds=60, reason="a test", by="alice")
+    journal.dispose()
+    _migrate(url, "downgrade", "0004")  # what is being done is not a record
+    for version in ("0003", "0001", "base"):
+        with pytest.raises(Refused, match="not empty"):
+            _migrate(url, "downgrade", version)
+    again = Journal(url)
+    assert len(again.incidents()) == 1
+    assert again.audit_verify()[1] == []
+    again.dispose()

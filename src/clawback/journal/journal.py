@@ -12,15 +12,16 @@ from clawback.journal.approvals import Approvals
 from clawback.journal.caps import Caps
 from clawback.journal.drift import Drift
 from clawback.journal.incidents import Incidents
-from clawback.journal.locks import hold_lock, lock_owner
+from clawback.journal.locks import Held, hold_lock, lock_owner
+from clawback.journal.work import Work
 
 __all__ = ["Journal"]
 
 
-class Journal(Incidents, Drift, Approvals, Caps):
+class Journal(Incidents, Drift, Approvals, Caps, Work):
     """The record of all incidents. `url` is SQLAlchemy's; `InvalidInput` or `Unreachable` if it does not open."""
 
-    def lock(self, agent: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:
+    def lock(self, agent: str, *, timeout: float = 0.0) -> AbstractContextManager[Held]:
         """Be the only response that works on this agent, across processes; `Refused` after `timeout` seconds."""
         return hold_lock(self, agent, timeout)
 

@@ -31,9 +31,10 @@ __all__ = [
     "receipts",
     "timeline",
     "votes",
+    "work",
 ]
 
-VERSION = "0004"  # the newest migration; a journal that says so is opened without asking Alembic
+VERSION = "0005"  # the newest migration; a journal that says so is opened without asking Alembic
 
 metadata = MetaData()
 
@@ -124,6 +125,17 @@ locks = Table(
     Column("pid", Integer, nullable=False),
     Column("started", BigInteger, nullable=False),
     Column("taken_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, nullable=False),
+)
+
+work = Table(
+    "work",
+    metadata,
+    Column("incident", String(32), ForeignKey("incidents.id"), primary_key=True),
+    Column("asked", Integer, nullable=False),
+    Column("due_ns", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("pending", Integer, nullable=False),
 )
 
 audit = Table(

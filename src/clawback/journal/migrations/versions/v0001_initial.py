@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from clawback.journal.migrations.empty import drop_empty
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -92,5 +94,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Incident records are not thrown away by a program."""
-    raise NotImplementedError("the first version has nothing before it")
+    """Only of a journal that nothing was written to."""
+    drop_empty("timeline", "receipts", "findings", "locks", "incidents")

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from clawback.journal.audit import TABLES, Touched, append
+from clawback.journal.migrations.empty import drop_empty
 
 revision = "0002"
 down_revision = "0001"
@@ -36,5 +37,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """A record of what was done is not thrown away by a program."""
-    raise NotImplementedError("the audit record stays")
+    """Only of a journal that nothing was written to."""
+    drop_empty("audit")

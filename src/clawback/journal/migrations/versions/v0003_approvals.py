@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from clawback.journal.migrations.empty import drop_empty
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -49,5 +51,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Who allowed what is not thrown away by a program."""
-    raise NotImplementedError("approvals stay")
+    """Only where nothing was asked."""
+    drop_empty("votes", "approvals")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from clawback.journal.migrations.empty import drop_empty
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -29,5 +31,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Who lifted the cap is not thrown away by a program."""
-    raise NotImplementedError("overrides stay")
+    """Only where nobody lifted the cap."""
+    drop_empty("overrides")
+    op.drop_index("receipts_by_intent", "receipts")
