@@ -40,6 +40,7 @@ __all__ = [
     "PrefectSettings",
     "RecoverySettings",
     "ReleaseSettings",
+    "ResponderSettings",
     "Settings",
     "VaultSettings",
     "WatchSettings",
@@ -158,6 +159,14 @@ class WatchSettings(_Section):
     )
 
 
+class ResponderSettings(_Section):
+    """`responder:`: who runs playbooks."""
+
+    embedded: bool = Field(
+        True, description="watch has a responder of its own; else only `clawback worker` processes run playbooks"
+    )
+
+
 class VaultSettings(_Section):
     """`vault:`: HashiCorp Vault or OpenBao."""
 
@@ -249,6 +258,7 @@ class PrefectSettings(_Section):
 
     api_url: str | None = None
     port: int = Field(0, ge=0, le=65_535)
+    database_url: str = Field("", description="of the embedded server; empty: SQLite in the state folder")
 
 
 class EvidenceSettings(_Section):
@@ -339,6 +349,7 @@ class Settings(BaseSettings):
     core: CoreSettings = CoreSettings()
     gateway: GatewaySettings = GatewaySettings()
     watch: WatchSettings = WatchSettings()
+    responder: ResponderSettings = ResponderSettings()
     vault: VaultSettings | None = None
     aws: AwsSettings | None = None
     oidc: tuple[OidcSettings, ...] = ()

@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import re
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, delete, insert, make_url, text
 
 from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
 from clawback.journal import SETTLED, Journal, migrations
+from clawback.journal.locks import LEASE_SECONDS, database_ns
+from clawback.journal.schema import locks
 from clawback.journal.states import FROM
 from clawback.model import (
     Enforcement,
@@ -311,6 +314,82 @@ def test_a_dead_owners_lock_is_taken_over(journal: Journal, url: str) -> None:
     os.waitpid(child, 0)
     with journal.lock("agent-1"):
         assert journal.lock_owner("agent-1") == os.getpid()
+
+
+def _elsewhere(journal: Journal, agent: str, seconds: float) -> None:
+    """Another host's lock on the agent, whose lease has so long to run."""
+    with journal.writing() as connection:
+        until = database_ns(connection) + round(seconds * 1e9)
+        row = {"agent": agent, "token": "t", "host": "other.example", "boot": "b 1", "pid": 1, "started": 1}
+        connection.execute(insert(locks).values(**row, taken_ns=0, until_ns=until))
+
+
+def test_another_hosts_lock_stands_for_its_lease_and_no_longer(journal: Journal) -> None:
+    _elsewhere(journal, "agent-1", 3600)
+    assert journal.lock_owner("agent-1") == 1
+    with pytest.raises(Refused, match="another response"), journal.lock("agent-1"):
+        pass
+    _elsewhere(journal, "agent-2", -0.001)
+    assert journal.lock_owner("agent-2") == 0
+    with journal.lock("agent-2") as held:
+        assert not held.lost
+
+
+def test_a_lock_that_was_taken_away_is_known_to_be_lost(journal: Journal) -> None:
+    with journal.lock("agent-1") as held:
+        held.renew(journal)
+        assert not held.lost
+        with journal.writing() as connection:
+            connection.execute(delete(locks))
+        _elsewhere(journal, "agent-1", 3600)
+        held.renew(journal)
+        assert held.lost
+    assert journal.lock_owner("agent-1") == 1, "another's lock is not let go"
+
+
+def test_a_lock_that_could_not_be_renewed_in_time_is_lost(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    with journal.lock("agent-1") as held:
+        later = time.monotonic() + LEASE_SECONDS + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: later)
+            assert held.lost
+
+
+def test_work_is_due_until_it_rests_and_again_when_asked(journal: Journal) -> None:
+    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    assert journal.due() == (incident.id,)
+    turn = journal.turn(incident.id)
+    assert turn is not None
+    assert (turn.asked, turn.tries) == (0, 0)
+    journal.rest(turn, seconds=None, tries=0, pending=1)
+    assert journal.due() == ()
+    assert journal.turn(incident.id) is None
+    journal.enqueue(incident.id)
+    again = journal.turn(incident.id)
+    assert again is not None
+    journal.enqueue(incident.id)  # while it is worked on
+    journal.rest(again, seconds=None, tries=0, pending=1)
+    assert journal.due() == (incident.id,), "who asked meanwhile is heard"
+    last = journal.turn(incident.id)
+    assert last is not None
+    journal.rest(last, seconds=3600, tries=3, pending=1)
+    assert journal.due() == ()
+    with pytest.raises(NotFound):
+        journal.enqueue("INC-1")
+
+
+def test_real_and_severe_work_is_due_first_and_not_while_somebody_does_it(journal: Journal) -> None:
+    def opened(agent: str, severity: Severity, *, drill: bool = False) -> str:
+        finding = dataclasses.replace(FINDING, agent=agent, instance=agent, severity=severity, events=(agent,))
+        return journal.open_or_join(finding, playbook="book", drill=drill)[0].id
+
+    drill = opened("a", Severity.CRITICAL, drill=True)
+    mild, severe = opened("b", Severity.MEDIUM), opened("c", Severity.CRITICAL)
+    assert journal.due() == (severe, mild, drill)
+    with journal.lock("c"):
+        assert journal.due() == (mild, drill)
+    _elsewhere(journal, "b", 3600)
+    assert journal.due() == (severe, drill)
 
 
 def test_a_journal_that_does_not_answer_is_unreachable(journal: Journal, url: str) -> None:

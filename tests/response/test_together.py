@@ -159,3 +159,17 @@ def test_one_that_waits_for_a_person_holds_up_no_other(response: Any, action: An
     assert [one.state for one in Responder(response).together(*steps(asking, "b"))] == [V]
     with pytest.raises(Refused):
         response.journal.use(asked.id, "test")
+
+
+def test_without_the_agents_lock_nothing_further_is_begun(response: Any, action: Any, outside: Any) -> None:
+    ours = [True]
+
+    def body(_incident: Any, respond: Any) -> None:
+        respond(action, action.params(name="a"))
+        ours.clear()
+        respond.together(*steps(action, "b", "c"))
+
+    run = run_playbook(book(body), Responder(response, held=lambda: bool(ours)))
+    assert "lock was lost" in run.error
+    assert run.incident.status is IncidentStatus.OPEN
+    assert outside.on == {"a"}

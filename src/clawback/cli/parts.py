@@ -1,8 +1,10 @@
-"""`up`, `core`, `gateway`, `watch`: the processes of a host, together or one by one."""
+"""`up`, `core`, `gateway`, `watch`, `worker`: the processes of a host, together or one by one."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 
 from clawback.cli.app import app, config_file, settings
@@ -66,6 +68,15 @@ def watch() -> None:
 
     chosen = settings()
     run(chosen, lambda: assemble(chosen), config_file=config_file())
+
+
+@app.command()
+def worker() -> None:
+    """Run playbooks of incidents from the journal, one of any number of workers on any number of hosts."""
+    chosen, file = settings(), config_file()
+    options = ["--state", str(chosen.state), *(["--config", str(file)] if file is not None else [])]
+    # In this process's place: Prefect's threads end by its own way out (see `clawback.orchestrate.__main__`).
+    os.execv(sys.executable, [sys.executable, "-m", "clawback.orchestrate", "--work", *options])  # noqa: S606 - no shell is wanted
 
 
 @app.command()

@@ -9,6 +9,8 @@ Any number of processes may hold the same journal open.
 from __future__ import annotations
 
 from clawback.journal.journal import Journal
+from clawback.journal.locks import Held
 from clawback.journal.states import REVERTED, SETTLED
+from clawback.journal.work import Turn
 
-__all__ = ["REVERTED", "SETTLED", "Journal"]
+__all__ = ["REVERTED", "SETTLED", "Held", "Journal", "Turn"]

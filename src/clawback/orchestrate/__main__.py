@@ -1,4 +1,6 @@
-"""`python -m clawback.orchestrate [--state DIR] [--config FILE] [--resume]`: the warm responder, or one resumption."""
+"""`python -m clawback.orchestrate [--state DIR] [--config FILE] [--resume | --work]`: the warm responder that takes
+incidents by its standard input, or one resumption, or a worker that takes them from the journal alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from clawback import catalog, config, log
 from clawback.errors import ClawbackError
 from clawback.journal import Journal
 from clawback.orchestrate.engine import Engine
-from clawback.orchestrate.process import resume, serve
+from clawback.orchestrate.process import resume, serve, work
 from clawback.world import World
 
 
@@ -31,6 +33,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--resume", action="store_true", help="go on with the open incidents, then end")
+    parser.add_argument("--work", action="store_true", help="take incidents from the journal until told to stop")
     arguments = parser.parse_args()
     log.configure()
     try:
@@ -45,7 +48,7 @@ def main() -> int:
         )
         if not arguments.resume:
             engine.prepare()
-        asyncio.run((resume if arguments.resume else serve)(settings, engine))
+        asyncio.run((resume if arguments.resume else work if arguments.work else serve)(settings, engine))
     except ClawbackError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_status

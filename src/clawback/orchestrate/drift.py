@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -33,7 +33,7 @@ class Drift:
         journal: Journal,
         settings: DriftSettings,
         response_to: Callable[[str], Response],
-        start: Callable[[str], None],
+        start: Callable[[str], Awaitable[None]],
     ) -> None:
         self._journal = journal
         self._settings = settings
@@ -52,7 +52,10 @@ class Drift:
                 _log.warning("what was verified could not be looked at", error=type(error).__name__)
                 continue
             for incident in found:
-                self._start(incident)
+                try:
+                    await self._start(incident)
+                except ClawbackError as error:  # it is open, and found by the next look for work
+                    _log.warning("not told to go on", incident=incident, reason=error.message)
 
     def look(self) -> tuple[str, ...]:
         """One turn: the incidents in which something does not hold any more, each with its receipt and timeline."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ import structlog
 
 from clawback.action import Action
 from clawback.config import ApprovalSettings
-from clawback.errors import ClawbackError, NotFound
-from clawback.journal import Journal
+from clawback.errors import ClawbackError, NotFound, Refused
+from clawback.journal import Held, Journal, Turn
 from clawback.model import Incident, IncidentStatus, Orchestration, ReceiptState
 from clawback.playbook import Playbook, Respond
 from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
@@ -79,39 +80,69 @@ class Engine:
         self._actor = actor
         self._approvals = approvals
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="playbook")
-        self._running: set[str] = set()
-        self._again: set[str] = set()
-
-    def start(self, incident_id: str) -> asyncio.Task[End] | None:
-        """Run, or go on with, one incident. None if it runs already: then it is run once more at its end, for a finding
-        that joined too late. The task never raises for what is wrong with the incident: its end says it.
-        """
-        if incident_id in self._running:
-            self._again.add(incident_id)
-            return None
-        self._running.add(incident_id)
-        return asyncio.create_task(self._run(incident_id))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: Counter[str] = Counter()
 
     async def run(self, incident_id: str) -> End:
-        """The same, to the end."""
-        task = self.start(incident_id)
-        return await task if task else self._end(incident_id, "already running here", time.monotonic(), 0.0)
-
-    async def _run(self, incident_id: str) -> End:
+        """Run, or go on with, one incident, once an earlier one of the same agent is through. Never raises for what is
+        wrong with the incident: its end says it.
+        """
         began, first = time.monotonic(), [0.0]
-        loop = asyncio.get_running_loop()
-        try:
-            error = (await loop.run_in_executor(self._threads, self._work, incident_id, loop, first)).error
-            while incident_id in self._again:
-                self._again.discard(incident_id)
-                error = (await loop.run_in_executor(self._threads, self._work, incident_id, loop, first)).error
-        except Exception as problem:  # the journal's or the world's; the incident stays as it is, to be resumed
-            error = problem.message if isinstance(problem, ClawbackError) else f"defect: {type(problem).__name__}"
-            _log.exception("a response was interrupted", incident=incident_id)
-        finally:
-            self._running.discard(incident_id)
-            self._again.discard(incident_id)
+        error = await self._threaded(incident_id, lambda: self._alone(incident_id, first, patience=LOCK_SECONDS))
         return self._end(incident_id, error, began, first[0])
+
+    async def turn(self, incident_id: str, pause: Callable[[int, bool], float]) -> End | None:
+        """The same for a worker: only if it is due and nobody works on it, else None. `pause` says for how many seconds
+        it rests, after so many tries, where a part did not answer (True) or a proof is missing (False).
+        """
+        began, first, taken = time.monotonic(), [0.0], [False]
+
+        def work() -> Run | None:
+            with self.journal.lock(self.journal.incident(incident_id).agent) as held:
+                turn = self.journal.turn(incident_id)
+                if turn is None:
+                    return None
+                taken[0] = True
+                run: Run | None = None
+                try:
+                    run = self._work(incident_id, held, first)
+                    return run
+                finally:
+                    self._rest(turn, pause, interrupted=run is None)
+
+        error = await self._threaded(incident_id, work, lambda: taken[0])
+        return self._end(incident_id, error, began, first[0]) if taken[0] or error else None
+
+    async def _threaded(
+        self, incident_id: str, work: Callable[[], Run | None], taken: Callable[[], bool] = lambda: True
+    ) -> str:
+        self._loop = asyncio.get_running_loop()
+        self._running[incident_id] += 1
+        try:
+            run = await self._loop.run_in_executor(self._threads, work)
+            return run.error if run is not None else ""
+        except Refused as refused:
+            if not taken():
+                return ""  # somebody else works on the agent
+            return refused.message
+        except Exception as problem:  # the journal's or the world's; the incident stays as it is, to be resumed
+            _log.exception("a response was interrupted", incident=incident_id)
+            return problem.message if isinstance(problem, ClawbackError) else f"defect: {type(problem).__name__}"
+        finally:
+            self._running[incident_id] -= 1
+
+    def _rest(self, turn: Turn, pause: Callable[[int, bool], float], *, interrupted: bool) -> None:
+        left = unsettled(self.journal.incident(turn.incident))
+        unreached = interrupted or any(receipt.state in _WAITING_STATES for receipt in left)
+        again = unreached or any(receipt.state is ReceiptState.UNVERIFIED for receipt in left)
+        # It got further: the parts come back.
+        tries = 0 if turn.pending and len(left) < turn.pending else turn.tries
+        self.journal.rest(
+            turn,
+            seconds=pause(tries, unreached) if again else None,
+            tries=tries + 1 if again else 0,
+            pending=len(left),
+        )
 
     def _end(self, incident_id: str, error: str, began: float, first: float) -> End:
         incident = self._known(incident_id)
@@ -141,7 +172,7 @@ class Engine:
         count = 0
         for run, incident_id in await self.prefect.alive():
             incident = self._known(incident_id)
-            if incident is None or (incident_id not in self._running and not self.journal.lock_owner(incident.agent)):
+            if incident is None or (not self._running[incident_id] and not self.journal.lock_owner(incident.agent)):
                 await self.prefect.crashed(run)
                 count += 1
         return count
@@ -176,30 +207,33 @@ class Engine:
 
     # -- on the playbook's thread ------------------------------------------------------------------------------------
 
-    def _work(self, incident_id: str, loop: asyncio.AbstractEventLoop, first: list[float]) -> Run:
+    def _alone(self, incident_id: str, first: list[float], *, patience: float) -> Run:
+        with self.journal.lock(self.journal.incident(incident_id).agent, timeout=patience) as held:
+            return self._work(incident_id, held, first)
+
+    def _work(self, incident_id: str, held: Held, first: list[float]) -> Run:
         incident = self.journal.incident(incident_id)
         playbook = self._playbooks.get(incident.playbook)
         if playbook is None:
             raise NotFound(f"no playbook {incident.playbook!a}", hint="`clawback catalog` lists them")
-        with self.journal.lock(incident.agent, timeout=LOCK_SECONDS):
-            incident = self.journal.incident(incident_id)
-            if incident.status is IncidentStatus.CLOSED:
-                return Run(incident=incident)
-            response = self.response_to(incident_id)
-            prefect = self.prefect
-            shown = None
-            if prefect is not None:
-                shown = asyncio.run_coroutine_threadsafe(self._show(prefect, playbook, incident), loop).result()
-            first[0] = time.monotonic()
-            if shown is None:
-                self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
-                return run_playbook(playbook, Responder(response))
-            return self._as_flow(playbook, response, loop, shown)
+        if incident.status is IncidentStatus.CLOSED:
+            return Run(incident=incident)
+        response = self.response_to(incident_id)
+        prefect, shown, loop = self.prefect, None, self._loop
+        if prefect is not None and loop is not None:
+            shown = asyncio.run_coroutine_threadsafe(self._show(prefect, playbook, incident), loop).result()
+        first[0] = time.monotonic()
+        if shown is None or loop is None:
+            self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
+            return run_playbook(playbook, Responder(response, held=lambda: not held.lost))
+        return self._as_flow(playbook, response, loop, shown, held)
 
-    def _as_flow(self, playbook: Playbook, response: Response, loop: asyncio.AbstractEventLoop, shown: Shown) -> Run:
+    def _as_flow(
+        self, playbook: Playbook, response: Response, loop: asyncio.AbstractEventLoop, shown: Shown, held: Held
+    ) -> Run:
         from clawback.orchestrate.flow import FlowResponder, flow_state
 
-        responder = FlowResponder(response, loop, shown)
+        responder = FlowResponder(response, loop, shown, held=lambda: not held.lost)
         run: Run | None = None
 
         def whole(incident: Incident, respond: Respond) -> None:

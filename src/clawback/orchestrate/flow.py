@@ -109,8 +109,10 @@ class Shown:
 class FlowResponder(Responder):
     """Shows every step as a task run of the flow run, and makes it here."""
 
-    def __init__(self, response: Response, loop: asyncio.AbstractEventLoop, flow: Shown) -> None:
-        super().__init__(response)
+    def __init__(
+        self, response: Response, loop: asyncio.AbstractEventLoop, flow: Shown, *, held: Callable[[], bool]
+    ) -> None:
+        super().__init__(response, held=held)
         self._loop = loop
         self._flow = flow
         self._noted = False

@@ -11,89 +11,77 @@ import asyncio
 import dataclasses
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 
 from clawback.config import Settings
-from clawback.errors import ClawbackError
-from clawback.journal import Journal
-from clawback.orchestrate.again import Again
+from clawback.errors import ClawbackError, NotFound
 from clawback.orchestrate.drift import Drift
-from clawback.orchestrate.engine import End, Engine
+from clawback.orchestrate.engine import Engine
 from clawback.orchestrate.link import Link
+from clawback.orchestrate.worker import Worker
 from clawback.response import unfinished
 
-__all__ = ["resume", "serve"]
+__all__ = ["resume", "serve", "work"]
 
 _log = structlog.get_logger()
 _LINE_BYTES = 4_096
-_HEED_SECONDS = 0.25  # one query, 0.3 ms
 
 
 async def serve(settings: Settings, engine: Engine) -> None:
-    """Run until standard input ends."""
-    link = Link(settings, engine)
-    reader = await _standard_input()
-    usable = await link.look()
-    keeping = asyncio.create_task(link.keep())
-    heeding = asyncio.create_task(_heed(engine.journal, lambda incident: start(incident)))  # noqa: PLW0108 - as below
-    tasks: set[asyncio.Task[End]] = set()
-
-    again = Again(asyncio.get_running_loop(), lambda incident: start(incident))  # noqa: PLW0108 - defined below
-
-    def ended(task: asyncio.Task[End]) -> None:
-        tasks.discard(task)
-        if not task.cancelled() and task.exception() is None:
-            end = task.result()
-            _say(dataclasses.asdict(end))
-            again.after(end)
-
-    def start(incident: str) -> None:
-        task = engine.start(incident)
-        if task is not None:
-            tasks.add(task)
-            task.add_done_callback(ended)
-
-    drift = Drift(engine.journal, settings.drift, engine.response_to, start)
-    looking = asyncio.create_task(drift.keep())
+    """Run until standard input ends. What an earlier life rested is due anew: the start may be the mend."""
     for left in unfinished(engine.journal):
-        start(left)
-    _say({"ready": True, "prefect": usable})
-    try:
-        async for line in _lines(reader):
+        engine.journal.enqueue(left)
+    async with _working(settings, engine) as (worker, usable):
+        _say({"ready": True, "prefect": usable})
+        async for line in _lines(await _standard_input()):
             incident = _incident_of(line)
             if incident is None:
                 _say({"error": 'not a line of the form {"incident": "INC-…"}'})
-            else:
-                start(incident)
-        if tasks:
-            await asyncio.wait(tasks)
-    finally:
-        again.stop()
+                continue
+            try:
+                await worker.wake(incident)
+            except NotFound:
+                _say(dataclasses.asdict(await engine.run(incident)))  # whose end says that there is none
+            except ClawbackError as error:
+                _log.warning("not told to work", incident=incident, reason=error.message)  # the next look finds it
+
+
+async def work(settings: Settings, engine: Engine) -> None:
+    """Take incidents from the journal until told to stop, then finish what runs."""
+    over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    async with _working(settings, engine) as (_, usable):
+        _say({"ready": True, "prefect": usable})
+        await over.wait()
+
+
+@asynccontextmanager
+async def _working(settings: Settings, engine: Engine) -> AsyncIterator[tuple[Worker, bool]]:
+    link = Link(settings, engine)
+    usable = await link.look()
+    keeping = asyncio.create_task(link.keep())
+    worker = Worker(engine, lambda end: _say(dataclasses.asdict(end)))
+    working = asyncio.create_task(worker.run())
+    drift = Drift(engine.journal, settings.drift, engine.response_to, worker.wake)
+    looking = asyncio.create_task(drift.keep())
+    try:
+        yield worker, usable
         looking.cancel()
+        working.cancel()
+        await worker.finish()
+    finally:
+        looking.cancel()
+        working.cancel()
         keeping.cancel()
-        heeding.cancel()
         await link.close()
         engine.close()
-
-
-async def _heed(journal: Journal, start: Callable[[str], None]) -> None:
-    """Go on with an incident as soon as somebody granted or denied what it waits for."""
-    known: set[str] = set()
-    while True:
-        try:
-            found = await asyncio.to_thread(journal.decided)
-        except ClawbackError as error:
-            _log.warning("approvals could not be looked at", reason=error.message)
-            found = ()
-        for approval, incident in found:
-            if approval not in known:
-                start(incident)
-        known = {approval for approval, _ in found}  # what is left of it by then waits for something else
-        await asyncio.sleep(_HEED_SECONDS)
 
 
 async def resume(settings: Settings, engine: Engine) -> None:

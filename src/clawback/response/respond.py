@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clawback.action import Action, Params
+from clawback.errors import Refused
 from clawback.model import Incident, Phase, Receipt
 from clawback.playbook import Step
 from clawback.response.response import Response, step_key
@@ -19,10 +20,14 @@ SIDE_BY_SIDE = 8  # steps of one incident that are made at the same time
 
 
 class Responder:
-    """`clawback.playbook.Respond`, by way of the journal and nothing else."""
+    """`clawback.playbook.Respond`, by way of the journal and nothing else.
 
-    def __init__(self, response: Response) -> None:
+    `held` says whether the agent's lock is still ours: without it no further step is begun, for somebody else goes on.
+    """
+
+    def __init__(self, response: Response, *, held: Callable[[], bool] = lambda: True) -> None:
         self.response = response
+        self._held = held
         self._phase: Phase | None = None
 
     @contextmanager
@@ -37,11 +42,13 @@ class Responder:
 
     def __call__(self, action: Action[Any], params: Params, *, after: tuple[Receipt, ...] = ()) -> Receipt:
         """Run the action, or adopt what the journal already holds."""
+        self._still_ours()
         phase = self._phase or action.phase
         return self.make(action, params, lambda: self.response.execute(action, params, phase=phase, after=after))
 
     def together(self, *steps: Step) -> tuple[Receipt, ...]:
         """A thread for each, up to `SIDE_BY_SIDE`; what one of them raises is raised when all have ended."""
+        self._still_ours()
         reserved: dict[str, tuple[Step, Callable[[], Receipt]]] = {}
         keys = [step_key(step.action, step.params) for step in steps]
         for key, step in zip(keys, steps, strict=True):
@@ -59,6 +66,10 @@ class Responder:
         """One step, made by `call`, on whichever thread; an orchestrator puts itself around it here."""
         del action, params
         return call()
+
+    def _still_ours(self) -> None:
+        if not self._held():
+            raise Refused("the agent's lock was lost: another response goes on", hint="see the incident's timeline")
 
     def incident(self) -> Incident:
         """The incident as it stands now."""

@@ -85,10 +85,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 class PrefectServer(Service):
-    """The server. Ready in 2 to 7 s, the first time for a user longer: it creates its database."""
+    """The server. Ready in 2 to 7 s, the first time for a user longer: it creates its database.
 
-    def __init__(self, state: Path, *, port: int = 0, deadline: float = 60.0) -> None:
+    database_url   of PostgreSQL, as SQLAlchemy has it for asyncpg; empty: SQLite in the state folder
+    """
+
+    def __init__(self, state: Path, *, port: int = 0, database_url: str = "", deadline: float = 60.0) -> None:
         self.state = state
+        self._sqlite = not database_url
         self.port = port or free_port()
         home = state / "prefect"
         super().__init__(
@@ -100,7 +104,7 @@ class PrefectServer(Service):
                 "PREFECT_SERVER_API_HOST": "127.0.0.1",
                 "PREFECT_SERVER_API_PORT": str(self.port),  # where the UI looks for the API
                 "PREFECT_SERVER_API_AUTH_STRING": credential(state),
-                "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+                "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
                 "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),
                 "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
             },
@@ -121,11 +125,11 @@ class PrefectServer(Service):
     def start(self) -> Self:
         """Start, and leave the address where a responder that was started by itself finds it."""
         database, template = self.state / "prefect" / "prefect.db", _template()
-        if not database.exists() and template.is_file():
+        if self._sqlite and not database.exists() and template.is_file():
             _copy(template, database)
         super().start()
         (self.state / "prefect" / "api_url").write_text(self.api_url + "\n")
-        if not template.exists():
+        if self._sqlite and not template.exists():
             _copy(database, template)
         return self
 

@@ -62,8 +62,11 @@ class Stack:
         with ThreadPoolExecutor(1) as pool:
             server: Future[PrefectServer] | None = None
             if self.settings.prefect.api_url is None:
+                chosen = self.settings.prefect
                 server = pool.submit(
-                    lambda: PrefectServer(self.settings.state, port=self.settings.prefect.port).start()
+                    lambda: PrefectServer(
+                        self.settings.state, port=chosen.port, database_url=chosen.database_url
+                    ).start()
                 )
             try:
                 self.gateway.start()

@@ -33,6 +33,7 @@ from clawback.watch.health import Health, Report
 from clawback.watch.inotify import Inotify
 from clawback.watch.lanes import Lanes
 from clawback.watch.ledger import Ledger
+from clawback.watch.queue import Queue
 from clawback.watch.reflex import Answer, Reflex
 from clawback.watch.sequences import Sequences
 from clawback.watch.tail import Position, Tail
@@ -296,7 +297,7 @@ def watch(
 
     (settings.state).mkdir(parents=True, exist_ok=True)
     world, journal = world_factory(), Ledger(settings.journal)
-    responder = Responder(settings, config_file=config_file)
+    responder = Responder(settings, config_file=config_file) if settings.responder.embedded else Queue(journal)
     _log.info("watch goes first", how=go_first())
     running = Watch(settings, world, journal, responder, per_minute=settings.watch.contained_per_minute)
     for number in (signal.SIGTERM, signal.SIGINT):
