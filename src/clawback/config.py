@@ -258,6 +258,9 @@ class PrefectSettings(_Section):
 
     api_url: str | None = None
     port: int = Field(0, ge=0, le=65_535)
+    drills: dict[str, str] = Field(
+        default_factory=dict, description="drill → cron, its first schedule; after that people change it in Prefect"
+    )
     database_url: str = Field("", description="of the embedded server; empty: SQLite in the state folder")
 
 

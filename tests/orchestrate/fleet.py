@@ -1,20 +1,24 @@
 """A worker for tests: the crash rehearsal's actions, each incident with files of its own.
 
-    python fleet.py STATE JOURNAL_URL [--host NAME] [--hang-in STEP] [--prefect URL]
+    python fleet.py STATE JOURNAL_URL [--host NAME] [--hang-in STEP] [--prefect URL] [--offer]
 
 `--host` makes it another host's, so that its death shows by its lease alone. With `--hang-in`, the first time that this
 step is applied the effect is made, `hangs` says whose it was, and nothing more happens until the process is killed.
+With `--offer`, the playbook, a runbook and a drill can be launched in Prefect; every agent runs but `nobody`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import os
 import socket
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "crash"))
@@ -22,9 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "crash"))
 import rehearsal
 
 from clawback import log
+from clawback.catalog import Runbook
 from clawback.config import Settings
+from clawback.errors import NotFound
 from clawback.journal import Journal
-from clawback.model import Incident, Phase
+from clawback.model import AgentInfo, AgentState, Incident, Phase
+from clawback.orchestrate.declared import declare
 from clawback.orchestrate.engine import Engine
 from clawback.orchestrate.process import work
 from clawback.playbook import Respond, Step, playbook
@@ -58,6 +65,7 @@ def main() -> None:
     parser.add_argument("--host", default="")
     parser.add_argument("--hang-in", default="")
     parser.add_argument("--prefect", default=None)
+    parser.add_argument("--offer", action="store_true")
     arguments = parser.parse_args()
     log.configure()
     if arguments.host:
@@ -67,11 +75,40 @@ def main() -> None:
     for action in rehearsal.ACTIONS.values():
         object.__setattr__(action, "apply", hanging(action.apply, folder, arguments.hang_in))
     settings = Settings(state=arguments.state, journal_url=arguments.journal, prefect={"api_url": arguments.prefect})
-    engine = Engine(
-        Journal(arguments.journal), lambda: rehearsal.WORLD, {"rehearse": book(folder)}, actions=rehearsal.ACTIONS
-    )
-    asyncio.run(work(settings, engine))
+    books = {"rehearse": book(folder)}
+    world = dataclasses.replace(rehearsal.WORLD, core=SimpleNamespace(agent=agent))
+    engine = Engine(Journal(arguments.journal), lambda: world, books, actions=rehearsal.ACTIONS)
+    declared: Any = ()
+    if arguments.offer:
+        from clawback.orchestrate import launches
+
+        launches._FORGOTTEN = timedelta(0)
+        declared = declare(books, {"rehearse-by-hand": RUNBOOK}, {"no-such-drill": "0 6 * * 1"})
+    asyncio.run(work(settings, engine, declared))
     os._exit(0)  # as the responder does
+
+
+RUNBOOK = Runbook(
+    id="rehearse-by-hand",
+    title="Rehearse",
+    playbook="rehearse",
+    detectors=(),
+    drill="no-such-drill",
+    text="## Meaning\n",
+    path=Path("rehearse-by-hand.md"),
+    facts={
+        "parameters": {"AGENT": "whose", "LEVEL": {"description": "how far", "enum": ["low", "high"], "required": True}}
+    },
+)
+
+
+def agent(name: str) -> AgentInfo:
+    if name == "nobody":
+        raise NotFound("no agent nobody")
+    return AgentInfo(
+        agent=name, instance=f"{name}-a", state=AgentState.RUNNING, pid=1, command=("x",), policy="p",
+        policy_version=1, started_ns=1, tags=("drill",) if name.startswith("drilled") else (),
+    )  # fmt: skip
 
 
 def hanging(apply: Any, folder: Path, step: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from clawback import catalog, config, log
 from clawback.errors import ClawbackError
 from clawback.journal import Journal
+from clawback.orchestrate.declared import declare
 from clawback.orchestrate.engine import Engine
 from clawback.orchestrate.process import resume, serve, work
 from clawback.world import World
@@ -48,7 +49,11 @@ def main() -> int:
         )
         if not arguments.resume:
             engine.prepare()
-        asyncio.run((resume if arguments.resume else work if arguments.work else serve)(settings, engine))
+        if arguments.resume:
+            asyncio.run(resume(settings, engine))
+        else:
+            declared = declare(units.playbooks, units.runbooks, settings.prefect.drills)
+            asyncio.run((work if arguments.work else serve)(settings, engine, declared))
     except ClawbackError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_status

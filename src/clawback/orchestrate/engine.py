@@ -15,14 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import structlog
 
 from clawback.action import Action
 from clawback.config import ApprovalSettings
-from clawback.errors import ClawbackError, NotFound, Refused
+from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused
 from clawback.journal import Held, Journal, Turn
 from clawback.model import Incident, IncidentStatus, Orchestration, ReceiptState
+from clawback.orchestrate.by_hand import by_hand
 from clawback.playbook import Playbook, Respond
 from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
 from clawback.world import World
@@ -112,6 +114,48 @@ class Engine:
 
         error = await self._threaded(incident_id, work, lambda: taken[0])
         return self._end(incident_id, error, began, first[0]) if taken[0] or error else None
+
+    async def launch(self, run: UUID, playbook: str, asked: Mapping[str, str]) -> str:
+        """A run that somebody started in Prefect: opens or joins an incident and runs the playbook, shown by that run.
+        Returns what is wrong, if it never began; raises `ClawbackError` for parameters that name nothing.
+        """
+        first, began = [0.0], [False]
+
+        def work() -> Run | None:
+            incident_id, agent, instance, drill = self._meant(asked)
+            with self.journal.lock(agent, timeout=LOCK_SECONDS) as held:
+                if not incident_id:
+                    finding = by_hand(agent, instance, run, asked.get("REASON", ""))
+                    incident_id = self.journal.open_or_join(finding, playbook=playbook, drill=drill)[0].id
+                incident = self.journal.incident(incident_id)
+                if incident.status is IncidentStatus.CLOSED:
+                    raise Refused(f"{incident_id} is closed", hint="launch it for the agent, to open another")
+                self.journal.enqueue(incident_id)
+                turn = self.journal.turn(incident_id)
+                self.journal.note(
+                    incident, incident.phase, "launched in Prefect", f"{playbook}: {asked.get('REASON', '')}"
+                )
+                began[0] = True
+                made: Run | None = None
+                try:
+                    made = self._work(incident_id, held, first, launched=run)
+                    return made
+                finally:
+                    if turn is not None:
+                        self._rest(turn, lambda _tries: 1.0, interrupted=made is None)
+
+        error = await self._threaded(str(run), work)
+        return "" if began[0] else error
+
+    def _meant(self, asked: Mapping[str, str]) -> tuple[str, str, str, bool]:
+        """The incident, if one is named, its agent and instance, and whether that is a drill's."""
+        if name := asked.get("INCIDENT", ""):
+            incident = self.journal.incident(name)
+            return incident.id, incident.agent, incident.instance, incident.drill
+        if not asked.get("AGENT"):
+            raise InvalidInput("neither AGENT nor INCIDENT is given", hint="give one of them")
+        info = self._the_world().core.agent(asked["AGENT"])
+        return "", info.agent, info.instance, "drill" in info.tags
 
     async def _threaded(
         self, incident_id: str, work: Callable[[], Run | None], taken: Callable[[], bool] = lambda: True
@@ -211,7 +255,7 @@ class Engine:
         with self.journal.lock(self.journal.incident(incident_id).agent, timeout=patience) as held:
             return self._work(incident_id, held, first)
 
-    def _work(self, incident_id: str, held: Held, first: list[float]) -> Run:
+    def _work(self, incident_id: str, held: Held, first: list[float], *, launched: UUID | None = None) -> Run:
         incident = self.journal.incident(incident_id)
         playbook = self._playbooks.get(incident.playbook)
         if playbook is None:
@@ -221,7 +265,7 @@ class Engine:
         response = self.response_to(incident_id)
         prefect, shown, loop = self.prefect, None, self._loop
         if prefect is not None and loop is not None:
-            shown = asyncio.run_coroutine_threadsafe(self._show(prefect, playbook, incident), loop).result()
+            shown = asyncio.run_coroutine_threadsafe(self._show(prefect, playbook, incident, launched), loop).result()
         first[0] = time.monotonic()
         if shown is None or loop is None:
             self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
@@ -250,7 +294,7 @@ class Engine:
                 )
         return Run(incident=self.journal.incident(response.incident_id), error=run.error)
 
-    async def _show(self, prefect: Prefect, playbook: Playbook, incident: Incident) -> Shown:
+    async def _show(self, prefect: Prefect, playbook: Playbook, incident: Incident, launched: UUID | None) -> Shown:
         if incident.orchestration is not Orchestration.NONE:
             # An earlier attempt died. We hold the agent's lock, so its flow run is nobody's.
             try:
@@ -259,7 +303,7 @@ class Engine:
                         await prefect.crashed(run)
             except Exception as error:
                 _log.warning("prefect: an earlier run could not be marked", error=type(error).__name__)
-        return prefect.begin(playbook.id, incident.id, drill=incident.drill)
+        return prefect.begin(playbook.id, incident.id, drill=incident.drill, launched=launched)
 
     def _the_world(self) -> World:
         if self._world is None:

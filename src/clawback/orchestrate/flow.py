@@ -25,6 +25,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import StateType
 from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.events.worker import EventsWorker
+from prefect.flow_engine import run_flow_async
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed
 
@@ -195,7 +196,7 @@ class Prefect:
         with tags(self.tag):
             ended = await Flow(empty, name="warm-up")(return_state=True)
         if (run := ended.state_details.flow_run_id) is not None:
-            await self._open().delete_flow_run(run)
+            await self.client.delete_flow_run(run)
 
     async def __aexit__(self, *_: object) -> None:
         # Task runs reach the server as events, sent by a thread in the background; let it send what it has.
@@ -204,8 +205,8 @@ class Prefect:
                 await asyncio.to_thread(_drain)
         await self._stack.aclose()
 
-    def begin(self, name: str, incident: str, *, drill: bool) -> Shown:
-        """Start the flow run; the playbook's thread waits for it with `wait_begun`."""
+    def begin(self, name: str, incident: str, *, drill: bool, launched: UUID | None = None) -> Shown:
+        """Start the flow run, or the one that was `launched`; the playbook's thread waits for it with `wait_begun`."""
         loop = asyncio.get_running_loop()
         shown = Shown(loop)
 
@@ -215,7 +216,11 @@ class Prefect:
                 flow = Flow(
                     shown.body, name=name, flow_run_name=_literal(incident), retries=0, validate_parameters=False
                 )
-                return await _called(flow)
+                if launched is None:
+                    return await _called(flow)
+                there = await self.client.read_flow_run(launched)
+                await self.client.update_flow_run(launched, tags={*there.tags, *marks})
+                return await run_flow_async(flow, flow_run=there, parameters={}, return_type="state")
 
         shown.start(run(), self._context.copy() if self._context is not None else None)
         return shown
@@ -225,7 +230,7 @@ class Prefect:
         marks = [self.tag, *([f"incident:{incident}"] if incident else [])]
         states = [StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.PAUSED]
         wanted = FlowRunFilter.model_validate({"tags": {"all_": marks}, "state": {"type": {"any_": states}}})
-        runs = await self._open().read_flow_runs(flow_run_filter=wanted, limit=200)
+        runs = await self.client.read_flow_runs(flow_run_filter=wanted, limit=200)
         return [
             (run.id, tag.removeprefix("incident:")) for run in runs for tag in run.tags if tag.startswith("incident:")
         ]
@@ -233,9 +238,11 @@ class Prefect:
     async def crashed(self, run: UUID) -> None:
         """Mark a run whose process is known to be gone; Prefect itself would need a minute to notice."""
         state: Any = Crashed(message="its process ended; the response goes on in a new run")
-        await self._open().set_flow_run_state(run, state, force=True)
+        await self.client.set_flow_run_state(run, state, force=True)
 
-    def _open(self) -> Any:
+    @property
+    def client(self) -> Any:
+        """Prefect's client, held open."""
         if self._client is None:
             raise RuntimeError("used outside of its context")
         return self._client.client

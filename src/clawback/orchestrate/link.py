@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import structlog
@@ -16,6 +17,7 @@ from clawback.config import Settings
 from clawback.services.prefect_server import client_environment
 
 if TYPE_CHECKING:
+    from clawback.orchestrate.declared import Declared
     from clawback.orchestrate.engine import Engine
     from clawback.orchestrate.flow import Prefect
 
@@ -43,11 +45,15 @@ def _own(state: Path) -> str:
 
 
 class Link:
-    """Keeps `engine.prefect` true to whether Prefect answers. A run that finds it wrong is safe: it goes on without."""
+    """Keeps `engine.prefect` true to whether Prefect answers. A run that finds it wrong is safe: it goes on without.
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    declared   what Prefect is to offer for launch, by this process; none: nothing
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, declared: Sequence[Declared] = ()) -> None:
         self._settings = settings
         self._engine = engine
+        self._declared = declared
         self._url = ""
         self._prefect: Prefect | None = None
         self._holder: asyncio.Task[None] | None = None
@@ -103,9 +109,20 @@ class Link:
             flow = await asyncio.to_thread(importlib.import_module, "clawback.orchestrate.flow")
             async with flow.Prefect(tag(self._settings), url) as prefect:
                 held.set_result(prefect)
-                await asyncio.Event().wait()
+                await self._offer(prefect)
         except Exception as error:
             _log.warning("prefect cannot be used", error=type(error).__name__)
+
+    async def _offer(self, prefect: Prefect) -> None:
+        """Until cancelled: take what is launched there, if this process is one that does."""
+        if not self._declared:
+            await asyncio.Event().wait()
+        launches: Any = importlib.import_module("clawback.orchestrate.launches")
+        offered = launches.Launches(prefect.client, prefect.tag, self._engine, self._declared)
+        try:
+            await offered.keep()
+        finally:
+            await offered.stop()
 
 
 def tag(settings: Settings) -> str:

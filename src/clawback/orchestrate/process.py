@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ import structlog
 
 from clawback.config import Settings
 from clawback.errors import ClawbackError, NotFound
+from clawback.orchestrate.declared import Declared
 from clawback.orchestrate.drift import Drift
 from clawback.orchestrate.engine import Engine
 from clawback.orchestrate.link import Link
@@ -33,11 +34,11 @@ _log = structlog.get_logger()
 _LINE_BYTES = 4_096
 
 
-async def serve(settings: Settings, engine: Engine) -> None:
+async def serve(settings: Settings, engine: Engine, declared: Sequence[Declared] = ()) -> None:
     """Run until standard input ends. What an earlier life rested is due anew: the start may be the mend."""
     for left in unfinished(engine.journal):
         engine.journal.enqueue(left)
-    async with _working(settings, engine) as (worker, usable):
+    async with _working(settings, engine, declared) as (worker, usable):
         _say({"ready": True, "prefect": usable})
         async for line in _lines(await _standard_input()):
             incident = _incident_of(line)
@@ -52,19 +53,21 @@ async def serve(settings: Settings, engine: Engine) -> None:
                 _log.warning("not told to work", incident=incident, reason=error.message)  # the next look finds it
 
 
-async def work(settings: Settings, engine: Engine) -> None:
+async def work(settings: Settings, engine: Engine, declared: Sequence[Declared] = ()) -> None:
     """Take incidents from the journal until told to stop, then finish what runs."""
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    async with _working(settings, engine) as (_, usable):
+    async with _working(settings, engine, declared) as (_, usable):
         _say({"ready": True, "prefect": usable})
         await over.wait()
 
 
 @asynccontextmanager
-async def _working(settings: Settings, engine: Engine) -> AsyncIterator[tuple[Worker, bool]]:
-    link = Link(settings, engine)
+async def _working(
+    settings: Settings, engine: Engine, declared: Sequence[Declared]
+) -> AsyncIterator[tuple[Worker, bool]]:
+    link = Link(settings, engine, declared)
     usable = await link.look()
     keeping = asyncio.create_task(link.keep())
     worker = Worker(engine, lambda end: _say(dataclasses.asdict(end)))
