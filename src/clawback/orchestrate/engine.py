@@ -142,7 +142,7 @@ class Engine:
                     return made
                 finally:
                     if turn is not None:
-                        self._rest(turn, lambda _tries: 1.0, interrupted=made is None)
+                        self._rest(turn, lambda _tries, _unreached: 1.0, interrupted=made is None)
 
         error = await self._threaded(str(run), work)
         return "" if began[0] else error

@@ -1,4 +1,4 @@
-"""A support agent of several drills: reads tickets, uses its tools, and, like many of its kind, cannot tell a customer from its operator.
+"""A support agent of several drills: reads tickets, uses its tools, and cannot tell a customer from its operator.
 
 A program of its own, started inside a sandbox with the standard library and boto3. It knows nothing of Clawback.
 `--shared` is a folder with `inbox/` (tickets to read) and `work/` (its own notes, and `counters`, where it says how far
