@@ -114,11 +114,13 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     whole = not allowed and not left_out
     what = "rogue calls" if known else "calls (no rogue call is on record: one that no policy can allow)"
     parts = [f"{len(denied)} of {len(calls)} {what} denied and logged, from inside instance {instance}"]
+    ordered = sum(", by order " in said for said in denied)
+    parts += [f"{ordered} of them by an order, which says nothing of the policy"] * bool(ordered)
     parts += [f"{left_out} further calls were not replayed"] * bool(left_out)
     # What was not denied comes first: a proof is cut at its end.
     return Verification(
         verified=whole,
-        enforcement=Enforcement.FULL if whole and known else Enforcement.PARTIAL if denied else Enforcement.NONE,
+        enforcement=Enforcement.FULL if whole and known and not ordered else Enforcement.PARTIAL if denied else Enforcement.NONE,
         proof="; ".join([*parts, *allowed, *denied]),
         details={"denied": len(denied), "tried": len(calls), "instance": instance},
     )

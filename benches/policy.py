@@ -34,8 +34,11 @@ from clawback.enforcement.gateway.client import GatewayClient
 from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.policy.engine import Engine
 from clawback.enforcement.policy.loader import load
+from clawback.enforcement.policy.orders import Asked, Orders
+from clawback.enforcement.policy.sensitive import sensitive
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import Unreachable
+from clawback.model import EgressOrder, InferenceEndpoint, InferenceKind, OrderKind, Scope, ScopeKind, Subject
 
 __all__ = ["RUNS", "measure"]
 
@@ -96,6 +99,59 @@ def _decisions() -> dict[str, Any]:
                 times.append((time.perf_counter() - begun) * 1e6)
                 assert verdict.allowed is (outcome == "allowed")
             found[f"Policy: decide, {name}, {outcome}"] = metric(times, "µs")
+    return found
+
+
+def _standing(count: int) -> Orders:
+    """Orders of four incidents in five scopes: by name, below a name, by network; one tool and one inference order."""
+    scopes = [Scope(ScopeKind.ALL), Scope(ScopeKind.TEAM, "support")]
+    scopes += [Scope(ScopeKind.AGENT, f"agent-{n}") for n in range(3)]
+    hosts = ("h{n}.test", "*.d{n}.test", "198.51.{m}.{k}/32")
+    orders = [
+        EgressOrder(
+            id=f"o{n}", kind=OrderKind.DESTINATION, scope=scopes[n % 5], reason="r", by="b", placed_ns=n,
+            host=hosts[n % 3].format(n=n, m=n % 256, k=n // 256),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    if count >= 10:
+        common: dict[str, Any] = {"scope": scopes[0], "reason": "r", "by": "b"}
+        orders[8] = EgressOrder(id="o8", kind=OrderKind.TOOL, tool="delete_*", host="mcp.test", **common)
+        orders[9] = EgressOrder(id="o9", kind=OrderKind.INFERENCE, mode="cut", **common)
+    return Orders(orders, (InferenceEndpoint(host="api.cloud.test", kind=InferenceKind.CLOUD),))
+
+
+def _orders() -> dict[str, Any]:
+    """What the orders add to each decision."""
+    found = {}
+    subject = Subject(agent="agent-1", tenant="acme", team="support", tags=("env=prod",))
+    for count in (0, 10, 1000):
+        orders = _standing(count)
+        for outcome, host in (("nothing to say", "elsewhere.test"), ("denied", "h3.test")):
+            if outcome == "denied" and not count:
+                continue
+            times = []
+            for _ in range(_DECISIONS):
+                begun = time.perf_counter()
+                ruling = orders.decide(subject, Asked(host=host, port=443, method="GET", path="/v1/items/7"))
+                times.append((time.perf_counter() - begun) * 1e6)
+                assert bool(ruling.denied) is (outcome == "denied" and count > 0), (host, ruling)
+            found[f"Orders: {count}, {outcome}"] = metric(times, "µs")
+    return found
+
+
+def _prompts() -> dict[str, Any]:
+    """Looking for what is sensitive in a prompt of so many bytes."""
+    found = {}
+    for size in (4, 64, 256):
+        text = json.dumps({"messages": [{"content": "The quick brown fox jumps over the lazy dog. " * (size * 24)}]})
+        body = text.encode()[: size * 1024 - 4] + b'"}]}'
+        times = []
+        for _ in range(20):
+            begun = time.perf_counter()
+            assert sensitive(body) == ()
+            times.append((time.perf_counter() - begun) * 1e3)
+        found[f"Orders: look for what is sensitive in {size} KiB"] = metric(times, "ms")
     return found
 
 
@@ -308,7 +364,7 @@ def _callers(n: int) -> dict[str, Any]:
 def measure(n: int) -> dict[str, Any]:
     """`n` requests each way; decisions are 20,000 of each kind."""
     latencies, ratios = _latencies(n)
-    metrics, notes = _decisions() | latencies, []
+    metrics, notes = _decisions() | _orders() | _prompts() | latencies, []
     if os.geteuid() == 0:
         metrics |= _callers(n)
     else:

@@ -71,6 +71,7 @@ class Ruling(NamedTuple):
 
 
 NOTHING = Ruling()
+_MOST_KNOWN = 1024
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class _Bucket:
             rest = host
             while rest := rest.partition(".")[2]:
                 yield from self.below.get(rest, ())
-        for network, order in self.networks:
+        for network, order in self.networks if addresses else ():
             if _within(network, addresses):
                 yield order
 
@@ -119,6 +120,7 @@ class Orders:
         self._inference = tuple((endpoint, network_of(endpoint.host)) for endpoint in inference)
         self._forms = forms
         self._buckets: dict[Scope, _Bucket] = {}
+        self._known: dict[Subject, tuple[_Bucket, ...]] = {}
         for order in sorted(orders, key=lambda order: (order.placed_ns, order.id)):
             self._buckets.setdefault(order.scope, _Bucket()).add(order)
 
@@ -132,7 +134,7 @@ class Orders:
         case = _Case(asked, addresses, self._inference)
         found = [
             order
-            for bucket in self._of(subject)
+            for bucket in self._meaning(subject)
             for order in bucket.meant(asked.host, addresses)
             if order.port in (0, asked.port)
         ]
@@ -141,6 +143,14 @@ class Orders:
         for order in sorted(found, key=lambda order: (order.placed_ns, order.id)):
             case.take(order)
         return case.ruling()
+
+    def _meaning(self, subject: Subject) -> tuple[_Bucket, ...]:
+        """Those for an agent; found once, as it asks again and again."""
+        if subject not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[subject] = tuple(self._of(subject))
+        return self._known[subject]
 
     def _of(self, subject: Subject) -> Iterator[_Bucket]:
         if len(self._buckets) <= 4 or None in (subject.tenant, subject.team, subject.tags):
