@@ -104,9 +104,9 @@ def _undecided(ctx: Context, order: EgressOrder, probes: Sequence[Probe], policy
 
 
 def _names(order: EgressOrder, probe: Probe, result: AttemptResult) -> bool:
-    """Whether the gateway's answer was this order's doing."""
+    """Whether the gateway's answer was this order's doing: refused, or kept waiting where that is what it does."""
     named = order.rule in result.detail.split()
-    return named and (result.detail.startswith("HTTP 100") if probe.held else result.denied)
+    return named and (result.denied or (probe.held and result.detail.startswith("HTTP 100")))
 
 
 def _not_to_be_tried(info: AgentInfo | None) -> str:

@@ -109,7 +109,8 @@ def order_action(
         return {
             "order": wanted.id,
             "stood": any(one.id == wanted.id for one in ctx.world.orders.orders()),
-            "agents": [info.agent for info in covered(ctx, wanted.scope)],
+            "agents_hit": len(hit := covered(ctx, wanted.scope)),
+            "agents": [info.agent for info in hit[:_SHOWN]],
         }
 
     def apply(ctx: Context, params: P, _captured: Record) -> Record:

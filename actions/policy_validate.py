@@ -120,7 +120,11 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     # What was not denied comes first: a proof is cut at its end.
     return Verification(
         verified=whole,
-        enforcement=Enforcement.FULL if whole and known and not ordered else Enforcement.PARTIAL if denied else Enforcement.NONE,
+        enforcement=Enforcement.FULL
+        if whole and known and not ordered
+        else Enforcement.PARTIAL
+        if denied
+        else Enforcement.NONE,
         proof="; ".join([*parts, *allowed, *denied]),
         details={"denied": len(denied), "tried": len(calls), "instance": instance},
     )

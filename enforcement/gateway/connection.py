@@ -262,7 +262,7 @@ class Connection:
             if exchange is not None and exchange.blotted:
                 self._gateway.records.echoed(self.flow, exchange.blotted)
             self.flow.close("" if clean else self._why or "ended early")
-            self.flow = None
+            self.flow = self._content = None
         if failed is not None:
             self._why = ""
             return await self._refuse(502, "upstream", str(failed))

@@ -31,8 +31,10 @@ def _core(settings: Settings) -> str:
 
 
 def _gateway(settings: Settings) -> str:
-    GatewayClient(settings.gateway_socket).health()
-    return f"answers at {settings.gateway_socket}"
+    health = GatewayClient(settings.gateway_socket).health()
+    if damaged := health["orders_damaged"]:
+        raise ClawbackError(f"denies everything: the records of orders are damaged: {', '.join(damaged[:5])}")
+    return f"answers at {settings.gateway_socket}; {health['orders']} orders stand"
 
 
 def _journal(settings: Settings) -> str:

@@ -11,7 +11,7 @@ import pytest
 from clawback.actions import agent_relaunch, evidence_collect, policy_restore, policy_validate
 from clawback.enforcement.evidence.writer import Limits, Writer
 from clawback.errors import NotFound, Refused
-from clawback.model import AgentState, Enforcement, Level
+from clawback.model import AgentState, EgressOrder, Enforcement, Level, OrderKind, Scope, ScopeKind
 
 
 def test_evidence_is_verified_by_hashing_it_again(drive: Any) -> None:
@@ -205,3 +205,20 @@ def test_a_bundle_as_the_core_writes_it_can_be_hashed_again(tmp_path: Path) -> N
     assert evidence_collect.differences(writer.folder, manifest, digest) == (files, [])
     _flip(writer.folder / "output.log")
     assert evidence_collect.differences(writer.folder, manifest, digest)[1] == ["'output.log' has changed"]
+
+
+def test_a_call_that_an_order_denies_shows_nothing_of_the_policy(drive: Any, there: Any) -> None:
+    there.orders.place(
+        EgressOrder(
+            id="x",
+            kind=OrderKind.DESTINATION,
+            scope=Scope(ScopeKind.AGENT, "a"),
+            reason="r",
+            by="b",
+            host="files.partner.test",
+        )
+    )
+    there.core.open_calls.add(("connect", "files.partner.test:443"))
+    seen = drive(policy_validate.ACTION, agent="a", replaced="i0").run()
+    assert (seen.verified, seen.enforcement) == (True, Enforcement.PARTIAL)
+    assert "1 of them by an order, which says nothing of the policy" in seen.proof
