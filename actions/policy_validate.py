@@ -117,14 +117,11 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     ordered = sum(", by order " in said for said in denied)
     parts += [f"{ordered} of them by an order, which says nothing of the policy"] * bool(ordered)
     parts += [f"{left_out} further calls were not replayed"] * bool(left_out)
+    shown = whole and bool(known) and not ordered
     # What was not denied comes first: a proof is cut at its end.
     return Verification(
         verified=whole,
-        enforcement=Enforcement.FULL
-        if whole and known and not ordered
-        else Enforcement.PARTIAL
-        if denied
-        else Enforcement.NONE,
+        enforcement=Enforcement.FULL if shown else Enforcement.PARTIAL if denied else Enforcement.NONE,
         proof="; ".join([*parts, *allowed, *denied]),
         details={"denied": len(denied), "tried": len(calls), "instance": instance},
     )
