@@ -21,7 +21,19 @@ from clawback.action import Context
 from clawback.actions import network_block_destination, tool_deny
 from clawback.enforcement.gateway.client import GatewayClient
 from clawback.errors import Unreachable
-from clawback.model import Enforcement, Incident, IncidentStatus, Level, Orchestration, Phase, Severity
+from clawback.model import (
+    EgressOrder,
+    Enforcement,
+    Incident,
+    IncidentStatus,
+    Level,
+    Orchestration,
+    OrderKind,
+    Phase,
+    Scope,
+    ScopeKind,
+    Severity,
+)
 from clawback.world import World
 
 pytestmark = pytest.mark.kernel
@@ -192,6 +204,16 @@ def test_an_agent_is_blocked_in_the_middle_and_released(core: Any, gateway: Ways
     said = Said(out)
     said.until("200", "hi")
     assert said.tunnel == ["200"]
+    elsewhere = EgressOrder(
+        id="elsewhere",
+        kind=OrderKind.DESTINATION,
+        scope=Scope(ScopeKind.TEAM, "sales"),
+        reason="x",
+        by="y",
+        host="good.test",
+    )
+    assert gateway.client.place(elsewhere)[1] == 0, "the core said which team it is of"
+    said.until("200", "hi")
     ctx = context(core, gateway.client, info.agent)
     action = network_block_destination.ACTION
     of = info.agent if scope == "agent" else "support"

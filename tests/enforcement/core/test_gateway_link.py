@@ -97,6 +97,22 @@ def test_everything_is_delivered_again_to_a_new_gateway(state, link):
     second.close()
 
 
+def test_what_orders_go_by_is_said_as_far_as_it_is_known(state, link):
+    known = {"tenant": "acme", "team": "", "tags": ("env=prod",)}
+    link.add(Attachment(agent="a", instance="i1", policy="p", listeners=(listener(),), **known))
+    gateway = FakeGateway(state / "attach.sock")
+    message, _ = gateway.hear()
+    assert message == {
+        "agent": "a",
+        "instance": "i1",
+        "policy": "p",
+        "tenant": "acme",
+        "team": "",
+        "tags": ["env=prod"],
+    }
+    gateway.close()
+
+
 def test_an_ended_instance_is_detached_and_its_listener_closed(state, link):
     mine = attachment("i1")
     link.add(mine)
