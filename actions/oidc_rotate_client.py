@@ -120,14 +120,15 @@ def _apply(ctx: Context, params: RotateClientParams, captured: Record) -> Record
     store = ctx.world.secrets
     issuer, old_id = identity(from_record(captured["ref"]))
     present = held(ctx, params, _KIND)
-    if mark(store.current(params.agent, params.name)) != captured["mark"]:
-        following = present  # an earlier run came to its end
+    current = store.current(params.agent, params.name)
+    if mark(current) != captured["mark"] and ctx.world.oidc.authenticates(issuer, current)[0]:
+        following = present  # an earlier run came to its end, and nobody has changed it since
     else:
         following = store.staged_ref(params.agent, params.name) or _issue(ctx, params, captured)
     left = ""
     if identity(following)[1] != old_id:
         left = _delete(ctx, issuer, old_id)
-    store.promote(params.agent, params.name)
+    store.promote(params.agent, params.name, keep_old=True)  # the proof is about the first
     return {"issuer": issuer, "client_id": identity(following)[1], "replaced": old_id, "left": left}
 
 
@@ -135,7 +136,8 @@ def _issue(ctx: Context, params: RotateClientParams, captured: Record) -> Creden
     """The reference of what was staged: the same client with a new secret, or a new client."""
     store, oidc = ctx.world.secrets, ctx.world.oidc
     ref = from_record(captured["ref"])
-    issuer, client_id = identity(ref)
+    issuer, client_id = identity(held(ctx, params, _KIND))  # a replacement's own, if that is what was refused
+    ref = replace(ref, identifiers={**ref.identifiers, "client_id": client_id})
     old_secret = _secret(store.current(params.agent, params.name))
     asked_before = store.begin(params.agent, params.name)
     if params.replace:

@@ -39,7 +39,8 @@ def _rooms() -> None:
 
 _rooms()
 
-from lies.scenes import Desk, Host, Issuers, Policies, Scene, until  # noqa: E402
+from lies.liar import Liar  # noqa: E402
+from lies.scenes import Desk, Host, Identity, Issuers, Policies, Scene, until  # noqa: E402
 
 from clawback.enforcement.core.claims import unclaimed_uid_base  # noqa: E402
 from clawback.enforcement.core.client import CoreClient  # noqa: E402
@@ -63,6 +64,28 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
     pytest.importorskip("ministack", reason="ministack is not installed")
     with Ministack(tmp_path_factory.mktemp("ministack")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def identity_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Liar]]:
+    """The provider, and the liar that its issuer's URL leads to."""
+    path = HERE.parent / "oidc_provider" / "provider.py"
+    spec = importlib.util.spec_from_file_location("oidc_provider_for_lies", path)
+    assert spec is not None
+    assert spec.loader is not None
+    room = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = room
+    spec.loader.exec_module(room)
+    if why := room.absent():
+        pytest.skip(why)
+    provider = room.Provider(tmp_path_factory.mktemp("oidc"))
+    liar = Liar(("127.0.0.1", provider.port))
+    provider.issuer = liar.url
+    try:
+        yield provider.start(), liar
+    finally:
+        provider.stop()
+        liar.close()
 
 
 class Database:
@@ -183,6 +206,8 @@ def scene_of(request: pytest.FixtureRequest, state: Path) -> Iterator[Callable[[
         get = request.getfixturevalue
         if kind == "issuers":
             made.append(Issuers(folder, get("bao"), get("aws"), get("database")))
+        elif kind == "identity":
+            made.append(Identity(folder, *get("identity_provider")))
         elif kind == "policies":
             made.append(Policies(folder, get("parts").gateway()))
         elif kind == "host":

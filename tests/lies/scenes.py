@@ -14,6 +14,7 @@ from lies.liar import Liar
 
 from clawback.action import Action
 from clawback.connectors.aws import AwsConnector
+from clawback.connectors.aws_records import AwsRecordsConnector
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.tickets import FileTickets
 from clawback.connectors.vault import VaultConnector
@@ -25,7 +26,7 @@ from clawback.model import CredentialRef, Finding, LaunchSpec, Level, Receipt, R
 from clawback.response import Response
 from clawback.world import World
 
-__all__ = ["Desk", "Host", "Issuers", "Policies", "Scene", "until"]
+__all__ = ["Desk", "Host", "Identity", "Issuers", "Policies", "Scene", "until"]
 
 _numbers = itertools.count(1)
 
@@ -126,6 +127,35 @@ class Desk(Scene):
         self.open()
 
 
+class Identity(Scene):
+    """A real OpenID Connect provider, which all scenes share: the agent holds a client, and a user's tokens."""
+
+    def __init__(self, folder: Path, provider: Any, liar: Liar) -> None:
+        super().__init__(folder)
+        self.provider, self.liars["oidc"] = provider, liar
+        self.oidc = provider.connector("rotate")
+        registered = provider.register("rotate", client_name="steady")
+        identifiers = {"issuer": provider.issuer, "client_id": registered["client_id"]}
+        # The provider calls itself by what it was asked as, and it was registered at directly.
+        self.uri = registered["registration_client_uri"].replace(provider.url, provider.issuer)
+        self.managing = registered["registration_access_token"]
+        self.client = json.dumps({key: registered[key] for key in ("client_id", "client_secret")})
+        self.tokens = provider.control_(
+            "grant", client_id=registered["client_id"], sub="joe", scope="openid offline_access"
+        )
+        for kind, name, value in (("client", "client", self.client), ("token", "tokens", json.dumps(self.tokens))):
+            self.store.put(self.agent, CredentialRef(kind=f"oidc-{kind}", name=name, identifiers=identifiers), value)
+        ours = CredentialRef(kind="oidc-registration", name=self.agent, identifiers={**identifiers, "uri": self.uri})
+        self.store.put("clawback", ours, self.managing)
+        self.open()
+
+    def world(self) -> World:
+        absent: Any = Absent()
+        return World(
+            core=absent, policies=absent, secrets=self.store, tickets=self.tickets, oidc_or_none=self.oidc
+        )
+
+
 class Issuers(Scene):
     """OpenBao, ministack, and on demand a database whose logins OpenBao leases: the agent holds something of each."""
 
@@ -157,6 +187,7 @@ class Issuers(Scene):
             tickets=self.tickets,
             vault_or_none=self.vault,
             cloud_or_none=self.cloud,
+            cloud_records_or_none=AwsRecordsConnector(self.cloud),
         )
 
     @cached_property

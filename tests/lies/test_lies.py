@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 ROOMS = {"conftest", "test_lies", "test_drift", "case", "liar", "answers", "scenes", "ladder"}
 REVERTED = {ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT}
 _MARKS = {
+    "identity": (pytest.mark.parts, pytest.mark.slow),
     "issuers": (pytest.mark.parts, pytest.mark.slow),
     "policies": (pytest.mark.parts, pytest.mark.slow),
     "host": (pytest.mark.kernel, pytest.mark.parts, pytest.mark.slow),

@@ -1,6 +1,6 @@
 // A real OpenID Connect provider on loopback, for tests. Its state is in memory, and goes with it.
 //
-//   node server.mjs PATH-OF-OIDC-PROVIDER PORT    with CONTROL and MANAGER_SECRET in the environment
+//   node server.mjs PATH-OF-OIDC-PROVIDER PORT    with CONTROL, MANAGER_SECRET and ISSUER in the environment
 //
 // Tokens that a person would have to consent to are made by POST /_test/grant with CONTROL as bearer: {client_id, sub,
 // scope} → {access_token, refresh_token}. They are the provider's own, saved by its own models; all else is untouched.
@@ -12,7 +12,7 @@ const [library, port] = process.argv.slice(2);
 const { CONTROL, MANAGER_SECRET } = process.env;
 const { default: Provider } = await import(pathToFileURL(`${library}/lib/index.js`));
 const { generateKeyPair, exportJWK } = await import(pathToFileURL(`${library}/../jose/dist/webapi/index.js`));
-const issuer = `http://127.0.0.1:${port}`;
+const issuer = process.env.ISSUER;
 
 const { privateKey } = await generateKeyPair('RS256', { extractable: true });
 const signing = { ...(await exportJWK(privateKey)), alg: 'RS256', use: 'sig', kid: 'tests' };

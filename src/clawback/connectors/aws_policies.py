@@ -101,9 +101,14 @@ class AwsPolicies(AwsAccount):
         return dict(json.loads(document) if isinstance(document, str) else document)
 
     def managed_delete(self, arn: str) -> None:
-        """Delete a managed policy of one version. Already gone is success; one in use is a `ClawbackError`."""
+        """Delete a managed policy. Already gone is success; one in use is a `ClawbackError`."""
+        iam = self.own("iam")
+        with asking("iam:ListPolicyVersions", absent_is_done=True):
+            for version in iam.list_policy_versions(PolicyArn=arn)["Versions"]:  # at most five
+                if not version["IsDefaultVersion"]:
+                    iam.delete_policy_version(PolicyArn=arn, VersionId=version["VersionId"])
         with asking("iam:DeletePolicy", absent_is_done=True):
-            self.own("iam").delete_policy(PolicyArn=arn)
+            iam.delete_policy(PolicyArn=arn)
 
     def boundary(self, principal: str) -> str:
         """ARN of the permissions boundary, empty where there is none."""

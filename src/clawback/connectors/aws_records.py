@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from clawback.connectors.aws import AwsConnector
-from clawback.errors import NotFound
+from clawback.errors import NotFound, Unreachable
 from clawback.world import Identity, Trail, TrailEvent
 
 __all__ = ["AwsRecordsConnector"]
@@ -129,13 +129,16 @@ class AwsRecordsConnector:
                 page = self._aws.ask(
                     "cloudtrail", "lookup_events", LookupAttributes=wanted, MaxResults=_PAGE, **window, **marker
                 )
-                for event in page["Events"]:
+                events = page.get("Events")
+                if not isinstance(events, list):
+                    raise Unreachable("CloudTrail answered with what is no list of events")
+                for event in events:
                     found[str(event["EventId"])] = _event(event)
-                count += len(page["Events"])
-                if not page.get("NextToken") and self._aws.is_stand_in and len(page["Events"]) == _PAGE:
+                count += len(events)
+                if not page.get("NextToken") and self._aws.is_stand_in and len(events) == _PAGE:
                     # ministack gives the newest fifty and no token for more: go on from where they end. Moments are
                     # sent in whole seconds, so of a second with more than fifty some stay out of reach.
-                    end = min(event["EventTime"] for event in page["Events"]).replace(microsecond=0)
+                    end = min(event["EventTime"] for event in events).replace(microsecond=0)
                     end += timedelta(seconds=1)
                     if end == window.get("EndTime"):
                         cut.append(f"more than {_PAGE} CloudTrail events within a second: some of them not read")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from clawback.connectors.oidc_issuer import Answer, Issuer
-from clawback.errors import ClawbackError, InvalidInput, Refused
+from clawback.errors import ClawbackError, InvalidInput, Refused, Unreachable
 
 __all__ = ["OidcConnector"]
 
@@ -52,8 +52,10 @@ class OidcConnector:
         answer = there.form(url, "introspection", {"token": token, "token_type_hint": hint}, client)
         if answer.error == "unsupported_token_type":
             return None
-        if answer.status != 200 or not isinstance(answer.body.get("active"), bool):
+        if answer.status != 200:
             raise _refused(there, "introspection", answer)
+        if not isinstance(answer.body.get("active"), bool):
+            raise _no_answer(there, "introspection")
         # An opaque token's `jti` may be the token itself.
         return {key: value for key, value in answer.body.items() if value != token and key != "jti"}
 
@@ -78,6 +80,8 @@ class OidcConnector:
             self._token_endpoint(there), "a refresh", {"grant_type": "refresh_token", "refresh_token": token}, client
         )
         if answer.status == 200:
+            if not answer.body.get("access_token"):
+                raise _no_answer(there, "a refresh")
             won = {key: str(answer.body[key]) for key in ("access_token", "refresh_token") if answer.body.get(key)}
             return True, "refresh grant: HTTP 200", won
         if answer.status in (400, 401, 403) and answer.body.get("error"):
@@ -93,8 +97,10 @@ class OidcConnector:
         # Some issuers say `unauthorized_client` to a wrong secret, but then with 401.
         if answer.status == 401 or answer.error == "invalid_client":
             return False, said
-        if answer.status == 200 or answer.error in _AUTHENTICATED:
+        if answer.error in _AUTHENTICATED:
             return True, said
+        if answer.status == 200:
+            raise _no_answer(there, "authentication")
         raise _refused(there, "authentication", answer)
 
     def register(self, issuer: str, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +147,13 @@ class OidcConnector:
         if not url:
             raise InvalidInput(f"{there.url} has no token endpoint", hint="nothing can be tried there")
         return url
+
+
+def _no_answer(there: Issuer, what: str) -> Unreachable:
+    """Whatever speaks there, its yes would be worth nothing either."""
+    return Unreachable(
+        f"{there.url} answered {what} with what is no answer to it", hint="`clawback resume` tries again"
+    )
 
 
 def _refused(there: Issuer, what: str, answer: Answer) -> ClawbackError:

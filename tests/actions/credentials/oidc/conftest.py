@@ -2,110 +2,31 @@
 
 import base64
 import dataclasses
+import importlib.util
 import json
-import secrets
-import shutil
-from dataclasses import dataclass, field
+import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
-from clawback.connectors.oidc import OidcConnector
-from clawback.connectors.oidc_issuer import Issuer
 from clawback.model import CredentialRef
-from clawback.services.process import Service, free_port
 
-ROOT = Path(__file__).parents[4]
-LIBRARY = ROOT / ".node" / "oidc-provider" / "node_modules" / "oidc-provider"
-METADATA = {
-    "redirect_uris": ["https://agent.test/callback"],
-    "grant_types": ["client_credentials", "refresh_token", "authorization_code"],
-    "response_types": ["code"],
-}
-
-
-@dataclass
-class Provider:
-    """`issuer`, and what a test may ask of the server besides its protocol."""
-
-    folder: Path
-    issuer: str = ""
-    service: Service = None
-    control: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    manager: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
-
-    def start(self):
-        port = free_port()
-        self.issuer = f"http://127.0.0.1:{port}"
-        self.service = Service(
-            "oidc-provider",
-            [shutil.which("node"), ROOT / "tests" / "oidc_provider" / "server.mjs", LIBRARY, str(port)],
-            log=self.folder / "oidc-provider.log",
-            environment={"CONTROL": self.control, "MANAGER_SECRET": self.manager, "HOME": str(self.folder)},
-            ready=lambda: self.ask("GET", "/.well-known/openid-configuration").status_code == 200,
-            deadline=60,
-        ).start()
-        return self
-
-    def ask(self, method, path, **request):
-        with httpx.Client(trust_env=False, timeout=10) as client:
-            return client.request(method, f"{self.issuer}{path}", **request)
-
-    def control_(self, what, **body):
-        answer = self.ask("POST", f"/_test/{what}", json=body, headers={"authorization": f"Bearer {self.control}"})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def private(self, name, text):
-        file = self.folder / name
-        file.write_text(text)
-        file.chmod(0o600)
-        return file
-
-    def connector(self, policy):
-        """Ours; new clients are registered under that policy of the server's."""
-        return OidcConnector(
-            [
-                Issuer(
-                    self.issuer,
-                    credentials_file=self.private(
-                        "client.json", json.dumps({"client_id": "clawback", "client_secret": self.manager})
-                    ),
-                    initial_token_file=self.private(
-                        f"{policy}.token", self.control_("initial", policy=policy)["token"]
-                    ),
-                )
-            ]
-        )
-
-    def register(self, policy, **metadata):
-        token = self.control_("initial", policy=policy)["token"]
-        answer = self.ask("POST", "/reg", json=METADATA | metadata, headers={"authorization": f"Bearer {token}"})
-        assert answer.status_code == 201, answer.text
-        return answer.json()
-
-    def credentials_token(self, client, **fields):
-        """A token response by the client credentials grant."""
-        raw = json.loads(client)
-        form = {"grant_type": "client_credentials", **fields}
-        answer = self.ask("POST", "/token", data=form, auth=(raw["client_id"], raw["client_secret"]))
-        assert answer.status_code == 200, answer.text
-        return answer.text
+_HERE = Path(__file__).parents[3] / "oidc_provider" / "provider.py"
+_SPEC = importlib.util.spec_from_file_location("oidc_provider_for_tests", _HERE)
+_ROOM = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = _ROOM
+_SPEC.loader.exec_module(_ROOM)
 
 
 @pytest.fixture(scope="session")
 def provider(tmp_path_factory):
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    if not LIBRARY.is_dir():
-        pytest.skip("npm's oidc-provider is not installed: make oidc-provider")
-    made = Provider(tmp_path_factory.mktemp("oidc"))
+    if why := _ROOM.absent():
+        pytest.skip(why)
+    made = _ROOM.Provider(tmp_path_factory.mktemp("oidc"))
     try:
         yield made.start()
     finally:
-        if made.service is not None:
-            made.service.stop()
+        made.stop()
 
 
 @pytest.fixture
