@@ -25,7 +25,7 @@ from clawback.reports.times import times_ms
 __all__ = ["ACTION", "ReviewParams", "suggestions"]
 
 _LONGEST_DIFF = 8000
-_REPLACED = frozenset({"vault-token", "vault-lease", "aws-access-key", "aws-session", "oidc-client", "oidc-token"})
+_REPLACED = frozenset({"vault-token", "vault-lease", "aws-access-key", "aws-session", "oidc-client"})
 
 
 class ReviewParams(Params):

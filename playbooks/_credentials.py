@@ -22,6 +22,8 @@ from clawback.actions.credential_discard_old import ACTION as DISCARD_OLD
 from clawback.actions.credential_refuse import ACTION as REFUSE
 from clawback.actions.credential_revoke import ACTION as REVOKE
 from clawback.actions.credential_trace import ACTION as TRACE
+from clawback.actions.oidc_revoke_token import ACTION as REVOKE_OAUTH
+from clawback.actions.oidc_rotate_client import ACTION as ROTATE_CLIENT
 from clawback.actions.release_roll_back import ACTION as ROLL_BACK
 from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
@@ -111,7 +113,10 @@ def _close(respond: Respond, agent: str, node: CredentialNode, turn: int) -> Rec
 def _rotate(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:
     tokens = _each(respond, ROTATE_TOKEN, agent, _of(credentials, "vault-token"))
     leases = _each(respond, REVOKE_LEASES, agent, _of(credentials, "vault-lease"))
-    return (*tokens, *leases, *_each(respond, ROTATE_KEY, agent, _of(credentials, "aws-access-key")))
+    keys = _each(respond, ROTATE_KEY, agent, _of(credentials, "aws-access-key"))
+    # Clients before their tokens: by a live secret, new ones could be had.
+    clients = _each(respond, ROTATE_CLIENT, agent, _of(credentials, "oidc-client"))
+    return (*tokens, *leases, *keys, *clients, *_each(respond, REVOKE_OAUTH, agent, _of(credentials, "oidc-token")))
 
 
 def _refuse_sessions(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:

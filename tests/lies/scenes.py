@@ -151,9 +151,7 @@ class Identity(Scene):
 
     def world(self) -> World:
         absent: Any = Absent()
-        return World(
-            core=absent, policies=absent, secrets=self.store, tickets=self.tickets, oidc_or_none=self.oidc
-        )
+        return World(core=absent, policies=absent, secrets=self.store, tickets=self.tickets, oidc_or_none=self.oidc)
 
 
 class Issuers(Scene):

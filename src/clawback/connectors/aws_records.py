@@ -121,48 +121,43 @@ class AwsRecordsConnector:
         found: dict[str, TrailEvent] = {}
         cut, since, until = [], 0, 0
         for name, value in asked:
-            window.pop("EndTime", None)
-            wanted = [{"AttributeKey": name, "AttributeValue": value}]
-            marker: dict[str, str] = {}
-            count = 0
-            while True:
-                page = self._aws.ask(
-                    "cloudtrail", "lookup_events", LookupAttributes=wanted, MaxResults=_PAGE, **window, **marker
-                )
-                events = page.get("Events")
-                if not isinstance(events, list):
-                    raise Unreachable("CloudTrail answered with what is no list of events")
-                for event in events:
-                    found[str(event["EventId"])] = _event(event)
-                count += len(events)
-                if not page.get("NextToken") and self._aws.is_stand_in and len(events) == _PAGE:
-                    # ministack gives the newest fifty and no token for more: go on from where they end. Moments are
-                    # sent in whole seconds, so of a second with more than fifty some stay out of reach.
-                    end = min(event["EventTime"] for event in events).replace(microsecond=0)
-                    end += timedelta(seconds=1)
-                    if end == window.get("EndTime"):
-                        cut.append(f"more than {_PAGE} CloudTrail events within a second: some of them not read")
-                        end -= timedelta(seconds=1)
-                    window["EndTime"] = end
-                    if count < _MAX_EVENTS:
-                        continue
-                    cut.append(
-                        f"more than {_MAX_EVENTS} CloudTrail events where {name} is {value}: older ones not read"
-                    )
-                if not page.get("NextToken"):
-                    break
-                if count >= _MAX_EVENTS:
-                    cut.append(
-                        f"more than {_MAX_EVENTS} CloudTrail events where {name} is {value}: older ones not read"
-                    )
-                    break
-                marker = {"NextToken": page["NextToken"]}
+            listed, left, whole_since = self._all_of(name, value, dict(window))
+            found |= {str(event["EventId"]): _event(event) for event in listed}
+            cut += [left] * bool(left)
+            since = max(since, whole_since)
         if self._lag:
             at = datetime.fromtimestamp(time.time() - self._lag, UTC)
             until = _ns(at)
             cut.append(f"CloudTrail may not yet hold what happened since {at:%Y-%m-%dT%H:%M:%SZ}")
         events = tuple(sorted(found.values(), key=lambda event: event.time_ns))
         return Trail(events=events, cut=tuple(cut), since_ns=since, until_ns=until)
+
+    def _all_of(self, name: str, value: str, window: dict[str, Any]) -> tuple[list[Any], str, int]:
+        """Events by one attribute, newest first; what was left out, and since when nothing was (0: ever)."""
+        wanted = [{"AttributeKey": name, "AttributeValue": value}]
+        listed: list[Any] = []
+        left, since = "", 0
+        while len(listed) < _MAX_EVENTS:
+            page = self._aws.ask("cloudtrail", "lookup_events", LookupAttributes=wanted, MaxResults=_PAGE, **window)
+            events = page.get("Events")
+            if not isinstance(events, list):
+                raise Unreachable("CloudTrail answered with what is no list of events")
+            listed += events
+            if page.get("NextToken"):
+                window["NextToken"] = page["NextToken"]
+            elif self._aws.is_stand_in and len(events) == _PAGE:
+                # ministack gives the newest fifty and no token for more: go on from where they end. Moments are sent
+                # in whole seconds, so of a second with more than fifty some stay out of reach.
+                end = min(event["EventTime"] for event in events).replace(microsecond=0) + timedelta(seconds=1)
+                if end == window.get("EndTime"):
+                    left = left or f"more than {_PAGE} CloudTrail events within a second: some of them not read"
+                    since = max(since, _ns(end))
+                    end -= timedelta(seconds=1)
+                window["EndTime"] = end
+            else:
+                return listed, left, since
+        left = f"more than {_MAX_EVENTS} CloudTrail events where {name} is {value}: older ones not read"
+        return listed, left, max(since, _ns(min(event["EventTime"] for event in listed)) + _SECOND_NS)
 
 
 def _principal(text: str) -> tuple[str, str]:
