@@ -1,7 +1,8 @@
 """Lift the hold on an agent, and say what stays enforced without it.
 
 Freeze, isolate and restrict end with the hold. Seal and stop do not: they hold for as long as the old processes exist,
-and only a relaunch ends that. Reverting contains the agent again at the levels that were recorded.
+and only a relaunch ends that. Reverting contains the agent again at the levels that were recorded, if it is still the
+instance that was let go: one that was started since was never held by what is reverted.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ def _verify(ctx: Context, params: ReleaseParams, captured: Record, _outcome: Rec
 
 
 def _revert(ctx: Context, params: ReleaseParams, captured: Record) -> None:
+    if ctx.world.core.agent(params.agent).instance != captured["instance"]:
+        return
     for level in sorted(_levels(captured["released"])):  # freeze first: nothing may run while the rest is rebuilt
         ctx.world.core.contain(
             params.agent,
@@ -122,7 +125,14 @@ def _revert(ctx: Context, params: ReleaseParams, captured: Record) -> None:
 
 
 def _verify_reverted(ctx: Context, params: ReleaseParams, captured: Record) -> Verification:
-    held = hold_levels(ctx.world.core.agent(params.agent))
+    info = ctx.world.core.agent(params.agent)
+    if info.instance != captured["instance"]:
+        return Verification(
+            verified=True,
+            enforcement=Enforcement.NONE,
+            proof=f"instance {captured['instance']}, which was let go, is gone; {info.instance} was started since",
+        )
+    held = hold_levels(info)
     results = [ctx.world.core.probe(params.agent, level) for level in _levels(captured["released"])]
     good = [seen(result, Enforcement.FULL) and result.level in held for result in results]
     return Verification(

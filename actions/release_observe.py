@@ -51,6 +51,15 @@ def _versions(ctx: Context, policy: str) -> tuple[PolicyVersion, ...]:
         return ()
 
 
+def _active(ctx: Context, policy: str) -> int:
+    return ctx.world.policies.active(policy).version
+
+
+def _allows(ctx: Context, policy: str, version: int) -> bool:
+    """Whether there is anything left to take out of it."""
+    return bool(ctx.world.policies.draft(policy, version, NOTHING).changes)
+
+
 def _plan(ctx: Context, params: ObserveParams) -> Plan:
     info = ctx.world.core.agent(params.agent)
     base = base_of(info)
@@ -155,8 +164,9 @@ def _revert(ctx: Context, params: ObserveParams, captured: Record) -> None:
     """Back behind the bars; the instance from before is gone for good."""
     if _versions(ctx, captured["staged"]):
         close(ctx, params.agent, captured["policy"], f"observe-only reverted: {params.reason}"[:500])
-    if ctx.world.core.agent(params.agent).instance == captured["instance"]:
-        return
+    info = ctx.world.core.agent(params.agent)
+    if info.instance == captured["instance"] or info.policy != captured["staged"]:
+        return  # not begun, or let go in full since
     for level in _HOLD:
         ctx.world.core.contain(
             params.agent,
@@ -172,6 +182,15 @@ def _verify_reverted(ctx: Context, params: ObserveParams, captured: Record) -> V
     if info.instance == captured["instance"]:
         return Verification(
             verified=True, enforcement=Enforcement.FULL, proof=f"instance {info.instance} was not replaced"
+        )
+    if info.policy != captured["staged"]:
+        open_ = [x for x in _versions(ctx, captured["staged"]) if x.version == _active(ctx, captured["staged"])]
+        closed = not open_ or not _allows(ctx, captured["staged"], open_[0].version)
+        return Verification(
+            verified=closed,
+            enforcement=Enforcement.FULL if closed else Enforcement.NONE,
+            proof=f"instance {info.instance} runs under {info.policy}, let go in full since; {captured['staged']} "
+            + ("allows nothing" if closed else "still allows something"),
         )
     results = [ctx.world.core.probe(params.agent, level) for level in _HOLD]
     good = all(seen(result, Enforcement.FULL) and result.level in hold_levels(info) for result in results)

@@ -11,6 +11,7 @@ from clawback.model import Incident, IncidentStatus, Receipt, ReceiptState
 from clawback.playbook import Playbook
 from clawback.response.guard import guarded
 from clawback.response.respond import Responder
+from clawback.response.undo import undo, undoing
 
 __all__ = ["Run", "run_playbook", "unfinished", "unsettled"]
 
@@ -35,9 +36,16 @@ class Run:
 
 
 def run_playbook(playbook: Playbook, responder: Responder) -> Run:
-    """From the top, every time: steps that are done are adopted. The incident closes only when all is settled."""
+    """From the top, every time: steps that are done are adopted. The incident closes only when all is settled.
+
+    An incident that somebody began to undo is undone to its end instead.
+    """
     journal, incident_id = responder.response.journal, responder.response.incident_id
     incident = journal.incident(incident_id)
+    if incident.status is IncidentStatus.OPEN and (why := undoing(incident)):
+        for _ in undo(responder.response, f"gone on with: {why}"):
+            pass
+        return Run(incident=journal.incident(incident_id))
     _finish_reverts(responder, incident)
     for _ in range(_ROUNDS):
         if incident.status is IncidentStatus.CLOSED:

@@ -1,4 +1,8 @@
-"""Undoes an incident's response: step by step, the last one first, each seen to be undone or said not to be."""
+"""Undoes an incident's response: step by step, the last one first, each seen to be undone or said not to be.
+
+That it began is written down first. Whoever goes on with the incident after a crash goes on undoing it, and does not
+take up its playbook in the middle.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,13 @@ from enum import StrEnum
 
 from clawback.errors import Refused
 from clawback.journal import REVERTED
-from clawback.model import Phase, Receipt, ReceiptState
+from clawback.model import Incident, Phase, Receipt, ReceiptState
 from clawback.response.guard import guarded
 from clawback.response.response import Response
 
-__all__ = ["Fate", "Undone", "plan_undo", "undo"]
+__all__ = ["Fate", "Undone", "plan_undo", "undo", "undoing"]
+
+_BEGAN = "undoing began"
 
 
 class Fate(StrEnum):
@@ -55,17 +61,30 @@ def _fate(response: Response, receipt: Receipt) -> Undone:
     return Undone(fate=Fate.UNDO, receipt=receipt)
 
 
+def undoing(incident: Incident) -> str:
+    """Who began to undo the incident and why; empty where nobody did."""
+    said = [line.detail for line in incident.timeline if line.what == _BEGAN]
+    return (said[-1] or "no reason on record") if said else ""
+
+
 def undo(response: Response, reason: str) -> Iterator[Undone]:
-    """Undo, yielding each step as it is done with. One that cannot be undone now does not stop the others.
+    """Undo, yielding each step as it is done with. One that cannot be undone now does not stop the others. A step that
+    was never begun is settled as such: nobody begins it any more.
 
     `Refused` for an empty reason: it goes on record.
     """
     if not reason.strip():
         raise Refused("an incident is not undone without a reason", hint="--reason")
     steps = plan_undo(response)
-    response.journal.note(response.incident_id, Phase.RECOVER, "undoing began", f"{response.actor}: {reason}")
+    if not undoing(response.journal.incident(response.incident_id)):
+        response.journal.note(response.incident_id, Phase.RECOVER, _BEGAN, f"{response.actor}: {reason}"[:1000])
     left = []
     for step in steps:
+        if step.fate is Fate.NOTHING and step.receipt.state not in REVERTED:
+            response.journal.revert_pending(step.receipt.id)
+            settled = response.journal.already_absent(step.receipt.id, f"{step.note}, and will not be")
+            yield Undone(fate=Fate.NOTHING, receipt=settled, note=step.note)
+            continue
         if step.fate is not Fate.UNDO:
             yield step
             continue
