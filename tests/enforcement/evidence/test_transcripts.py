@@ -31,7 +31,10 @@ os.symlink("/etc", "/tmp/agents/linked")
 os.makedirs("/tmp/elsewhere/sessions")
 open("/tmp/elsewhere/sessions/x.jsonl", "w").write("behind a link")
 os.symlink("/tmp/elsewhere", "/tmp/agents/behind")
-os.mkfifo("/tmp/agents/trap/sessions/pipe.jsonl")
+try:
+    os.mkfifo("/tmp/agents/trap/sessions/pipe.jsonl")
+except OSError:
+    pass  # the filter refuses it: one trap less
 os.makedirs("/tmp/agents/trap/sessions/folder.jsonl")
 board[0] = 1
 time.sleep(1000)
