@@ -2,8 +2,8 @@
 
 The calls are those that the findings recorded. With none on record, as when a sandbox merely went down, a destination
 that no policy can allow is tried instead: that shows that the sandbox denies, and the receipt claims no more. A denial
-of which no event is in the telemetry is one that nobody would have seen: then the replay is not verified. While the
-release of the agent is staged, the policy that the stage was made from is asked too: the stage denies more than it.
+of which no event is in the telemetry is one that nobody would have seen: then the replay is not verified. The policy's
+text is asked too: a stage of the release, or an order at the gateway, denies more than it, and both end.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
         for result in ctx.world.core.attempt(params.agent, calls[start : start + _AT_ONCE])
     ]
     answers = {(x.attempt.kind, x.attempt.target): x for x in results}
-    denied, allowed = [], _allowed_without_the_stage(ctx, params, calls)
+    denied, allowed = [], _allowed_by_policy(ctx, params, calls)
     silent = unlogged(ctx, params.agent, instance, [x.attempt for x in results if x.denied], since_ns=began)
     for call in calls:
         answer = answers.get((call.kind, call.target))
@@ -127,11 +127,12 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     )
 
 
-def _allowed_without_the_stage(ctx: Context, params: ValidateParams, calls: tuple[Attempt, ...]) -> list[str]:
-    """Of an agent in a stage: what its policy itself would allow, in words."""
-    base = staged_from(ctx.world.core.agent(params.agent).policy)
+def _allowed_by_policy(ctx: Context, params: ValidateParams, calls: tuple[Attempt, ...]) -> list[str]:
+    """What the policy itself would allow, in words: by its text alone, without stages and without orders."""
+    policy = ctx.world.core.agent(params.agent).policy
+    base = staged_from(policy) or policy
     asked = tuple(call for call in calls if call.kind in ("http", "connect"))
-    if base is None or not asked:
+    if not base or not asked:
         return []
     version = ctx.world.policies.active(base).version
     decisions = ctx.world.policies.draft(base, version, Narrowing(), attempts=asked).decisions

@@ -145,6 +145,10 @@ def test_a_relaunched_agent_that_died_is_not_accepted(drive: Any, there: Any) ->
 
 def test_validation_needs_every_rogue_call_denied(drive: Any, there: Any) -> None:
     seen = drive(policy_validate.ACTION, agent="a", replaced="i0").run()
+    assert not seen.verified
+    assert "NOT denied by support version 2: connect files.partner.test:443 (wide)" in seen.proof
+    drive(policy_restore.ACTION, policy="support", reason="incident").run()
+    seen = drive(policy_validate.ACTION, agent="a", replaced="i0").run()
     assert (seen.verified, seen.enforcement) == (True, Enforcement.FULL)
     assert "2 of 2 rogue calls denied and logged" in seen.proof
     there.core.open_calls.add(("connect", "files.partner.test:443"))

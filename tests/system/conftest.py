@@ -21,7 +21,7 @@ from clawback import config
 from clawback.connectors.assemble import assemble
 from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.journal import Journal
-from clawback.model import AgentInfo, AgentState, Incident, IncidentStatus, LaunchSpec, Level
+from clawback.model import AgentInfo, AgentState, Incident, IncidentStatus, LaunchSpec, Level, ReceiptState
 from clawback.services.ministack import Ministack
 from clawback.services.openbao import OpenBao
 from clawback.services.stack import Stack
@@ -114,7 +114,13 @@ class House:
             found = self.incident_of(info)
             return found if found is not None and found.status is IncidentStatus.CLOSED else None
 
-        return self.until(f"the end of {info.agent}'s incident", seen, seconds)
+        try:
+            return self.until(f"the end of {info.agent}'s incident", seen, seconds)
+        except AssertionError as error:
+            found = self.incident_of(info)
+            left = [x for x in found.receipts if x.state is not ReceiptState.VERIFIED] if found else []
+            said = "; ".join(f"{x.action} {x.state}: {x.error or x.proof}" for x in left)
+            raise AssertionError(f"{error}: {said or (found and found.phase)}") from None
 
     def states(self, info: AgentInfo) -> dict[str, str]:
         found = self.incident_of(info)
