@@ -99,6 +99,10 @@ class House:
     def go_rogue(self, info: AgentInfo) -> None:
         (self.state / "home" / info.agent / "rogue").touch()
 
+    def go_rogue_again(self, info: AgentInfo) -> None:
+        """Whichever instance runs: it does once more what it was told once."""
+        (self.state / "home" / info.agent / "work" / "done").unlink()
+
     def incident_of(self, info: AgentInfo) -> Incident | None:
         return next((found for found in self.journal.incidents() if found.instance == info.instance), None)
 
@@ -153,8 +157,8 @@ def house() -> Iterator[House]:
                             "heartbeat_seconds": 1,
                         },
                         # These incidents are to end by themselves; test_approvals.py has one that waits.
-                        "approvals": {"rules": [{"actions": ["*"], "quorum": 0}]},
-                        "recovery": {"observe_seconds": 0.3, "restricted_seconds": 0.3, "most": 100},
+                        "approvals": {"rules": [{"actions": ["recovery.permit"]}, {"actions": ["*"], "quorum": 0}]},
+                        "recovery": {"observe_seconds": 0.3, "restricted_seconds": 0.3},
                         "vault": {"address": bao.address, "token_file": str(bao.token_file)},
                         "aws": {
                             "region": aws.region,
