@@ -34,6 +34,7 @@ __all__ = [
     "close",
     "decides_by",
     "known_good",
+    "layers_before",
     "not_as_started",
     "of_use",
     "rogue",
@@ -168,6 +169,15 @@ def not_as_started(
         if stored.get((ref.kind, ref.name), ref.identifiers) != ref.identifiers
     )
     return wrong
+
+
+def layers_before(ctx: Context, info: AgentInfo) -> dict[str, str]:
+    """How much each protection held before the release was staged: a stage may add a limit that the policy has not."""
+    if staged_from(info.policy) is not None:
+        for receipt in reversed(ctx.incident.receipts):
+            if receipt.action == "release.observe-only" and "layers" in receipt.captured:
+                return dict(receipt.captured["layers"])
+    return {name: value.value for name, value in info.layers.items() if name != "cpu" or info.policy == base_of(info)}
 
 
 def close(ctx: Context, agent: str, policy: str, reason: str) -> PolicyVersion:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._stages import base_of, close, decides_by, known_good, not_as_started
+from clawback.actions._stages import base_of, close, decides_by, known_good, layers_before, not_as_started
 from clawback.errors import Refused
 from clawback.model import AgentInfo, AgentState, Enforcement, Phase
 
@@ -50,7 +50,7 @@ def _capture(ctx: Context, params: RelaunchParams) -> Record:
         "policy": policy,
         "version": wanted.version,
         "sha256": wanted.sha256,
-        "layers": {name: value.value for name, value in info.layers.items()},
+        "layers": layers_before(ctx, info),
         "staged": info.policy if info.policy != policy else "",
     }
 
