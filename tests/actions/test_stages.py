@@ -349,3 +349,18 @@ def test_in_a_stage_the_policy_itself_must_deny_the_rogue_calls_too(drive: Any, 
     seen = drive(policy_validate.ACTION, agent="a", replaced="i1", stage="observe-only").run()
     assert not seen.verified
     assert f"NOT denied by support version {wide.version}: connect files.partner.test:443" in seen.proof
+
+
+def test_a_limit_that_only_the_stage_set_is_not_missed_afterwards(
+    drive: Any, restored: Any, make_incident: Any, make_receipt: Any
+) -> None:
+    before = {name: value.value for name, value in restored.core.known["a"].layers.items()}
+    observe(drive)
+    info = restored.core.known["a"]
+    restored.core.known["a"] = replace(info, layers={**info.layers, "cpu": Enforcement.FULL})
+    on = make_incident(receipts=(make_receipt("release.observe-only", captured={"layers": before}),))
+    for step in (
+        drive(agent_relaunch.ACTION, on=on, agent="a", reason="x"),
+        drive(agent_relaunch.ACTION, agent="a", reason="x"),
+    ):
+        assert step.action.capture(step.context, step.params)["layers"] == before
