@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
+
 import pytest
 
 from clawback.connectors.telemetry import FileTelemetry
 from clawback.errors import InvalidInput, NotFound
-from clawback.model import Attempt, HttpActivity, Narrowing
+from clawback.journal import Journal
+from clawback.model import Attempt, Finding, HttpActivity, Narrowing, Severity
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +61,47 @@ def test_what_is_not_there_or_not_sound_is_said(gateway):
         gateway.client.draft("test", 99, Narrowing())
     with pytest.raises(InvalidInput, match="share"):
         gateway.client.draft("test", 1, Narrowing(share=2))
+
+
+def test_tightened_by_the_command_line_once_another_said_yes_to_that_text(gateway, sink):
+    journal = Journal(f"sqlite:///{gateway.state / 'journal.db'}")
+    rogue = f"http://good.test:{sink.port}/admin"
+    found = Finding(
+        detector="exfiltration.new-destination", agent="rogue", instance="rogue-1", severity=Severity.HIGH,
+        technique="T1567", resource="good.test", policy="test", policy_version=1, title="t", summary="s",
+        time_ns=time.time_ns(), events=("e",), attempts=(("http", f"GET {rogue}"),),
+    )  # fmt: skip
+    incident, _ = journal.open_or_join(found, playbook="contain-rogue-agent")
+
+    def clawback(*words):
+        command = [sys.executable, "-m", "clawback", "--state", str(gateway.state), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+
+    shown = clawback("policy", "tighten", incident.id, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "/admin" in shown.stdout
+    assert "1 rogue calls denied" in shown.stdout
+    assert clawback("policy", "tighten", incident.id).returncode == 2  # no reason
+    waits = clawback("policy", "tighten", incident.id, "--reason", "that ticket")
+    assert waits.returncode == 5, waits.stderr
+    assert gateway.client.active("test").version == 1
+    (asked,) = journal.approvals(incident=incident.id)
+    assert any("/admin" in line for line in asked.shown)
+    journal.answer(asked.id, nonce=asked.nonce, who="ann", grant=True, reason="read it")
+    done = clawback("policy", "tighten", incident.id, "--reason", "that ticket")
+    assert done.returncode == 0, done.stderr
+    active = gateway.client.active("test")
+    assert (active.version, active.incident, active.known_good) == (2, incident.id, True)
+    assert get(gateway, sink, "good.test", "/admin") == b"HTTP/1.1 403"
+    undone = clawback("undo", incident.id, "--reason", "too narrow", "--json")
+    assert undone.returncode in (0, 5), undone.stderr
+    reviewed = clawback(
+        "incidents", "review", incident.id, "--cause", "overly powerful tooling", "--reason", "it could", "--json"
+    )
+    assert reviewed.returncode == 0, reviewed.stderr
+    said = json.loads(reviewed.stdout)
+    assert (said["root_causes"][0]["category"], said["root_causes"][0]["confidence"]) == (
+        "overly powerful tooling",
+        1.0,
+    )
+    assert clawback("incidents", "review", incident.id, "--cause", "bad luck", "--reason", "x").returncode == 2
