@@ -107,6 +107,9 @@ def _apply(ctx: Context, params: ObserveParams, captured: Record) -> Record:
     )
     info = core.agent(params.agent)
     done = info.instance != captured["instance"] and info.policy == name
+    if done and (held := hold_levels(info)):
+        # What an earlier look showed stays on the receipt: another would show the hold.
+        raise Refused(f"{params.agent} is held at {held[0].word} again", hint="release it once the cause is mended")
     if not done or info.state is AgentState.LOST:
         info = core.relaunch(
             params.agent,

@@ -61,10 +61,10 @@ def let_go(respond: Respond, incident: Incident, released: Receipt) -> Receipt:
 
 def _unproved(last: Receipt) -> bool:
     """It was looked at and is not so. What is merely pending is left to `clawback resume`; a step after the start that
-    failed was not made: the agent is held already, or gone.
+    failed was not made: the agent is held already, or gone. So is one that was observed once and is refused since.
     """
     if last.state is ReceiptState.FAILED:
-        return last.action in _STARTS
+        return last.action in _STARTS and not (last.action == OBSERVE.id and last.outcome.get("instance"))
     return last.state is ReceiptState.UNVERIFIED
 
 

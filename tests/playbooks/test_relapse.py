@@ -143,3 +143,17 @@ def test_a_playbook_run_anew_repeats_no_stage(journal: Journal, there: Any) -> N
     versions = len(there.policies.versions(COPY))
     run_playbook(PLAYBOOK, Responder(case.response()))
     assert len(there.policies.versions(COPY)) == versions
+
+
+def test_a_stage_that_is_not_proved_is_held_once_however_often_it_is_looked_at(journal: Journal, there: Any) -> None:
+    there.core.weaker_after_relaunch = True
+    case = Case(journal, there)
+    case.run()
+    assert case.state("release.observe-only") is ReceiptState.UNVERIFIED
+    held = len(case.receipts("agent.freeze"))
+    for _ in range(3):
+        case.run()
+    assert case.state("release.observe-only") is ReceiptState.FAILED
+    assert "layer network is partial" in case.receipts("release.observe-only")[0].proof
+    assert len(case.receipts("agent.freeze")) == held
+    assert there.core.known["a"].hold is not None
