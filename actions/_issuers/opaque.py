@@ -1,4 +1,8 @@
-"""A credential of which nobody here knows the issuer: it is named, and stays open until its owner has replaced it."""
+"""A credential of which no file here knows what is issued from it: closed by a step of its own, or else by its owner.
+
+Where an action replaces its kind, that action's verified receipt is its closing. Else it is named, and stays open until
+its owner has replaced it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,13 @@ from clawback.actions._issuers._kind import Kind, nothing_captured, nothing_issu
 from clawback.actions._records import Records
 from clawback.actions._walk import Seen
 from clawback.errors import NotFound, Refused
-from clawback.model import CredentialNode, CredentialRef, Known, Life
+from clawback.model import CredentialNode, CredentialRef, Known, Life, Phase, ReceiptState
 
 __all__ = ["KIND"]
 
 _NAME = "opaque"
 # What has actions of its own, and a file here.
-_ISSUED = frozenset({"vault-token", "vault-lease", "aws-access-key", "aws-session"})
+_ISSUED = frozenset({"vault-token", "vault-wrapped", "vault-lease", "vault-approle", "aws-access-key", "aws-session"})
 
 
 def _seeds(records: Records, agent: str, ref: CredentialRef) -> tuple[CredentialNode, ...]:
@@ -41,6 +45,13 @@ def _version(records: Records, agent: str, name: str) -> str:
 
 
 def _life(records: Records, node: CredentialNode) -> Seen:
+    for receipt in records.ctx.incident.receipts:
+        if (
+            receipt.state is ReceiptState.VERIFIED
+            and receipt.phase is Phase.ERADICATE
+            and (receipt.params.get("agent"), receipt.params.get("name")) == (node.facts["agent"], node.facts["name"])
+        ):
+            return Seen(life=Life.GONE, how=f"{receipt.action} verified: {receipt.proof[:300]}")
     now = _version(records, node.facts["agent"], node.facts["name"])
     if now and now != node.facts.get("version", ""):
         return Seen(life=Life.GONE, how="its owner set another one since; the old one was not used")

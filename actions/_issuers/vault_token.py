@@ -25,7 +25,7 @@ _SECOND_NS = 1_000_000_000
 
 def _seeds(_records: Records, agent: str, ref: CredentialRef) -> tuple[CredentialNode, ...]:
     accessor = ref.identifiers.get("accessor", "")
-    if ref.kind != _NAME or not accessor:
+    if ref.kind not in (_NAME, "vault-wrapped") or not accessor:
         return ()
     return (
         CredentialNode(

@@ -66,7 +66,8 @@ class House:
     journal: Journal
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def launch(self, *, credentials: bool = True) -> AgentInfo:
+    def launch(self, *, credentials: bool = True, parent: str = "", holds: tuple[Any, ...] = ()) -> AgentInfo:
+        """`holds`: (reference, value) of credentials that are another's too."""
         agent = f"agent-{next(self.numbers)}"
         folder = self.state / "home" / agent
         (folder / "work").mkdir(parents=True)
@@ -74,6 +75,9 @@ class House:
         (folder / "agent.py").write_text(AGENT)
         version = self.world.policies.put(agent, POLICY, author="test", reason="as reviewed", known_good=True)
         refs = self._issue(agent) if credentials else ()
+        for ref, value in holds:
+            self.world.secrets.put(agent, ref, value)
+            refs += (ref,)
         return self.world.core.launch(
             LaunchSpec(
                 agent=agent,
@@ -86,6 +90,7 @@ class House:
                 writable=(str(folder / "work"),),
                 credentials=refs,
                 tags=("drill",),
+                parent=parent,
             )
         )
 
@@ -159,7 +164,11 @@ def house() -> Iterator[House]:
                         # These incidents are to end by themselves; test_approvals.py has one that waits.
                         "approvals": {"rules": [{"actions": ["recovery.permit"]}, {"actions": ["*"], "quorum": 0}]},
                         "recovery": {"observe_seconds": 0.3, "restricted_seconds": 0.3},
-                        "vault": {"address": bao.address, "token_file": str(bao.token_file)},
+                        "vault": {
+                            "address": bao.address,
+                            "token_file": str(bao.token_file),
+                            "audit_log": str(bao.audit_log),
+                        },
                         "aws": {
                             "region": aws.region,
                             "endpoint_url": aws.endpoint_url,

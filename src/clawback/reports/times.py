@@ -11,7 +11,7 @@ from clawback.model import Incident, Phase, Receipt, ReceiptState
 
 __all__ = ["first_event_ns", "receipts", "times_ms"]
 
-_CREDENTIALS = ("vault.", "aws.")
+_CREDENTIALS = ("vault.", "aws.", "credential.")
 
 
 def first_event_ns(incident: Incident) -> int:

@@ -3,7 +3,7 @@
 import pytest
 
 from clawback.connectors.vault_records import VaultRecordsConnector
-from clawback.model import ReceiptState
+from clawback.model import CredentialRef, ReceiptState
 from clawback.response import Responder
 
 from .closing import assert_closed
@@ -120,3 +120,23 @@ def test_an_orphan_made_during_the_response_is_closed_by_the_next_turn(vault_cas
     assert not [auth for auth in (first, *made) if vault.token_works(auth["client_token"])[0]]
     turns = {receipt.params["turn"] for receipt in case.receipts("credential.revoke")}
     assert turns == {1, 2, 3}
+
+
+def test_logins_with_a_secret_id_that_it_held_are_found_by_its_value(vault_case, vault, bao):
+    case = vault_case()
+    agent, role = case.bench.agent, f"{case.bench.agent}-held"
+    bao._call("POST", f"auth/approle/role/{role}", {"token_policies": [agent]})
+    secret = bao._call("POST", f"auth/approle/role/{role}/secret-id")["data"]
+    role_id = bao._call("GET", f"auth/approle/role/{role}/role-id")["data"]["role_id"]
+    identifiers = {"role": role, "accessor": secret["secret_id_accessor"]}
+    ref = CredentialRef(kind="vault-approle", name="secret-id", identifiers=identifiers)
+    case.bench.store.put(agent, ref, secret["secret_id"])
+    case.bench.store.values.add(secret["secret_id"])
+    login = {"role_id": role_id, "secret_id": secret["secret_id"]}
+    won = asking(case, "", "auth/approle/login", login)["auth"]
+    assert_closed(case, case.close())
+    assert not vault.token_works(won["client_token"])[0]
+    with pytest.raises(Exception, match="400"):
+        asking(case, "", "auth/approle/login", login)
+    found = case.graph()[f"vault-token/{won['accessor']}"]
+    assert found.parents == (f"approle-secret-id/auth/approle/role/{role}/{secret['secret_id_accessor']}",)
