@@ -111,6 +111,19 @@ class Records:
         ]
         return tuple(dict.fromkeys(name for name in (self.ctx.incident.agent, *scoped) if name))
 
+    @cached_property
+    def tokens(self) -> frozenset[str]:
+        """Accessors of the tokens that earlier walks of this incident found, but for those of unknown maker."""
+        nodes = [
+            node
+            for receipt in self.ctx.incident.receipts
+            if receipt.action == "credential.trace"
+            for node in receipt.outcome.get("nodes", ())
+        ]
+        return frozenset(
+            str(node["id"]) for node in nodes if node["kind"] == "vault-token" and "doubt" not in node.get("facts", {})
+        )
+
     # -- Vault's -------------------------------------------------------------------------------------------------------
 
     @cached_property

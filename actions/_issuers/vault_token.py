@@ -127,8 +127,23 @@ def _life(records: Records, node: CredentialNode) -> Seen:
     if facts is None:
         return Seen(life=Life.GONE, how="its accessor is unknown to the issuer")
     if doubt := node.facts.get("doubt"):
-        return Seen(life=Life.UNKNOWN, how=f"alive, and {doubt}: revoke it if nobody else's")
+        return _doubted(records, node, doubt)
     return Seen(life=Life.ALIVE, how=f"the issuer knows it: {facts['ttl']} s left")
+
+
+def _doubted(records: Records, node: CredentialNode, doubt: str) -> Seen:
+    """A log that is configured since may name its maker: another's is nothing of the agent's."""
+    hashed = records.hash(node.id) if records.audit else ""
+    makers = (
+        {entry.actor_hash for entry in records.audit.entries if entry.token_hash == hashed} if records.audit else ()
+    )
+    if not makers:
+        how = f"alive, and {doubt}: revoke it, or set vault.audit_log to a log that names its maker"
+        return Seen(life=Life.UNKNOWN, how=how)
+    ours = {records.hash(accessor) for accessor in records.tokens}
+    if ours & makers:
+        return Seen(life=Life.ALIVE, how="the audit log names a token of the agent's as its maker")
+    return Seen(life=Life.GONE, how="alive, and no matter of this incident: the audit log names another maker")
 
 
 def _close(records: Records, node: CredentialNode, _captured: Record) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Life(StrEnum):
 
     ALIVE = "alive"
     REFUSED = "refused"  # it was used, and the issuer said no
-    GONE = "gone"  # by the issuer's own record: absent, inactive, or denied everything
+    GONE = "gone"  # by the issuer's own record: absent, inactive, denied everything, or none of the agent's
     UNKNOWN = "unknown"
 
 

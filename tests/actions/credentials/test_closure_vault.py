@@ -100,6 +100,20 @@ def test_without_an_audit_log_an_orphan_of_unknown_maker_is_named_left_alone_and
     assert_closed(case, case.close())
 
 
+def test_a_log_that_is_configured_later_tells_whose_they_are(vault_case, vault, bao):
+    case = vault_case(audited=False)
+    agent, token = case.bench.agent, case.bench.grants.token
+    theirs = asking(case, token, "auth/token/create-orphan", {"policies": [agent]})["auth"]
+    others = bao._call("POST", "auth/token/create-orphan", {"policies": [agent]})["auth"]
+    confirmed = case.close()
+    assert confirmed.state is ReceiptState.UNVERIFIED
+    assert confirmed.proof.count("OPEN: vault-token/") == 2
+    case.bench.vault_records = VaultRecordsConnector(vault, audit_log=bao.audit_log)
+    assert_closed(case, case.close())
+    assert not vault.token_works(theirs["client_token"])[0]
+    assert vault.token_works(others["client_token"])[0]
+
+
 def test_an_orphan_made_during_the_response_is_closed_by_the_next_turn(vault_case, vault):
     """A helper holds an orphan of the agent's, and makes another just before it is revoked."""
     case = vault_case()
