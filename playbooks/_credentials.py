@@ -28,8 +28,9 @@ from clawback.actions.release_roll_back import ACTION as ROLL_BACK
 from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
-from clawback.model import CredentialGraph, CredentialNode, CredentialRef, Incident, Known, Receipt, ReceiptState
+from clawback.model import CredentialGraph, CredentialNode, CredentialRef, Incident, Known, Phase, Receipt, ReceiptState
 from clawback.playbook import Respond
+from clawback.playbooks._related import contain_related
 
 __all__ = ["TURNS", "close_credentials", "discard_credentials", "reissue_credentials"]
 
@@ -43,9 +44,12 @@ TURNS = 6
 def close_credentials(respond: Respond, incident: Incident, scope: Receipt) -> tuple[Receipt, ...]:
     """Take everything that the agent, and those in scope with it, held, and everything issued from it.
 
-    Returns what recovery depends on. What they held is replaced, as its rightful user goes on with the new one; what
-    came of it is closed.
+    Those in scope are contained first: they lose what they share, and a sub-agent did what it was told. What they held
+    is replaced, as its rightful user goes on with the new one; what came of it is closed. Returns what recovery depends
+    on.
     """
+    with respond.phase(Phase.CONTAIN):
+        related = contain_related(respond, incident, scope)
     agent, everybody = incident.agent, _everybody(incident, scope)
     first = _graph(respond(TRACE, TRACE.params(agent=agent, turn=1)))
     covered = _covered(everybody)
@@ -57,7 +61,7 @@ def close_credentials(respond: Respond, incident: Incident, scope: Receipt) -> t
     closings += [_close(respond, agent, node, 1) for node in found if kinds()[node.kind].sessions]
     for who, held in everybody:
         taken += _refuse_sessions(respond, who, held)
-    return (*taken, _until_nothing_lives(respond, agent, closings))
+    return (*related, *taken, _until_nothing_lives(respond, agent, closings))
 
 
 def reissue_credentials(
@@ -97,12 +101,14 @@ def _until_nothing_lives(respond: Respond, agent: str, closings: list[Receipt]) 
             if confirmed.state is ReceiptState.VERIFIED or not _graph(confirmed).alive:
                 break  # or nothing is left that could be closed here
         closings += [_close(respond, agent, node, turn) for node in alive]
+    else:
+        confirmed = respond(CONFIRM_CLOSED, CONFIRM_CLOSED.params(agent=agent))
     # A closing that was undone before it was seen was made again by a later turn: by now it is seen.
     for closing in closings:
         if closing.state is not ReceiptState.VERIFIED:
             action = REVOKE if closing.action == REVOKE.id else REFUSE
             respond(action, action.params.model_validate(closing.params))
-    return respond(CONFIRM_CLOSED, CONFIRM_CLOSED.params(agent=agent))
+    return confirmed
 
 
 def _close(respond: Respond, agent: str, node: CredentialNode, turn: int) -> Receipt:

@@ -19,6 +19,7 @@ from clawback.playbook import Respond
 from clawback.playbooks._contain import Held
 from clawback.playbooks._credentials import reissue_credentials
 from clawback.playbooks._identify import policy_of, who, why
+from clawback.playbooks._related import release_related
 from clawback.playbooks._stages import let_go
 
 __all__ = ["Recovered", "bring_back", "restore_policy"]
@@ -53,7 +54,7 @@ def bring_back(
 ) -> Recovered:
     """Let the agent go only when it was seen contained, all of `after` is verified, and nothing is left of its tree.
 
-    `reissue`: its credentials were closed, and it is given new ones.
+    `reissue`: its credentials were closed, and it is given new ones; those that were contained with it go after it.
     """
     reason = why(incident)
     checked = respond(CHECK, CHECK.params(**who(incident)))
@@ -67,4 +68,7 @@ def bring_back(
         clean = (*clean, respond(PERMIT, PERMIT.params(**who(incident)), after=clean))
     reissued = reissue_credentials(respond, incident, scope, after=clean) if reissue else ()
     released = respond(RELEASE, RELEASE.params(**who(incident), reason=reason), after=(*clean, *reissued))
-    return Recovered(released=released, validated=let_go(respond, incident, released))
+    validated = let_go(respond, incident, released)
+    if reissue:
+        release_related(respond, incident, scope, after=(*after, validated))
+    return Recovered(released=released, validated=validated)

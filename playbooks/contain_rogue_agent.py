@@ -13,7 +13,6 @@ from clawback.playbooks._credentials import close_credentials, discard_credentia
 from clawback.playbooks._identify import look, policy_of, warranted
 from clawback.playbooks._post_incident import review
 from clawback.playbooks._recover import bring_back, restore_policy
-from clawback.playbooks._related import contain_related, release_related
 
 __all__ = ["PLAYBOOK"]
 
@@ -42,16 +41,12 @@ def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
     with respond.phase(Phase.IDENTIFY):  # it stands still: now there is time to look
         scope = look(respond, incident)
 
-    with respond.phase(Phase.CONTAIN):  # and whoever works for it, or holds what it holds
-        related = contain_related(respond, incident, scope)
-
     with respond.phase(Phase.ERADICATE):
         refused = close_credentials(respond, incident, scope)
         restored = restore_policy(respond, incident, scope)
 
     with respond.phase(Phase.RECOVER):
         back = bring_back(respond, incident, scope, held, after=(*refused, *restored))
-        release_related(respond, incident, scope, after=(*related, *refused, *restored, back.validated))
 
     with respond.phase(Phase.POST_INCIDENT):
         discard_credentials(respond, incident, scope, after=(back.validated,))
