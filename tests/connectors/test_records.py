@@ -192,6 +192,32 @@ def test_only_its_end_is_read_and_that_is_said(tmp_path: Path, monkeypatch: pyte
     assert "bytes of" in found.cut
 
 
+def test_what_is_added_is_read_too_half_a_line_when_it_is_whole_and_another_log_anew(tmp_path: Path) -> None:
+    records = log(tmp_path, line())
+    file = tmp_path / "audit.log"
+
+    def count() -> int:
+        found = records.audit()
+        assert found is not None
+        return len(found.entries)
+
+    assert count() == 1
+    half = len(line()) // 2
+    with file.open("ab") as more:
+        more.write(line() + b"\n" + line()[:half])
+    assert count() == 2
+    with file.open("ab") as more:
+        more.write(line()[half:] + b"\n")
+    assert count() == count() == 3
+    file.rename(tmp_path / "audit.log.1")
+    log(tmp_path, line())
+    assert count() == 1
+    file.write_bytes(line(time="2026-11-29T00:00:00Z") + b"\n" + line() + b"\n")
+    assert count() == 2
+    file.write_bytes(b"")
+    assert count() == 0
+
+
 def test_a_log_that_cannot_be_read_is_no_empty_log(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="No such file"):
         VaultRecordsConnector(None, audit_log=tmp_path / "none").audit()  # type: ignore[arg-type]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from clawback.connectors.vault import VaultConnector
@@ -23,6 +24,9 @@ __all__ = ["VaultRecordsConnector"]
 
 _MAX_BYTES = 64 << 20
 _MAX_LINE_BYTES = 1 << 20
+_MAX_ENTRIES = 200_000
+_CHUNK = 1 << 20
+_HEAD = 200  # holds the first entry's time
 _MAX_ACCESSORS = 10_000
 _MAX_TEXT = 512
 
@@ -38,26 +42,44 @@ class VaultRecordsConnector:
         self._vault = vault
         self._audit_log = audit_log
         self._audit_device = audit_device
+        self._reading = threading.Lock()
+        self._place = (0, 0, b"")
+        self._began = self._at = 0
+        self._rest = b""
+        self._entries: list[Audited] = []
 
     def audit(self) -> AuditLog | None:
-        """The audit device's file, from its end."""
+        """The audit device's file, from its end; what was read before is remembered, and what is new is added."""
         if self._audit_log is None:
             return None
         try:
-            with self._audit_log.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _MAX_BYTES))
-                lines = file.read(_MAX_BYTES).split(b"\n")
+            with self._reading, self._audit_log.open("rb") as file:
+                return self._read(file)
         except OSError as error:
             raise Unreachable(
                 f"{self._audit_log}: {error.strerror}", hint="vault.audit_log must be readable by Clawback"
             ) from None
-        cut = ""
-        if size > _MAX_BYTES:
-            lines = lines[1:]  # begins in the middle
-            cut = f"the first {size - _MAX_BYTES} bytes of {self._audit_log} were not read"
-        entries = (_entry(line) for line in lines)
-        return AuditLog(entries=tuple(entry for entry in entries if entry is not None), cut=cut)
+
+    def _read(self, file: BinaryIO) -> AuditLog:
+        status = os.fstat(file.fileno())
+        # A log that is cut off in place and grown again begins otherwise.
+        place = (status.st_dev, status.st_ino, file.read(_HEAD))
+        if place != self._place or status.st_size < self._at:  # rotated, or cut off: it is another log
+            self._place, self._entries, self._rest = place, [], b""
+            self._began = self._at = max(0, status.st_size - _MAX_BYTES)
+            file.seek(self._at)
+            if self._at:
+                self._at += len(file.readline())  # begins in the middle
+        file.seek(self._at)
+        while chunk := file.read(_CHUNK):
+            self._at += len(chunk)
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            self._rest = self._rest[: _MAX_LINE_BYTES + 1]
+            self._entries += [entry for entry in map(_entry, lines) if entry is not None]
+        cut = f"the first {self._began} bytes of {self._audit_log} were not read" if self._began else ""
+        if len(self._entries) > _MAX_ENTRIES:
+            cut = f"of {self._audit_log} only the newest {_MAX_ENTRIES} issued credentials were followed"
+        return AuditLog(entries=tuple(self._entries[-_MAX_ENTRIES:]), cut=cut)
 
     def audit_hash(self, text: str) -> str:
         """The HMAC by which the device writes this text."""
@@ -113,7 +135,7 @@ def _entry(line: bytes) -> Audited | None:
 
     A login writes what it issued under the new token's own name: the token that asked is none.
     """
-    if len(line) > _MAX_LINE_BYTES or b'"response"' not in line:
+    if len(line) > _MAX_LINE_BYTES or not _may_issue(line):
         return None
     try:
         raw = json.loads(line)
@@ -142,6 +164,12 @@ def _entry(line: bytes) -> Audited | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _may_issue(line: bytes) -> bool:
+    """Worth parsing: most lines are reads, and parsing is what takes time."""
+    named = (b'"lease_id"', b'"secret_id_accessor"', b'"wrapped_accessor"')
+    return b'"response"' in line and (line.count(b'"accessor"') > 1 or any(name in line for name in named))
 
 
 def _text(value: Any) -> str:
