@@ -7,9 +7,20 @@ from clawback.actions._walk import Issued
 from clawback.model import CredentialNode, Known
 from clawback.world import Audited, AuditLog
 
-__all__ = ["from_log"]
+__all__ = ["from_batch", "from_log"]
 
 _MAX_HASHES = 2_000
+_SECOND_NS = 1_000_000_000
+
+
+def from_batch(records: Records, log: AuditLog, node: CredentialNode, token: str) -> Issued:
+    """What was issued with a batch token, by its own HMAC: leases, as it can make no tokens."""
+    found: dict[str, CredentialNode] = {}
+    for entry in log.entries:
+        if entry.actor_token_hash == token:
+            for made in _made(records, node, entry):
+                found[made.key] = found[made.key].merged(made) if made.key in found else made
+    return Issued(nodes=tuple(found.values()))
 
 
 def from_log(records: Records, log: AuditLog, node: CredentialNode, *, actor: str = "", login: str = "") -> Issued:
@@ -51,6 +62,18 @@ def _made(records: Records, node: CredentialNode, entry: Audited) -> list[Creden
             made.append(
                 CredentialNode(kind="vault-token", id=accessor, known=Known.ISSUER, said=said, issued_ns=entry.time_ns)
             )
+    if entry.batch_hash:
+        made.append(
+            CredentialNode(
+                kind="vault-batch-token",
+                id=entry.batch_hash.removeprefix("hmac-sha256:")[:32],
+                known=Known.ISSUER,
+                said=said,
+                facts={"hashed": entry.batch_hash, "path": entry.path[:200]},
+                issued_ns=entry.time_ns,
+                expires_ns=entry.time_ns + entry.ttl_seconds * _SECOND_NS if entry.ttl_seconds else 0,
+            )
+        )
     if entry.lease:
         made.append(
             CredentialNode(kind="vault-lease", id=entry.lease, known=Known.ISSUER, said=said, issued_ns=entry.time_ns)

@@ -143,10 +143,10 @@ def _entry(line: bytes) -> Audited | None:
         if raw.get("error") or raw.get("type") != "response":
             return None
         data, secret = response.get("data") or {}, response.get("secret") or {}
-        token = (response.get("auth") or {}).get("accessor") or (response.get("wrap_info") or {}).get(
-            "wrapped_accessor"
-        )
+        auth = response.get("auth") or {}
+        token = auth.get("accessor") or (response.get("wrap_info") or {}).get("wrapped_accessor")
         found = {
+            "batch_hash": _text(auth.get("client_token")) if auth.get("token_type") == "batch" else "",
             "token_hash": _text(token),
             "lease": _text(secret.get("lease_id")),
             "secret_id_hash": _text(data.get("secret_id")),
@@ -159,7 +159,9 @@ def _entry(line: bytes) -> Audited | None:
             # What the request came with, not what it was answered with: a login came with nothing.
             actor_hash=_text(request.get("client_token_accessor")),
             path=_text(request.get("path")),
-            login_hash=_text((request.get("data") or {}).get("secret_id")) if found["token_hash"] else "",
+            login_hash=_text((request.get("data") or {}).get("secret_id")) if auth else "",
+            ttl_seconds=int(auth.get("token_ttl") or 0) if found["batch_hash"] else 0,
+            actor_token_hash=_text(request.get("client_token")),
             **found,
         )
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -168,7 +170,7 @@ def _entry(line: bytes) -> Audited | None:
 
 def _may_issue(line: bytes) -> bool:
     """Worth parsing: most lines are reads, and parsing is what takes time."""
-    named = (b'"lease_id"', b'"secret_id_accessor"', b'"wrapped_accessor"')
+    named = (b'"lease_id"', b'"secret_id_accessor"', b'"wrapped_accessor"', b'"batch"')
     return b'"response"' in line and (line.count(b'"accessor"') > 1 or any(name in line for name in named))
 
 

@@ -23,6 +23,8 @@ class Audited:
     lease             id of a lease that was issued
     secret_id_hash    of an AppRole secret-id that was issued; `secret_id_accessor_hash` its accessor
     login_hash        of the secret-id that a login presented
+    batch_hash        of a batch token that was issued: the token itself, for it has no accessor; `ttl_seconds` its life
+    actor_token_hash  of the token that asked, by itself
     """
 
     time_ns: int
@@ -33,6 +35,9 @@ class Audited:
     secret_id_hash: str = ""
     secret_id_accessor_hash: str = ""
     login_hash: str = ""
+    batch_hash: str = ""
+    ttl_seconds: int = 0
+    actor_token_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

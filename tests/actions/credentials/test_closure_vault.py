@@ -1,5 +1,7 @@
 """Tokens, secret-ids and logins that an agent had issued are found by Vault's records, and refused when used."""
 
+import time
+
 import pytest
 
 from clawback.connectors.vault_records import VaultRecordsConnector
@@ -154,3 +156,23 @@ def test_logins_with_a_secret_id_that_it_held_are_found_by_its_value(vault_case,
         asking(case, "", "auth/approle/login", login)
     found = case.graph()[f"vault-token/{won['accessor']}"]
     assert found.parents == (f"approle-secret-id/auth/approle/role/{role}/{secret['secret_id_accessor']}",)
+
+
+def test_batch_tokens_end_with_their_parent_and_an_orphaned_one_keeps_it_open_until_its_time(vault_case, vault):
+    case = vault_case()
+    agent, token = case.bench.agent, case.bench.grants.token
+    asked = {"policies": [agent], "type": "batch", "ttl": "12s"}
+    child = asking(case, token, "auth/token/create", asked)["auth"]["client_token"]
+    orphan = asking(case, token, "auth/token/create-orphan", asked)["auth"]["client_token"]
+    path = case.bench.grants.allowed
+    assert vault.read_as(child, path)[0]
+    assert vault.read_as(orphan, path)[0]
+    confirmed = case.close()
+    assert not vault.read_as(child, path)[0], "it went with its parent"
+    if vault.read_as(orphan, path)[0]:  # on a slow machine its time may be over already
+        assert confirmed.state is ReceiptState.UNVERIFIED
+        assert "an orphaned batch token, which nothing revokes: it ends 20" in confirmed.proof
+    until = time.monotonic() + 30
+    while vault.read_as(orphan, path)[0] or case.close().state is not ReceiptState.VERIFIED:
+        assert time.monotonic() < until
+    assert_closed(case, case.close())
