@@ -16,17 +16,23 @@ _ONE_CREDENTIAL = {
     "vault-token": ("accessor",),
     "vault-lease": ("prefix", "lease"),
     "vault-kv": ("mount", "path"),
+    "vault-approle": ("role", "accessor"),
+    "vault-static-role": ("role",),
+    "oidc-token": ("issuer", "client_id", "sub"),
+    "oidc-client": ("issuer", "client_id"),
     "aws-access-key": ("access_key_id",),
     "aws-session": ("role", "session"),
-    "oidc-client": ("issuer", "client_id"),
 }
 _ONE_REVOCATION = {
     "vault-token": ("accessor",),
     "vault-lease": ("prefix",),
     "vault-kv": ("mount", "path"),
+    "vault-approle": ("role",),
+    "vault-static-role": ("role",),
+    "oidc-token": ("issuer", "client_id"),
+    "oidc-client": ("issuer", "client_id"),
     "aws-access-key": ("user",),
     "aws-session": ("role",),
-    "oidc-client": ("issuer", "client_id"),
 }
 
 

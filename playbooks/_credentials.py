@@ -22,14 +22,17 @@ from clawback.actions.credential_discard_old import ACTION as DISCARD_OLD
 from clawback.actions.credential_refuse import ACTION as REFUSE
 from clawback.actions.credential_revoke import ACTION as REVOKE
 from clawback.actions.credential_trace import ACTION as TRACE
-from clawback.actions.oidc_revoke_token import ACTION as REVOKE_OAUTH
-from clawback.actions.oidc_rotate_client import ACTION as ROTATE_CLIENT
+from clawback.actions.oidc_revoke_token import ACTION as REVOKE_OIDC_TOKEN
+from clawback.actions.oidc_rotate_client import ACTION as ROTATE_OIDC_CLIENT
 from clawback.actions.release_roll_back import ACTION as ROLL_BACK
 from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
+from clawback.actions.vault_replace_kv import ACTION as REPLACE_KV
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
+from clawback.actions.vault_rotate_secret_id import ACTION as ROTATE_SECRET_ID
+from clawback.actions.vault_rotate_static_role import ACTION as ROTATE_STATIC_ROLE
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
 from clawback.model import CredentialGraph, CredentialNode, CredentialRef, Incident, Known, Phase, Receipt, ReceiptState
-from clawback.playbook import Respond
+from clawback.playbook import Respond, Step
 from clawback.playbooks._related import contain_related
 
 __all__ = ["TURNS", "close_credentials", "discard_credentials", "reissue_credentials"]
@@ -39,6 +42,13 @@ _Held = tuple[CredentialRef, ...]
 # Each turn closes what the one before let slip; an agent, or a helper of it, that still makes credentials after so many
 # has a way that is not known here, and a person must look.
 TURNS = 6
+
+# What can make others goes first; within a line, different issuers or things that do not depend on each other.
+_REPLACED_BY: tuple[dict[str, Action[Any]], ...] = (
+    {"vault-approle": ROTATE_SECRET_ID, "aws-access-key": ROTATE_KEY, "oidc-client": ROTATE_OIDC_CLIENT},
+    {"vault-token": ROTATE_TOKEN, "oidc-token": REVOKE_OIDC_TOKEN},
+    {"vault-lease": REVOKE_LEASES, "vault-static-role": ROTATE_STATIC_ROLE, "vault-kv": REPLACE_KV},
+)
 
 
 def close_credentials(respond: Respond, incident: Incident, scope: Receipt) -> tuple[Receipt, ...]:
@@ -116,13 +126,13 @@ def _close(respond: Respond, agent: str, node: CredentialNode, turn: int) -> Rec
     return respond(action, action.params(agent=agent, kind=node.kind, id=node.id, turn=turn))
 
 
-def _rotate(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:
-    tokens = _each(respond, ROTATE_TOKEN, agent, _of(credentials, "vault-token"))
-    leases = _each(respond, REVOKE_LEASES, agent, _of(credentials, "vault-lease"))
-    keys = _each(respond, ROTATE_KEY, agent, _of(credentials, "aws-access-key"))
-    # Clients before their tokens: by a live secret, new ones could be had.
-    clients = _each(respond, ROTATE_CLIENT, agent, _of(credentials, "oidc-client"))
-    return (*tokens, *leases, *keys, *clients, *_each(respond, REVOKE_OAUTH, agent, _of(credentials, "oidc-token")))
+def _rotate(respond: Respond, agent: str, held: _Held) -> tuple[Receipt, ...]:
+    """What it held, each by the action for its kind, side by side where nothing depends on the other."""
+    taken: list[Receipt] = []
+    for actions in _REPLACED_BY:
+        steps = [(action, name) for kind, action in actions.items() for name in _of(held, kind)]
+        taken += respond.together(*(Step(action, action.params(agent=agent, name=name)) for action, name in steps))
+    return tuple(taken)
 
 
 def _refuse_sessions(respond: Respond, agent: str, credentials: _Held) -> tuple[Receipt, ...]:

@@ -18,12 +18,17 @@ from clawback.model import CredentialNode, CredentialRef, Known, Life, Phase, Re
 __all__ = ["KIND"]
 
 _NAME = "opaque"
-# What has actions of its own, and a file here.
-_ISSUED = frozenset({"vault-token", "vault-wrapped", "vault-lease", "vault-approle", "aws-access-key", "aws-session"})
+# What has a file here, and a right that ends with the tokens that it is used with.
+_ELSEWHERE = frozenset(
+    {
+        *("vault-token", "vault-wrapped", "vault-lease", "vault-approle", "aws-access-key", "aws-session"),
+        *("vault-transit", "oidc-registration"),
+    }
+)
 
 
 def _seeds(records: Records, agent: str, ref: CredentialRef) -> tuple[CredentialNode, ...]:
-    if ref.kind in _ISSUED:
+    if ref.kind in _ELSEWHERE:
         return ()
     return (
         CredentialNode(
