@@ -320,6 +320,14 @@ class ApprovalSettings(_Section):
 
     minutes: float = Field(15, gt=0, le=24 * 60, description="how long a question stands, and then a grant")
     rules: tuple[ApprovalRule, ...] = ()
+    prefect: Literal["off", "shared", "codes"] = Field(
+        "off",
+        description="questions can be answered in Prefect, whose login is shared: not at all, as the user"
+        " `prefect:shared`, or by a person with a one-time code of `clawback approvals code`",
+    )
+    listen: str = Field(
+        "127.0.0.1:8471", description="address where `clawback up` takes the channels' signed callbacks"
+    )
     channels: dict[str, AnswerSettings] = Field(
         default_factory=dict, description="slack, teams or pagerduty → whose signed callbacks are taken for answers"
     )

@@ -1,10 +1,11 @@
 """A worker for tests: the crash rehearsal's actions, each incident with files of its own.
 
-    python fleet.py STATE JOURNAL_URL [--host NAME] [--hang-in STEP] [--prefect URL] [--offer]
+    python fleet.py STATE JOURNAL_URL [--host NAME] [--hang-in STEP] [--prefect URL] [--offer] [--approvals MODE]
 
 `--host` makes it another host's, so that its death shows by its lease alone. With `--hang-in`, the first time that this
 step is applied the effect is made, `hangs` says whose it was, and nothing more happens until the process is killed.
-With `--offer`, the playbook, a runbook and a drill can be launched in Prefect; every agent runs but `nobody`.
+With `--offer`, the playbook, a runbook and a drill can be launched in Prefect; every agent runs but `nobody`. With
+`--approvals`, the last step waits for a person, who may answer in Prefect.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--hang-in", default="")
     parser.add_argument("--prefect", default=None)
     parser.add_argument("--offer", action="store_true")
+    parser.add_argument("--approvals", default="")
     arguments = parser.parse_args()
     log.configure()
     if arguments.host:
@@ -74,10 +76,24 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     for action in rehearsal.ACTIONS.values():
         object.__setattr__(action, "apply", hanging(action.apply, folder, arguments.hang_in))
-    settings = Settings(state=arguments.state, journal_url=arguments.journal, prefect={"api_url": arguments.prefect})
+    approvals: dict[str, Any] = {"rules": [{"actions": ["*"], "quorum": 0}]}
+    if arguments.approvals:
+        approvals = {"prefect": arguments.approvals, "rules": [{"actions": ["mark.restore"], "quorum": 1}]}
+    settings = Settings(
+        state=arguments.state,
+        journal_url=arguments.journal,
+        prefect={"api_url": arguments.prefect},
+        approvals=approvals,
+    )
     books = {"rehearse": book(folder)}
     world = dataclasses.replace(rehearsal.WORLD, core=SimpleNamespace(agent=agent))
-    engine = Engine(Journal(arguments.journal), lambda: world, books, actions=rehearsal.ACTIONS)
+    engine = Engine(
+        Journal(arguments.journal),
+        lambda: world,
+        books,
+        actions=rehearsal.ACTIONS,
+        approvals=settings.approvals,
+    )
     declared: Any = ()
     if arguments.offer:
         from clawback.orchestrate import launches

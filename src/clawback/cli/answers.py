@@ -14,13 +14,15 @@ from clawback.errors import InvalidInput
 __all__: list[str] = []
 
 
+_AT_ONCE = 64  # requests; more are told 503, so that a flood keeps no answer's file descriptor
+
+
 @approvals.command()
 def serve(
     *,
-    host: Annotated[
-        str, typer.Option(help="address to listen on; a proxy that ends TLS stands before it")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8471,
+    listen: Annotated[
+        str, typer.Option(help="ADDRESS:PORT, over the settings'; a proxy that ends TLS stands before it")
+    ] = "",
 ) -> None:
     """Take answers by signed callbacks, at /slack, /teams and /pagerduty, as `approvals.channels` configures them."""
     import uvicorn
@@ -38,7 +40,25 @@ def serve(
         name: Sender(secret=_secret(name, one.secret_file), people=dict(one.people))
         for name, one in chosen.approvals.channels.items()
     }
-    uvicorn.run(answers(Journal(chosen.journal), senders), host=host, port=port, log_config=None, server_header=False)
+    host, port = _address(listen or chosen.approvals.listen)
+    uvicorn.run(
+        answers(Journal(chosen.journal), senders),
+        host=host,
+        port=port,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=_AT_ONCE,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=16_384,
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65_536:
+        raise InvalidInput(f"approvals.listen: {text[:80]!a} is no address", hint="such as 127.0.0.1:8471")
+    return host.strip("[]"), int(port)
 
 
 def _secret(name: str, file: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""`approvals list`, `show`, `grant`, `deny`, `renew`: a person's word on the steps that wait for one."""
+"""`approvals list`, `show`, `grant`, `deny`, `code`, `renew`: a person's word on the steps that wait for one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 from clawback.cli.app import app, settings
 from clawback.cli.output import console, print_json, safe, table
-from clawback.errors import InvalidInput
+from clawback.errors import InvalidInput, Refused
 from clawback.model import Approval, ApprovalState
 
 __all__ = ["who"]
@@ -121,6 +121,17 @@ def _answer(approval: str, nonce: str, *, grants: bool, reason: str, as_json: bo
         typer.confirm(f"{'Grant' if grants else 'Deny'} it?", abort=True)
         nonce = one.nonce
     _show(journal.answer(approval, nonce=nonce, who=who(), grant=grants, reason=reason, channel="cli"), as_json=as_json)
+
+
+@approvals.command()
+def code(approval: _ID) -> None:
+    """Print your one-time code for this question, to answer it in Prefect with."""
+    from clawback.connectors.codes import code_for
+
+    one = _journal().approval(approval)
+    if one.state is not ApprovalState.PENDING:
+        raise Refused(f"{approval} is {one.state.value}", hint="`clawback approvals renew` asks anew")
+    console.print(f"{safe(who())} {code_for(settings().state, one, who())}")
 
 
 @approvals.command()

@@ -5,6 +5,7 @@ Whoever is refused is told nothing but that; why is in the log. It is meant to s
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused
 from clawback.journal import Journal
 
 __all__ = ["Sender", "answers"]
+
+_SECONDS = 5.0  # for a body to arrive in
 
 _log = structlog.get_logger()
 
@@ -42,7 +45,8 @@ def answers(journal: Journal, senders: Mapping[str, Sender]) -> Starlette:
         try:
             if sender is None:
                 raise NotFound(f"no channel {name[:40]!a} is configured")
-            body = await _body(request)
+            async with asyncio.timeout(_SECONDS):
+                body = await _body(request)
             return PlainTextResponse(await run_in_threadpool(_vote, journal, name, sender, body, dict(request.headers)))
         except ClawbackError as error:
             _log.warning("an answer was not taken", channel=name[:40], reason=error.message)
@@ -51,6 +55,8 @@ def answers(journal: Journal, senders: Mapping[str, Sender]) -> Starlette:
             return PlainTextResponse("not found\n" if isinstance(error, NotFound) else "no answer\n", _status(error))
         except ClientDisconnect:
             return Response(status_code=400)
+        except TimeoutError:
+            return PlainTextResponse("too slow\n", 408, headers={"Connection": "close"})
 
     return Starlette(routes=[Route("/{channel}", post, methods=["POST"])])
 

@@ -156,6 +156,8 @@ class Approvals(Store):
         query = select(approvals.c.id).order_by(approvals.c.asked_ns, approvals.c.id)
         if incident:
             query = query.where(approvals.c.incident == incident)
+        if states and _S.EXPIRED not in states:  # which is seen by the clock, and may not be on record yet
+            query = query.where(approvals.c.state.in_(states))
         with self.reading() as connection:
             names = connection.execute(query).scalars().all()
             found = tuple(self._approval(connection, name) for name in names)

@@ -114,14 +114,22 @@ class Link:
             _log.warning("prefect cannot be used", error=type(error).__name__)
 
     async def _offer(self, prefect: Prefect) -> None:
-        """Until cancelled: take what is launched there, if this process is one that does."""
+        """Until cancelled: take what is launched and answered there, if this process is one that does."""
         if not self._declared:
             await asyncio.Event().wait()
         launches: Any = importlib.import_module("clawback.orchestrate.launches")
         offered = launches.Launches(prefect.client, prefect.tag, self._engine, self._declared)
+        keeping = [asyncio.create_task(offered.keep())]
+        mode = self._settings.approvals.prefect
+        if mode != "off":
+            gates: Any = importlib.import_module("clawback.orchestrate.gates")
+            gate = gates.Gates(prefect.client, prefect.tag, self._engine.journal, self._settings.state, mode)
+            keeping.append(asyncio.create_task(gate.keep()))
         try:
-            await offered.keep()
+            await asyncio.wait(keeping)
         finally:
+            for task in keeping:
+                task.cancel()
             await offered.stop()
 
 

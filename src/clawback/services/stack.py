@@ -7,6 +7,7 @@ up. A part that ends is started again, with a growing pause.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Stack:
         self.gateway = self._part("gateway", lambda: GatewayClient(settings.gateway_socket).health() is not None)
         self.core = self._part("core", lambda: CoreClient(settings.core_socket).health() is not None)
         self.watch: Service | None = None
+        self.answers: Service | None = None
         self._problem = ""
         self._pauses: dict[str, float] = {}
         self._due: dict[str, float] = {}
@@ -74,6 +76,8 @@ class Stack:
                 if server is not None:
                     self.prefect = self._or_without(server)
                 self.watch = self._part("watch", self._watch_ready).start()
+                if self.settings.approvals.channels:
+                    self.answers = self._answers_or_not()
             except BaseException:
                 if server is not None and self.prefect is None:
                     server.add_done_callback(lambda done: None if done.exception() else done.result().stop())
@@ -83,7 +87,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stop them in the reverse order. Agents keep running, under whatever hold they are."""
-        for part in (self.watch, self.core, self.gateway):
+        for part in (self.answers, self.watch, self.core, self.gateway):
             if part is not None:
                 part.stop()
         if self.prefect is not None:
@@ -91,7 +95,7 @@ class Stack:
 
     def tend(self) -> None:
         """Start again what has ended, each part after a pause that grows with every time that it ends."""
-        for part in (self.gateway, self.core, self.watch, self.prefect):
+        for part in (self.gateway, self.core, self.watch, self.prefect, self.answers):
             if part is None or part.running:
                 continue
             now = time.monotonic()
@@ -141,7 +145,23 @@ class Stack:
             lines.append(f"prefect   {self.prefect.api_url.removesuffix('/api')}")
         elif self._problem:
             lines.append(f"prefect   not running: {self._problem}; playbooks run directly and are marked degraded")
+        if self.answers is not None:
+            lines.append(f"answers   pid {self.answers.pid}  http://{self.settings.approvals.listen}")
         return lines
+
+    def _answers_or_not(self) -> Service:
+        """The listener for signed callbacks. Without it people still answer by the command line."""
+        part = self._part("answers", self._listening, words=("approvals", "serve"))
+        try:
+            part.start()
+        except ClawbackError as error:
+            _log.error("callbacks are not taken", error=error.message, hint=error.hint)
+        return part
+
+    def _listening(self) -> bool:
+        host, _, port = self.settings.approvals.listen.rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            return True
 
     def _or_without(self, server: Future[PrefectServer]) -> PrefectServer | None:
         try:
@@ -151,11 +171,11 @@ class Stack:
             _log.error("Prefect's server does not start", error=error.message, hint=error.hint)
             return None
 
-    def _part(self, name: str, ready: Callable[[], bool]) -> Service:
+    def _part(self, name: str, ready: Callable[[], bool], *, words: tuple[str, ...] = ()) -> Service:
         options = ["--state", str(self.settings.state)]
         if self._config_file is not None:
             options += ["--config", str(self._config_file)]
-        command = [sys.executable, "-m", "clawback", *options, name]
+        command = [sys.executable, "-m", "clawback", *options, *(words or (name,))]
         if name == "core" and self._host_network is not None:
             command = [
                 sys.executable,
