@@ -3,7 +3,7 @@
     python fleet.py STATE JOURNAL_URL [--host NAME] [--hang-in STEP] [--prefect URL] [--offer] [--approvals MODE]
 
 `--host` makes it another host's, so that its death shows by its lease alone. With `--hang-in`, the first time that this
-step is applied the effect is made, `hangs` says whose it was, and nothing more happens until the process is killed.
+step is applied the effect is made, `hangs` appears, and nothing more happens until `go` does, or the process is killed.
 With `--offer`, the playbook, a runbook and a drill can be launched in Prefect; every agent runs but `nobody`. With
 `--approvals`, the last step waits for a person, who may answer in Prefect.
 """
@@ -135,7 +135,8 @@ def hanging(apply: Any, folder: Path, step: str) -> Any:
                 (folder / "hangs").touch(exist_ok=False)
             except FileExistsError:
                 return done
-            time.sleep(3600)
+            while not (folder / "go").exists():
+                time.sleep(0.02)
         return done
 
     return applied

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -97,6 +98,45 @@ def test_prefect_killed(house):
     house.go_rogue(info)
     incident = house.closed(info, 120)
     assert incident.orchestration in {Orchestration.DEGRADED, Orchestration.PREFECT}  # it is started again meanwhile
+    house.end(info)
+
+
+def test_prefect_killed_amid_the_run(house):
+    info = house.launch()
+    house.go_rogue(info)
+
+    def shown():
+        incident = house.incident_of(info)
+        return incident is not None and incident.orchestration is Orchestration.PREFECT
+
+    house.until("the flow", shown)
+    house.stack.prefect.kill()
+    house.closed(info, 120)
+    assert CONTAINED.items() <= house.states(info).items()
+    assert set(house.states(info).values()) == {"verified"}
+    house.end(info)
+
+
+def test_prefect_slow(house):
+    """It runs for a tenth of the time: each of its answers takes seconds."""
+    info, over = house.launch(), threading.Event()
+
+    def slow():
+        while not over.is_set():
+            with hanging(house.stack.prefect.pid):
+                over.wait(0.45)
+            over.wait(0.05)
+
+    slowing = threading.Thread(target=slow)
+    slowing.start()
+    try:
+        house.go_rogue(info)
+        house.closed(info, 120)
+    finally:
+        over.set()
+        slowing.join()
+    assert CONTAINED.items() <= house.states(info).items()
+    assert set(house.states(info).values()) == {"verified"}
     house.end(info)
 
 

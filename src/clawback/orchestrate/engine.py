@@ -217,7 +217,7 @@ class Engine:
         for run, incident_id in await self.prefect.alive():
             incident = self._known(incident_id)
             if incident is None or (not self._running[incident_id] and not self.journal.lock_owner(incident.agent)):
-                await self.prefect.crashed(run)
+                await self.prefect.reconcile(run, incident)
                 count += 1
         return count
 
@@ -300,7 +300,7 @@ class Engine:
             try:
                 async with asyncio.timeout(1.0):
                     for run, _ in await prefect.alive(incident.id):
-                        await prefect.crashed(run)
+                        await prefect.reconcile(run, None)
             except Exception as error:
                 _log.warning("prefect: an earlier run could not be marked", error=type(error).__name__)
         return prefect.begin(playbook.id, incident.id, drill=incident.drill, launched=launched)

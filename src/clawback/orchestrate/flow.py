@@ -30,7 +30,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed
 
 from clawback.action import Action, Params
-from clawback.model import IncidentStatus, Orchestration, Receipt, ReceiptState
+from clawback.model import Incident, IncidentStatus, Orchestration, Receipt, ReceiptState
 from clawback.response import Responder, Response, Run, step_key
 
 __all__ = ["FlowResponder", "Prefect", "Shown", "flow_state"]
@@ -235,9 +235,14 @@ class Prefect:
             (run.id, tag.removeprefix("incident:")) for run in runs for tag in run.tags if tag.startswith("incident:")
         ]
 
-    async def crashed(self, run: UUID) -> None:
-        """Mark a run whose process is known to be gone; Prefect itself would need a minute to notice."""
-        state: Any = Crashed(message="its process ended; the response goes on in a new run")
+    async def reconcile(self, run: UUID, incident: Incident | None) -> None:
+        """End a run that nobody works on: as its incident ended, if Prefect was away then, or else as crashed. Prefect
+        itself would need a minute to notice.
+        """
+        if incident is not None and incident.status is IncidentStatus.CLOSED:
+            state: Any = Completed(message=f"{incident.id} closed while Prefect was away")
+        else:
+            state = Crashed(message="its process ended; the response goes on in a new run")
         await self.client.set_flow_run_state(run, state, force=True)
 
     @property

@@ -2,7 +2,7 @@
 
 Stock, a transaction that reads first and writes later is refused when another wrote meanwhile, the server answers 503,
 and the client waits 2 s before it tries again. So every transaction takes the write lock when it begins, and a 503 that
-is left asks for a retry in 20 ms. Everything else is set by the environment (`clawback.services.prefect_server`).
+is left asks for a retry in 20 ms. Its pages may connect to itself and to nobody else. Everything else is set by the environment (`clawback.services.prefect_server`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 
 
-class RetrySoon:
-    """ASGI: adds `Retry-After: 0.02` to every 503 that has none."""
+class Repaired:
+    """ASGI: adds `Retry-After: 0.02` to every 503 that has none, and to every page that it may connect to us alone."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], port: int) -> None:
         self.app = app
+        own = " ".join(f"{kind}://{host}:{port}" for kind in ("http", "ws") for host in ("127.0.0.1", "localhost"))
+        self._policy = f"connect-src 'self' {own}; form-action 'self'; frame-ancestors 'none'".encode()
 
     async def __call__(
         self,
@@ -37,10 +39,14 @@ class RetrySoon:
         """Pass everything on."""
 
         async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 503:
+            if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                if not any(name.lower() == b"retry-after" for name, _ in headers):
-                    message = {**message, "headers": [*headers, (b"retry-after", b"0.02")]}
+                there = {name.lower(): value for name, value in headers}
+                if message["status"] == 503 and b"retry-after" not in there:
+                    headers.append((b"retry-after", b"0.02"))
+                if there.get(b"content-type", b"").startswith(b"text/html"):
+                    headers.append((b"content-security-policy", self._policy))
+                message = {**message, "headers": headers}
             await send(message)
 
         await self.app(scope, receive, answer)
@@ -60,10 +66,11 @@ async def _begin_immediate(_self: Any, session: Any, with_for_update: bool = Fal
 def main() -> None:
     """Serve until told to stop."""
     configurations.AioSqliteConfiguration.begin_transaction = _begin_immediate  # type: ignore[method-assign, assignment]  # the repair
+    port = int(sys.argv[1])
     uvicorn.run(
-        RetrySoon(create_app(final=True)),
+        Repaired(create_app(final=True), port),
         host="127.0.0.1",
-        port=int(sys.argv[1]),
+        port=port,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=60,

@@ -106,6 +106,7 @@ class PrefectServer(Service):
                 "PREFECT_SERVER_API_AUTH_STRING": credential(state),
                 "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
                 "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),
+                "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
                 "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
             },
             ready=self._healthy,
