@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clawback.errors import InvalidInput
+from clawback.errors import ClawbackError, InvalidInput
 from clawback.journal import Journal
-from clawback.journal.audit import Fault
+from clawback.journal.approvals import Need
+from clawback.journal.audit import TABLES, Fault
 from clawback.model import Enforcement, Finding, Level, Orchestration, Phase, Severity
 from clawback.reports.audit_ocsf import to_ocsf
 from clawback.services.postgres import Postgres
@@ -39,6 +41,11 @@ def journal(path: Path) -> Journal:
     receipt = journal.intend(incident, "a:1", "agent.freeze", Phase.CONTAIN, {"agent": "agent-1"}, "watch", captured={})
     journal.applied(receipt.id, {"frozen": 3})
     journal.verified(receipt.id, "3 processes frozen", Enforcement.FULL)
+    need = Need(approvers=("ann", "bob"))
+    asked = journal.ask(incident, "c:1", "a.b", Phase.RECOVER, {"x": 1}, need, shown=("- x",), actor="responder")
+    journal.answer(asked.id, nonce=asked.nonce, who="ann", grant=True, reason="reviewed")
+    journal.override(5, seconds=60, reason="all of them", by="ann")
+    journal.end_override("bob")
     other = journal.intend(incident, "b:1", "ticket.write", Phase.POST_INCIDENT, {}, "watch")
     journal.pending(other.id, "does not answer")
     journal.failed(other.id, "no room")
@@ -76,17 +83,26 @@ CELLS = [
         "receipts": "incident key action phase state params captured outcome enforcement proof error actor attempts"
         " intended_ns captured_ns applied_ns verified_ns reverted_ns",
         "timeline": "incident at_ns phase what detail",
+        "approvals": "incident key action phase digest nonce shown asked_by quorum approvers separate seconds asked_ns"
+        " expires_ns state",
+        "votes": "approval incident who grant reason channel at_ns",
+        "overrides": "per_minute reason by set_ns until_ns ended_ns ended_by",
         "audit": "at_ns incident kind ref what actor digest hash",
     }.items()
     for column in columns.split()
 ]
 
 
+def test_every_column_of_every_record_is_among_them() -> None:
+    there = {(table.name, column.name) for table in TABLES.values() for column in table.columns if column.name != "id"}
+    assert there == {cell for cell in CELLS if cell[0] != "audit"}
+
+
 @pytest.mark.parametrize(("table", "column"), CELLS)
 def test_a_change_of_any_column_of_any_row_is_found(journal: Journal, path: Path, table: str, column: str) -> None:
     key = "seq" if table == "audit" else "id"
     with sqlite3.connect(path) as connection:
-        rows = connection.execute(f"SELECT {key}, {column} FROM {table}").fetchall()  # noqa: S608 - names from above
+        rows = connection.execute(f'SELECT {key}, "{column}" FROM {table}').fetchall()  # noqa: S608 - names from above
     connection.close()
     for ident, value in rows:
         changed: object
@@ -94,21 +110,26 @@ def test_a_change_of_any_column_of_any_row_is_found(journal: Journal, path: Path
             case bytes():
                 changed = bytes([value[0] ^ 1]) + value[1:]
             case int():
-                changed = value + 1 if column != "drill" else 1 - value
-            case str() if column in ("params", "captured", "outcome", "body"):
+                changed = value + 1 if column not in ("drill", "grant", "separate") else 1 - value
+            case str() if column in ("params", "captured", "outcome", "body", "shown", "approvers"):
                 changed = value + " "  # JSON all the same
             case str():
                 changed = value[:-1] + chr(ord(value[-1]) ^ 1) if value else "x"
             case _:
                 changed = "full"
-        sql = f"UPDATE {table} SET {column} = ? WHERE {key} = ?"  # noqa: S608 - as above
+        sql = f'UPDATE {table} SET "{column}" = ? WHERE {key} = ?'  # noqa: S608 - as above
         assert change(path, sql, changed, ident) == 1
         assert faults(journal), f"{table}.{column} of {ident}: {value!r} to {changed!r}"
         change(path, sql, value, ident)
         assert not faults(journal)
 
 
-@pytest.mark.parametrize("table", ["findings", "receipts", "timeline", "audit"])
+def test_a_boolean_that_is_neither_is_found(journal: Journal, path: Path) -> None:
+    change(path, "UPDATE incidents SET drill = 2")
+    assert faults(journal)
+
+
+@pytest.mark.parametrize("table", ["findings", "receipts", "timeline", "votes", "overrides", "audit"])
 def test_a_row_or_an_entry_taken_out_is_found(journal: Journal, path: Path, table: str) -> None:
     key = "seq" if table == "audit" else "id"
     assert change(path, f"DELETE FROM {table} WHERE {key} = (SELECT min({key}) FROM {table})") == 1  # noqa: S608
@@ -200,4 +221,43 @@ def test_the_record_goes_out_as_ocsf(journal: Journal) -> None:
     assert {event["class_uid"] for event in events} == {3004}
     assert all(event["type_uid"] == 300400 + event["activity_id"] for event in events)
     assert [event["metadata"]["sequence"] for event in events] == list(range(1, len(events) + 1))
-    assert {event["entity"]["type"] for event in events} == {"incident", "finding", "receipt", "line"}
+    assert {event["entity"]["type"] for event in events} == set(TABLES)
+
+
+def _everything(path: Path) -> list[tuple[object, ...]]:
+    with sqlite3.connect(path) as connection:
+        connection.text_factory = bytes
+        return [
+            row
+            for table in (*(table.name for table in TABLES.values()), "audit")
+            for row in connection.execute(f"SELECT *, rowid FROM {table}").fetchall()  # noqa: S608 - names from here
+        ]
+
+
+@pytest.mark.slow
+def test_any_changed_byte_of_the_file_is_found_or_changes_no_record(
+    journal: Journal, path: Path, tmp_path: Path
+) -> None:
+    journal.dispose()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    whole, before, random = path.read_bytes(), _everything(path), Random(20261128)
+    found = 0
+    copy = tmp_path / "copy.db"
+    used = [at for at, byte in enumerate(whole) if byte]  # most of a small file is room that nothing is in
+    for _ in range(200):
+        at, bit = random.choice(used), 1 << random.randrange(8)
+        copy.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+        try:
+            changed = Journal(f"sqlite:///{copy}")
+            faulty = bool(changed.audit_verify()[1])
+            changed.dispose()
+        except ClawbackError:
+            faulty = True  # it does not open, or cannot be read: that is noticed too
+        found += faulty
+        if not faulty:
+            assert _everything(copy) == before, f"byte {at}, bit {bit}"
+        for left in tmp_path.glob("copy.db*"):
+            left.unlink()
+    assert found > 50

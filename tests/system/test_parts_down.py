@@ -101,7 +101,21 @@ def test_prefect_killed(house):
     house.end(info)
 
 
+def wait_for_prefect(house):
+    """An earlier test may have killed it: until an incident is shown by it again."""
+
+    def shown():
+        info = house.launch(credentials=False)
+        house.go_rogue(info)
+        incident = house.closed(info, 120)
+        house.end(info)
+        return incident.orchestration is Orchestration.PREFECT
+
+    house.until("Prefect's return", shown, 120)
+
+
 def test_prefect_killed_amid_the_run(house):
+    wait_for_prefect(house)
     info = house.launch()
     house.go_rogue(info)
 
@@ -119,6 +133,7 @@ def test_prefect_killed_amid_the_run(house):
 
 def test_prefect_slow(house):
     """It runs for a tenth of the time: each of its answers takes seconds."""
+    wait_for_prefect(house)
     info, over = house.launch(), threading.Event()
 
     def slow():

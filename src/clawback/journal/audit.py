@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, Text, bindparam, cast, insert, select
+from sqlalchemy import Boolean, Column, Connection, Integer, Table, Text, bindparam, cast, insert, select
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.types import JSON
 
 from clawback.errors import InvalidInput
@@ -34,15 +35,25 @@ TABLES: dict[str, Table] = {
 }
 """Kind of an entry → the table whose row it is about."""
 
+MOST_FAULTS = 100
 _FIRST = b"\0" * 32  # what stands before the first entry
 
 
+def _stored(column: Column[Any]) -> Any:
+    """As it is stored: JSON as its text, a boolean as its number. What is parsed would hide a change of its bytes."""
+    if isinstance(column.type, JSON):
+        return cast(column, Text).label(column.name)
+    if isinstance(column.type, Boolean):
+        return cast(column, Integer).label(column.name)
+    return column
+
+
 def _raw(table: Table) -> Any:
-    """Every column, JSON as the text that is stored: what is parsed would hide a change of its bytes."""
-    return select(*(cast(c, Text).label(c.name) if isinstance(c.type, JSON) else c for c in table.columns))
+    return select(*(_stored(column) for column in table.columns))
 
 
 # Built once, as in `store`.
+_BOOLEANS = frozenset(c.name for table in TABLES.values() for c in table.columns if isinstance(c.type, Boolean))
 _ALL = {kind: _raw(table) for kind, table in TABLES.items()}
 _ONE = {kind: _raw(table).where(table.c.id == bindparam("ref")) for kind, table in TABLES.items()}
 _HEAD = select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
@@ -85,16 +96,22 @@ class Fault:
 
 
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    # `repr` stands for what no column of ours holds: somebody changed a value's type.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=repr).encode()
 
 
 def _digest(row: Any) -> bytes:
-    return hashlib.sha256(_canonical(dict(row._mapping))).digest()  # noqa: SLF001 - SQLAlchemy's documented name
+    values = {
+        name: bool(value) if name in _BOOLEANS and value in (0, 1) else value
+        for name, value in row._mapping.items()  # noqa: SLF001 - SQLAlchemy's documented name
+    }
+    return hashlib.sha256(_canonical(values)).digest()
 
 
 def _hash(before: bytes, entry: dict[str, Any]) -> bytes:
     said = {name: value for name, value in entry.items() if name not in {"hash", "digest"}}
-    return hashlib.sha256(before + entry["digest"] + _canonical(said)).digest()
+    digest = entry["digest"] if isinstance(entry["digest"], bytes) else b""
+    return hashlib.sha256(before + digest + _canonical(said)).digest()
 
 
 def append(connection: Connection, touched: list[Touched]) -> None:
@@ -147,14 +164,33 @@ def _noted(given: str) -> tuple[int, str]:
 
 
 def verify(connection: Connection, *, noted: str = "") -> tuple[int, list[Fault]]:
-    """How many entries there are, and what does not fit: at most 100 faults, the first ones.
+    """How many entries there are, and what does not fit: at most `MOST_FAULTS`, the first ones.
 
     `noted` is a head that was written down elsewhere earlier: the record must still contain it.
     """
+    anchor = _noted(noted) if noted else (0, "")
     faults: list[Fault] = []
+    try:
+        if connection.dialect.name == "sqlite":  # an index that was changed would hide rows that are as they were
+            said = connection.exec_driver_sql("PRAGMA integrity_check(10)").scalars().all()
+            faults += [Fault(where="database", why=str(line)[:200]) for line in said if line != "ok"]
+        count, latest = _verify_chain(connection, anchor, faults)
+        _verify_rows(connection, latest, faults)
+    except DatabaseError as error:
+        why = str(error.orig)
+        if isinstance(error, OperationalError) and "decode" not in why and "malformed" not in why:
+            raise  # it does not answer, which says nothing about what is in it
+        faults.append(Fault(where="database", why=f"cannot be read: {why[:200]}"))
+        return 0, faults[:MOST_FAULTS]
+    return count, faults[:MOST_FAULTS]
+
+
+def _verify_chain(
+    connection: Connection, anchor: tuple[int, str], faults: list[Fault]
+) -> tuple[int, dict[tuple[str, str], bytes]]:
+    """The entries, each against the one before it; and the newest digest of each row."""
     latest: dict[tuple[str, str], bytes] = {}
     expected, before, count = 1, _FIRST, 0
-    anchor, anchored = _noted(noted) if noted else (0, "")
     for row in connection.execution_options(yield_per=1000).execute(_WALK):
         count += 1
         entry = dict(row._mapping)  # noqa: SLF001 - as above
@@ -162,14 +198,22 @@ def verify(connection: Connection, *, noted: str = "") -> tuple[int, list[Fault]
             faults.append(Fault(where=f"entry {expected}", why=f"is missing; {row.seq} follows"))
         elif _hash(before, entry) != row.hash:
             faults.append(Fault(where=f"entry {row.seq}", why="was changed, or the entry before it was"))
-        if row.seq == anchor and row.hash.hex() != anchored:
+        if row.seq == anchor[0] and _hex(row.hash) != anchor[1]:
             faults.append(Fault(where=f"entry {row.seq}", why="is not the one that was noted"))
         latest[row.kind, row.ref] = row.digest
+        if not isinstance(row.seq, int) or not isinstance(row.hash, bytes) or len(faults) >= MOST_FAULTS:
+            faults.append(Fault(where=f"entry {row.seq!a}"[:80], why="is the last that was looked at"))
+            return count, latest
         expected, before = row.seq + 1, row.hash
-        if len(faults) >= 100:
-            return count, faults
-    if anchor >= expected:
-        faults.append(Fault(where=f"entry {anchor}", why=f"was noted and is gone; the record ends at {expected - 1}"))
+    if anchor[0] >= expected:
+        faults.append(
+            Fault(where=f"entry {anchor[0]}", why=f"was noted and is gone; the record ends at {expected - 1}")
+        )
+    return count, latest
+
+
+def _verify_rows(connection: Connection, latest: dict[tuple[str, str], bytes], faults: list[Fault]) -> None:
+    """Every row against its newest entry."""
     for kind, statement in _ALL.items():
         for row in connection.execution_options(yield_per=1000).execute(statement):
             known = latest.pop((kind, str(row.id)), None)
@@ -177,5 +221,10 @@ def verify(connection: Connection, *, noted: str = "") -> tuple[int, list[Fault]
                 faults.append(Fault(where=f"{kind} {row.id}", why="is in no entry: it was put in from outside"))
             elif known != _digest(row):
                 faults.append(Fault(where=f"{kind} {row.id}", why="is not as its newest entry saw it"))
+            if len(faults) >= MOST_FAULTS:
+                return
     faults += [Fault(where=f"{kind} {ref}", why="was taken out") for kind, ref in latest]
-    return count, faults[:100]
+
+
+def _hex(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else repr(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, ProgrammingError
 
 from clawback.errors import InvalidInput, Unreachable
 from clawback.journal.schema import VERSION
@@ -54,7 +54,7 @@ def open_database(url: str) -> Engine:
         raise InvalidInput(f"journal_url: {engine.dialect.name} is not supported", hint="SQLite or PostgreSQL")
     try:
         _bring_up_to_date(engine)
-    except OperationalError as error:
+    except DatabaseError as error:
         engine.dispose()
         raise Unreachable(
             f"the journal does not open: {error.orig}", hint=f"check {parsed.render_as_string()}"

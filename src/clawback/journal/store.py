@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from clawback.errors import NotFound, Unreachable
 from clawback.journal import audit, records
@@ -34,10 +34,13 @@ def id_of(incident: str | Incident) -> str:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """A full disk, a lock held for too long, a file that went away: `Unreachable`, as of any other part."""
+    """A full disk, a lock held for too long, a file that went away or is damaged: `Unreachable`, as any other part."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except (DatabaseError, InterfaceError) as error:
+        # Of its kinds, those that are about what we asked are defects. Itself, it is a file that cannot be read as one.
+        if not isinstance(error, OperationalError | InterfaceError) and type(error) is not DatabaseError:
+            raise
         raise Unreachable(
             f"the journal does not answer: {error.orig}", hint="see the disk it is on; then `clawback resume`"
         ) from None

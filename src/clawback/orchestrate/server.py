@@ -2,7 +2,8 @@
 
 Stock, a transaction that reads first and writes later is refused when another wrote meanwhile, the server answers 503,
 and the client waits 2 s before it tries again. So every transaction takes the write lock when it begins, and a 503 that
-is left asks for a retry in 20 ms. Its pages may connect to itself and to nobody else. Everything else is set by the environment (`clawback.services.prefect_server`).
+is left asks for a retry in 20 ms. Its pages may connect to itself and to nobody else. Everything else is set by the
+environment (`clawback.services.prefect_server`).
 """
 
 from __future__ import annotations

@@ -15,11 +15,13 @@ __all__ = ["to_ocsf"]
 _CLASS = 3004
 _CREATE, _UPDATE = 1, 3
 _CREATED = frozenset({"found", "incident opened", "drill opened"})
+_WRITTEN_ONCE = frozenset({"line", "vote"})
 
 
 def to_ocsf(entry: AuditEntry) -> dict[str, Any]:
     """One entry; times in milliseconds, as OCSF has them."""
-    made = entry.kind == "line" or entry.what in _CREATED or entry.what.endswith(" intended")
+    made = entry.kind in _WRITTEN_ONCE or entry.what in _CREATED or entry.what.endswith((" intended", " asked"))
+    made = made or (entry.kind == "override" and entry.what != "cap as configured")
     activity = _CREATE if made else _UPDATE
     return {
         "class_uid": _CLASS,
@@ -35,7 +37,7 @@ def to_ocsf(entry: AuditEntry) -> dict[str, Any]:
             "sequence": entry.seq,
             "correlation_uid": entry.incident,
         },
-        "entity": {"type": entry.kind, "uid": entry.ref, "name": entry.incident},
+        "entity": {"type": entry.kind, "uid": entry.ref, "name": entry.incident or entry.ref},
         "message": entry.what,
         **({"actor": {"app_name": entry.actor}} if entry.actor else {}),
         "unmapped": {"time_ns": entry.at_ns, "row_sha256": entry.digest, "entry_sha256": entry.hash},
