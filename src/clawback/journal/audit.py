@@ -176,8 +176,8 @@ def verify(connection: Connection, *, noted: str = "") -> tuple[int, list[Fault]
             faults += [Fault(where="database", why=str(line)[:200]) for line in said if line != "ok"]
         count, latest = _verify_chain(connection, anchor, faults)
         _verify_rows(connection, latest, faults)
-    except DatabaseError as error:
-        why = str(error.orig)
+    except (DatabaseError, UnicodeDecodeError) as error:
+        why = str(getattr(error, "orig", "it holds text that is none"))
         if isinstance(error, OperationalError) and "decode" not in why and "malformed" not in why:
             raise  # it does not answer, which says nothing about what is in it
         faults.append(Fault(where="database", why=f"cannot be read: {why[:200]}"))

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, Progr
 from clawback.errors import InvalidInput, Unreachable
 from clawback.journal.schema import VERSION
 
-__all__ = ["open_database"]
+__all__ = ["open_database", "reason"]
 
 BUSY_MS = 10_000
 _LOCK = 0x636C6177  # this database's advisory locks are Clawback's alone
@@ -54,12 +54,17 @@ def open_database(url: str) -> Engine:
         raise InvalidInput(f"journal_url: {engine.dialect.name} is not supported", hint="SQLite or PostgreSQL")
     try:
         _bring_up_to_date(engine)
-    except DatabaseError as error:
+    except (DatabaseError, UnicodeDecodeError) as error:
         engine.dispose()
         raise Unreachable(
-            f"the journal does not open: {error.orig}", hint=f"check {parsed.render_as_string()}"
+            f"the journal does not open: {reason(error)}", hint=f"check {parsed.render_as_string()}"
         ) from None
     return engine
+
+
+def reason(error: Exception) -> str:
+    """What the database says is wrong; of a damaged file it may say it in bytes that are no text."""
+    return "the file is damaged" if isinstance(error, UnicodeDecodeError) else str(getattr(error, "orig", error))
 
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
@@ -99,6 +104,7 @@ def _bring_up_to_date(engine: Engine) -> None:
         raise InvalidInput(f"the journal has schema {version}, this Clawback knows {VERSION}", hint="upgrade Clawback")
     from alembic import command  # 0.15 s to import, and wanted once in a journal's life
     from alembic.config import Config
+    from alembic.util import CommandError
 
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         # Another process may have got here first; with the write lock held the second look is final.
@@ -106,4 +112,9 @@ def _bring_up_to_date(engine: Engine) -> None:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("version_path_separator", "os")
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError:  # it names none of our versions
+            raise InvalidInput(
+                f"the journal has schema {version!a}, which no Clawback has", hint="is it damaged?"
+            ) from None

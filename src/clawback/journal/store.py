@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from clawback.errors import NotFound, Unreachable
 from clawback.journal import audit, records
-from clawback.journal.database import open_database
+from clawback.journal.database import open_database, reason
 from clawback.journal.schema import findings, incidents, receipts, timeline
 from clawback.model import Incident, Phase
 
@@ -37,12 +37,12 @@ def _answering() -> Iterator[None]:
     """A full disk, a lock held for too long, a file that went away or is damaged: `Unreachable`, as any other part."""
     try:
         yield
-    except (DatabaseError, InterfaceError) as error:
+    except (DatabaseError, InterfaceError, UnicodeDecodeError) as error:
         # Of its kinds, those that are about what we asked are defects. Itself, it is a file that cannot be read as one.
-        if not isinstance(error, OperationalError | InterfaceError) and type(error) is not DatabaseError:
+        if isinstance(error, DatabaseError) and type(error) not in (DatabaseError, OperationalError):
             raise
         raise Unreachable(
-            f"the journal does not answer: {error.orig}", hint="see the disk it is on; then `clawback resume`"
+            f"the journal does not answer: {reason(error)}", hint="see the disk it is on; then `clawback resume`"
         ) from None
 
 
