@@ -450,3 +450,20 @@ def test_going_back_throws_no_record_away(journal: Journal, url: str) -> None:
     assert len(again.incidents()) == 1
     assert again.audit_verify()[1] == []
     again.dispose()
+
+
+def test_a_write_is_durable_whatever_the_databases_default_is(journal: Journal, url: str) -> None:
+    if url.startswith("sqlite"):
+        with journal.writing() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        return
+    with create_engine(url).connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = off")
+        connection.commit()
+    again = Journal(url)
+    with again.reading() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "off"
+    with again.writing() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+    again.dispose()

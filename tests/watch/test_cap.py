@@ -163,6 +163,7 @@ def test_drills_neither_count_nor_wait(post, core):
     at = post.start(1)
     for name in ("d1", "d2", "d3"):
         assert post.rogue(at, name, tags=("drill",)).outcome == "contained"
+    assert (dict(at.reflex.counts), dict(at.reflex.drills), at.reflex.last_frozen_ms) == ({}, {"contained": 3}, 0.0)
     assert post.rogue(at, "a").outcome == "contained"
     again = post.start(1)
     again.withheld.look()

@@ -85,7 +85,10 @@ def _begin(connection: Connection) -> None:
 
 def _stand_in_line(connection: Connection) -> None:
     if connection.get_execution_options().get("writes", False):
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        # Durable whatever the server's default is: an effect may follow at once.
+        connection.exec_driver_sql(
+            f"SELECT set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock({_LOCK})"
+        )
 
 
 def _version(connection: Connection) -> str | None:

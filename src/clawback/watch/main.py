@@ -163,6 +163,7 @@ class Watch:
             "suppressed_total": dict(self.engine.suppressed),
             "detector_errors_total": dict(self.engine.errors),
             "answers_total": dict(self.reflex.counts),
+            "drill_answers_total": dict(self.reflex.drills),
             "retries_total": dict(self.lanes.counts),
             "events_lost_total": self.sequences.lost,
             "events_repeated_total": self.sequences.repeated,

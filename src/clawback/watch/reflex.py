@@ -10,7 +10,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -52,6 +52,7 @@ class Answer:
     opened: bool = False
     receipts: tuple[Receipt, ...] = ()
     frozen_ms: float = 0.0
+    drill: bool = False
 
 
 class Reflex:
@@ -74,6 +75,7 @@ class Reflex:
         drill: bool = False,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.drills: Counter[str] = Counter()
         self.last_frozen_ms = 0.0
         self._journal = journal
         self._world = world
@@ -92,8 +94,8 @@ class Reflex:
         """
         answer = self._answer(finding)
         with self._lock:
-            self.counts[answer.outcome] += 1
-            if answer.frozen_ms:
+            (self.drills if answer.drill or self._drill else self.counts)[answer.outcome] += 1
+            if answer.frozen_ms and not answer.drill:
                 self.last_frozen_ms = answer.frozen_ms
         return answer
 
@@ -163,7 +165,7 @@ class Reflex:
             _log.warning("finding refused", reason=info, agent=finding.agent, instance=finding.instance)
             return Answer(outcome=info)
         with self._deadline.armed(lambda: self._late(finding, info)):
-            return self._recorded(finding, info)
+            return replace(self._recorded(finding, info), drill=self._drill or "drill" in info.tags)
 
     def _alert(self, finding: Finding) -> Answer:
         """About a part of Clawback: there is nobody to contain, and an incident for its playbook."""
@@ -233,7 +235,9 @@ class Reflex:
     def _may(self, info: AgentInfo, steps: tuple[Step, ...]) -> bool:
         """Whether the cap lets it be done. What is done already is free, and so is a drill."""
         held = info.hold.levels if info.hold else ()
-        return "drill" in info.tags or all(step.level in held for step in steps) or self.cap.admit(info.agent)
+        if self._drill or "drill" in info.tags:
+            return True
+        return all(step.level in held for step in steps) or self.cap.admit(info.agent)
 
     def _withhold(self, incident: Incident, finding: Finding) -> None:
         self.cap.hold_back(incident.id, finding)
