@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
@@ -15,6 +16,8 @@ from lies.liar import Liar
 from clawback.action import Action
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_records import AwsRecordsConnector
+from clawback.connectors.notify import Channels
+from clawback.connectors.postgres import PostgresLogins
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.tickets import FileTickets
 from clawback.connectors.vault import VaultConnector
@@ -120,11 +123,15 @@ class Scene:
 
 
 class Desk(Scene):
-    """Nothing but the files of tickets and secrets."""
+    """Nothing but the files of tickets and secrets, and on demand channels that carry messages."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.notifier: Channels | None = None
         self.open()
+
+    def world(self) -> World:
+        return dataclasses.replace(super().world(), notifier_or_none=self.notifier)
 
 
 class Identity(Scene):
@@ -186,6 +193,7 @@ class Issuers(Scene):
             vault_or_none=self.vault,
             cloud_or_none=self.cloud,
             cloud_records_or_none=AwsRecordsConnector(self.cloud),
+            databases_or_none=PostgresLogins(),
         )
 
     @cached_property

@@ -16,6 +16,20 @@ def _give_back(scene, _outcome):
     scene.store.put(scene.agent, scene.token.ref, scene.token.token)
 
 
+def _restored(scene):
+    facts = scene.true_vault.token_lookup(scene.store.refs(scene.agent)[-1].identifiers["accessor"])
+    return facts is not None and facts["meta"].get("clawback_purpose") == "restored"
+
+
+def _undone(scene, receipt):
+    short = scene.true_vault.token_lookup(receipt.outcome["accessor"])
+    return _restored(scene) and scene.token_works(scene.current("vault-token")) and short is None
+
+
+def _kill_the_restored(scene, _outcome):
+    scene.true_vault.token_revoke(scene.store.refs(scene.agent)[-1].identifiers["accessor"])
+
+
 def _holds(scene, _receipt):
     new = scene.current("vault-token")
     return not scene.token_works(scene.token.token) and new != scene.token.token and scene.token_works(new)
@@ -37,4 +51,15 @@ CASE = Case(
         ),
     ),
     reads=("vault",),
+    undone=_undone,
+    revert_lies=(
+        Lie(what="what was given back is revoked", behind=_kill_the_restored),
+        Lie(
+            what="revoking the short-lived one is answered and not done",
+            part="vault",
+            about=asked("POST", "auth/token/revoke-accessor"),
+            answer=nothing,
+        ),
+    ),
+    revert_reads=("vault",),
 )
