@@ -10,7 +10,7 @@ from clawback.actions._credentials import CredentialParams, from_record, least
 from clawback.errors import InvalidInput, NotFound
 from clawback.model import CredentialRef
 
-__all__ = ["KIND", "bounds_of", "issued", "logins", "meta_of", "place", "restored", "role_of"]
+__all__ = ["KIND", "bounds_of", "issued", "logins", "made", "meta_of", "place", "restored", "role_of"]
 
 KIND = "vault-approle"
 
@@ -76,7 +76,7 @@ def issued(
         approle.destroy(mount, role, staged.identifiers["accessor"])  # another step's, never given to anybody
     if store.begin(params.agent, params.name):
         # An earlier run asked and staged nothing: the issuer may hold one that nobody has the value of.
-        for accessor in _lost(ctx, params, captured):
+        for accessor in made(ctx, params, captured):
             approle.destroy(mount, role, accessor)
     old, own = from_record(captured["ref"]), captured["facts"] or {"meta": {}, "cidrs": [[], []]}
     value, accessor = approle.issue(
@@ -92,19 +92,21 @@ def issued(
     return ref
 
 
-def _lost(ctx: Context, params: CredentialParams, captured: Record) -> list[str]:
-    """Secret-ids that a step like this one issued, in whichever incident, and that the agent does not hold."""
+def made(ctx: Context, params: CredentialParams, captured: Record, purpose: str = "") -> list[str]:
+    """Live secret-ids that a step like this one issued, in whichever incident, and that the agent does not hold."""
     approle, store = ctx.world.vault.approle, ctx.world.secrets
     mount, role = captured["mount"], captured["role"]
     kept = {captured["ref"]["identifiers"]["accessor"]}
     kept |= {ref.identifiers.get("accessor", "") for ref in store.refs(params.agent) if ref.kind == KIND}
-    lost = []
+    found = []
     for accessor in approle.secret_ids(mount, role):
         meta = (approle.facts(mount, role, accessor) or {"meta": {}})["meta"]
-        ours = meta.get("clawback_step", "").startswith(_step(params, "")) and meta["clawback_agent"] == params.agent
+        ours = (
+            meta.get("clawback_step", "").startswith(_step(params, purpose)) and meta["clawback_agent"] == params.agent
+        )
         if ours and accessor not in kept:
-            lost.append(accessor)
-    return lost
+            found.append(accessor)
+    return found
 
 
 def _step(params: CredentialParams, purpose: str) -> str:

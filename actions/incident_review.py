@@ -25,7 +25,14 @@ from clawback.reports.times import times_ms
 __all__ = ["ACTION", "ReviewParams", "suggestions"]
 
 _LONGEST_DIFF = 8000
-_REPLACED = frozenset({"vault-token", "vault-lease", "aws-access-key", "aws-session", "oidc-client"})
+_REPLACED = frozenset(
+    {
+        *("vault-approle", "vault-lease", "vault-static-role", "vault-token", "vault-wrapped"),
+        *("aws-access-key", "aws-session", "oidc-client"),
+    }
+)
+# Others may depend on these: who runs it must know whom that stops.
+_REPLACED_WHEN_ASKED = {"vault-kv": "vault.replace-kv", "vault-transit": "vault.raise-transit-minimum"}
 
 
 class ReviewParams(Params):
@@ -44,11 +51,12 @@ def suggestions(incident: Incident, versions: tuple[PolicyVersion, ...]) -> list
         plain(target, 120) for finding in incident.findings for kind, target in finding.attempts if kind == "connect"
     }
     lines += [f"deny {host} by name, so that a wider rule cannot open it again" for host in sorted(hosts)[:20]]
-    lines += [
-        f"replace {plain(x['name'], 80)} by hand: no action does it for a {plain(x['kind'], 40)}"
-        for x in _scope(incident).get("credentials", ())
-        if x["kind"] not in _REPLACED
-    ]
+    for x in _scope(incident).get("credentials", ()):
+        name, kind = plain(x["name"], 80), x["kind"]
+        if asked := _REPLACED_WHEN_ASKED.get(kind):
+            lines.append(f"replace {name}: {asked} does it, and no playbook runs that unasked")
+        elif kind not in _REPLACED:
+            lines.append(f"replace {name} by hand: no action does it for a {plain(kind, 40)}")
     for x in incident.receipts:
         if x.state is not ReceiptState.VERIFIED and x.action not in {"incident.review", "ticket.write"}:
             lines.append(f"finish {x.action}: it is {x.state.value} ({plain(x.error or x.proof, 120)})")

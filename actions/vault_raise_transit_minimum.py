@@ -14,7 +14,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._credentials import CredentialParams, enforcement, held
+from clawback.actions._credentials import CredentialParams, enforcement, held, rechecked
 from clawback.errors import NotFound, Refused
 from clawback.model import Phase
 
@@ -120,6 +120,15 @@ def _verify(ctx: Context, params: TransitParams, captured: Record, outcome: Reco
     )
 
 
+def _recheck(ctx: Context, params: TransitParams, captured: Record, outcome: Record) -> Verification:
+    del params
+    facts = _key(ctx, captured["mount"], captured["key"])
+    lowest = facts["decrypts_from"]
+    return rechecked(
+        holds=lowest >= outcome["minimum"], proof=f"{captured['mount']}/{captured['key']} takes versions from {lowest}"
+    )
+
+
 def _revert(ctx: Context, params: TransitParams, captured: Record) -> None:
     del params
     ctx.world.vault.transit.set_minimum(
@@ -178,6 +187,7 @@ ACTION: Action[TransitParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

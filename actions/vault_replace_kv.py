@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
-from clawback.actions._credentials import CredentialParams, as_record, enforcement, from_record, held
+from clawback.actions._credentials import CredentialParams, as_record, enforcement, from_record, held, rechecked
 from clawback.errors import InvalidInput, NotFound
 from clawback.model import CredentialRef, Phase
 
@@ -182,6 +182,14 @@ def _verify(ctx: Context, params: KvParams, captured: Record, outcome: Record) -
     )
 
 
+def _recheck(ctx: Context, params: KvParams, captured: Record, outcome: Record) -> Verification:
+    """The leaked versions alone: what was added since is whose right it is."""
+    del params, outcome
+    versions = _versions(ctx, captured["mount"], captured["path"])
+    live = [str(number) for number in captured["leaked"] if versions.get(number)]
+    return rechecked(holds=not live, proof=f"leaked versions that can be read: {', '.join(live) or 'none'}")
+
+
 def _revert(ctx: Context, params: KvParams, captured: Record) -> None:
     del params
     if captured["leaked"]:
@@ -223,6 +231,7 @@ ACTION: Action[KvParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

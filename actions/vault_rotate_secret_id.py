@@ -16,13 +16,14 @@ from __future__ import annotations
 from typing import Any
 
 from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
-from clawback.actions._approle import KIND, bounds_of, issued, logins, meta_of, place, restored, role_of
+from clawback.actions._approle import KIND, bounds_of, issued, logins, made, meta_of, place, restored, role_of
 from clawback.actions._credentials import (
     CredentialParams,
     as_record,
     enforcement,
     held,
     other_holders,
+    rechecked,
 )
 from clawback.model import Phase
 
@@ -75,14 +76,14 @@ def _capture(ctx: Context, params: SecretIdParams) -> Record:
     mount, role = place(ref)
     approle, bounds = ctx.world.vault.approle, role_of(ctx, mount, role)
     facts = approle.facts(mount, role, ref.identifiers["accessor"])
-    ttl, uses, made = bounds_of(ctx, bounds, facts)
+    ttl, uses, all_uses = bounds_of(ctx, bounds, facts)
     captured: dict[str, Any] = {
         "ref": as_record(ref),
         "mount": mount,
         "role": role,
         "bounds": bounds,
         "facts": facts,
-        "issue": {"ttl": ttl, "uses": uses, "issued": made},
+        "issue": {"ttl": ttl, "uses": uses, "issued": all_uses},
         "logins": logins(ctx, mount, meta_of(role, facts, every=params.every)),
         "worked_before": None,
     }
@@ -97,8 +98,9 @@ def _apply(ctx: Context, params: SecretIdParams, captured: Record) -> Record:
     approle, store = ctx.world.vault.approle, ctx.world.secrets
     mount, role, old = captured["mount"], captured["role"], captured["ref"]["identifiers"]["accessor"]
     present = held(ctx, params, KIND)
-    rotated = present.identifiers["accessor"] != old
-    following = present if rotated else issued(ctx, params, captured, captured["issue"], "rotated")
+    first = present.identifiers["accessor"] == old
+    lives = not first and approle.facts(mount, role, present.identifiers["accessor"]) is not None
+    following = present if lives else issued(ctx, params, captured, captured["issue"], "rotated")
     ours = following.identifiers["accessor"]
     approle.destroy(mount, role, old)
     if params.every:
@@ -106,7 +108,8 @@ def _apply(ctx: Context, params: SecretIdParams, captured: Record) -> Record:
             if accessor != ours:
                 approle.destroy(mount, role, accessor)
     _revoke(ctx, mount, captured, every=params.every)
-    store.promote(params.agent, params.name)
+    # Where the new one was destroyed since, what is current is dead: the proof needs the old one before it.
+    store.promote(params.agent, params.name, keep_old=not first)
     return {"accessor": ours, "replaced": old}
 
 
@@ -181,6 +184,15 @@ def _restored_bounds(captured: Record) -> dict[str, int]:
     return {"ttl": own["ttl"], "uses": own["uses"], "issued": own["uses"]}
 
 
+def _recheck(ctx: Context, params: SecretIdParams, captured: Record, outcome: Record) -> Verification:
+    """The old secret-id alone: the new one is its holder's to use up."""
+    approle, old = ctx.world.vault.approle, outcome["replaced"]
+    gone = approle.facts(captured["mount"], captured["role"], old) is None
+    value = ctx.world.secrets.old(params.agent, params.name)
+    known = value is not None and approle.facts_of(captured["mount"], captured["role"], value) is not None
+    return rechecked(holds=gone and not known, proof=f"accessor {old} is {'unknown to the issuer' if gone else 'LIVE'}")
+
+
 def _revert(ctx: Context, params: SecretIdParams, captured: Record) -> None:
     """Issue one with the old one's bounds, and end the short-lived one in its place."""
     approle, store = ctx.world.vault.approle, ctx.world.secrets
@@ -191,10 +203,13 @@ def _revert(ctx: Context, params: SecretIdParams, captured: Record) -> None:
         staged = store.staged_ref(params.agent, params.name)
         if staged is not None:  # cut off before the old one was touched: what was issued was given to nobody
             approle.destroy(mount, role, staged.identifiers["accessor"])
-    elif not restored(facts, params):
+        return
+    if not restored(facts, params):
         issued(ctx, params, captured, _restored_bounds(captured), "restored")
         approle.destroy(mount, role, present)
         store.promote(params.agent, params.name)
+    for accessor in made(ctx, params, captured, "rotated"):
+        approle.destroy(mount, role, accessor)
 
 
 def _verify_reverted(ctx: Context, params: SecretIdParams, captured: Record) -> Verification:
@@ -205,13 +220,15 @@ def _verify_reverted(ctx: Context, params: SecretIdParams, captured: Record) -> 
         return Verification(
             verified=True, enforcement=enforcement(verified=True, missing=()), proof="the old secret-id is in force"
         )
-    seen = restored(facts, params)
+    others = made(ctx, params, captured, "rotated")
+    seen = restored(facts, params) and not others
     left = "unknown to the issuer" if facts is None else f"good for {facts['uses'] or 'any number of'} logins"
-    missing = "the old value stays dead"
+    missing, has = "the old value stays dead", "has" if restored(facts, params) else "has NOT"
     return Verification(
         verified=seen,
         enforcement=enforcement(verified=seen, missing=(missing,)),
-        proof=f"the agent's secret-id is {left} and {'has' if seen else 'has NOT'} the bounds of the old; {missing}",
+        proof=f"the agent's secret-id is {left} and {has} the bounds of the old; "
+        f"{len(others)} issued in between {'are STILL LIVE' if others else 'are alive'}; {missing}",
     )
 
 
@@ -242,6 +259,7 @@ ACTION: Action[SecretIdParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -22,6 +22,7 @@ from clawback.actions._credentials import (
     from_record,
     held,
     other_holders,
+    rechecked,
     watch,
 )
 from clawback.errors import InvalidInput, NotFound
@@ -125,6 +126,15 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
     )
 
 
+def _recheck(ctx: Context, params: CredentialParams, captured: Record, _outcome: Record) -> Verification | None:
+    """The old password alone: the new one is Vault's to change again."""
+    place, old = captured["ref"]["identifiers"], ctx.world.secrets.old(params.agent, params.name)
+    if not place.get("host") or old is None:
+        return None
+    accepted, answer = ctx.world.databases.logs_in(place, captured["user"], _password(old))
+    return rechecked(holds=not accepted, proof=f"old password used: {'ACCEPTED' if accepted else 'refused'} ({answer})")
+
+
 def _at_the_database(
     ctx: Context, params: CredentialParams, captured: Record, outcome: Record
 ) -> tuple[bool, list[str], list[str]]:
@@ -190,4 +200,5 @@ ACTION: Action[CredentialParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
 )

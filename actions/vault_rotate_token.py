@@ -191,10 +191,18 @@ def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
         staged = store.staged_ref(params.agent, params.name)
         if staged is not None:  # cut off before the old one was touched: what was issued was given to nobody
             vault.token_revoke(staged.identifiers["accessor"])
-    elif not _restored(facts):
+        return
+    if not _restored(facts):
         _next(ctx, params, captured, _RESTORED)
         vault.token_revoke(present)
         store.promote(params.agent, params.name)
+    for accessor in _short_lived(ctx, params):
+        vault.token_revoke(accessor)
+
+
+def _short_lived(ctx: Context, params: CredentialParams) -> list[str]:
+    """What applying issued and is alive."""
+    return ctx.world.vault.token_find({**_tags(params), **_purpose(ctx, _REISSUED)})
 
 
 def _verify_reverted(ctx: Context, params: CredentialParams, captured: Record) -> Verification:
@@ -202,7 +210,8 @@ def _verify_reverted(ctx: Context, params: CredentialParams, captured: Record) -
     facts = ctx.world.vault.token_lookup(present)
     works, answer = ctx.world.vault.token_works(ctx.world.secrets.current(params.agent, params.name))
     untouched = present == captured["ref"]["identifiers"]["accessor"]
-    seen = works and (untouched or _restored(facts))
+    left = _short_lived(ctx, params)
+    seen = works and not left and (untouched or _restored(facts))
     missing = () if untouched else ("the old value stays dead",)
     return Verification(
         verified=seen,
@@ -211,7 +220,8 @@ def _verify_reverted(ctx: Context, params: CredentialParams, captured: Record) -
             [
                 f"the agent's token {present} used: {'accepted' if works else 'REFUSED'} ({answer})",
                 "it is the old one" if untouched else f"{facts['ttl'] if facts else 0} s to live",
-                *([] if seen else ["it is NOT one with the old one's time to live"]),
+                *([] if untouched or _restored(facts) else ["it is NOT one with the old one's time to live"]),
+                *([f"{len(left)} tokens issued in between STILL LIVE"] if left else []),
                 *missing,
             ]
         ),

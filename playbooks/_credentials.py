@@ -28,6 +28,7 @@ from clawback.actions.release_roll_back import ACTION as ROLL_BACK
 from clawback.actions.vault_issue_lease import ACTION as ISSUE_LEASE
 from clawback.actions.vault_replace_kv import ACTION as REPLACE_KV
 from clawback.actions.vault_revoke_leases import ACTION as REVOKE_LEASES
+from clawback.actions.vault_rewrap_delivery import ACTION as REWRAP_DELIVERY
 from clawback.actions.vault_rotate_secret_id import ACTION as ROTATE_SECRET_ID
 from clawback.actions.vault_rotate_static_role import ACTION as ROTATE_STATIC_ROLE
 from clawback.actions.vault_rotate_token import ACTION as ROTATE_TOKEN
@@ -43,11 +44,13 @@ _Held = tuple[CredentialRef, ...]
 # has a way that is not known here, and a person must look.
 TURNS = 6
 
-# What can make others goes first; within a line, different issuers or things that do not depend on each other.
+# One line after the other: by a live login a token could be had, by a live client too, and by a live token the new
+# password read. Within a line nothing depends on the other. A delivery comes last: it hands out what was replaced.
 _REPLACED_BY: tuple[dict[str, Action[Any]], ...] = (
     {"vault-approle": ROTATE_SECRET_ID, "aws-access-key": ROTATE_KEY, "oidc-client": ROTATE_OIDC_CLIENT},
     {"vault-token": ROTATE_TOKEN, "oidc-token": REVOKE_OIDC_TOKEN},
     {"vault-lease": REVOKE_LEASES, "vault-static-role": ROTATE_STATIC_ROLE, "vault-kv": REPLACE_KV},
+    {"vault-wrapped": REWRAP_DELIVERY},
 )
 
 

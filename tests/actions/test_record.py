@@ -142,12 +142,15 @@ def test_review_names_the_change_that_let_it_happen(drive: Any, make_incident: A
 
 
 def test_review_names_credentials_that_no_action_replaces(drive: Any, make_incident: Any, make_receipt: Any) -> None:
-    held = [{"kind": kind, "name": kind, "identifiers": {}} for kind in ("vault-kv", "vault-token")]
+    held = [{"kind": kind, "name": kind, "identifiers": {}} for kind in ("opaque", "vault-kv", "vault-token")]
     on = make_incident(receipts=(make_receipt("incident.scope", outcome={"credentials": held}),))
     step = drive(incident_review.ACTION, on=on, policy="support")
     step.run()
-    lines = [line for line in step.outcome["suggestions"] if "by hand" in line]
-    assert lines == ["replace vault-kv by hand: no action does it for a vault-kv"]
+    lines = [line for line in step.outcome["suggestions"] if line.startswith("replace ")]
+    assert lines == [
+        "replace opaque by hand: no action does it for a opaque",
+        "replace vault-kv: vault.replace-kv does it, and no playbook runs that unasked",
+    ]
 
 
 def test_review_without_a_policy_store_still_reviews(drive: Any) -> None:

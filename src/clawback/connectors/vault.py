@@ -12,6 +12,7 @@ from clawback.connectors.vault_database import StaticRolesConnector
 from clawback.connectors.vault_kv import KeyValueConnector
 from clawback.connectors.vault_session import CONNECT_SECONDS, VaultSession, reasons
 from clawback.connectors.vault_transit import TransitConnector
+from clawback.connectors.vault_wrapping import WrappingConnector
 from clawback.errors import InvalidInput
 from clawback.world.vault_engines import Reissue
 
@@ -53,6 +54,7 @@ class VaultConnector:
         self._static_roles = StaticRolesConnector(server)
         self._transit = TransitConnector(server)
         self._kv = KeyValueConnector(server)
+        self._wrapping = WrappingConnector(server)
 
     @property
     def reissue(self) -> Reissue:
@@ -78,6 +80,11 @@ class VaultConnector:
     def kv(self) -> KeyValueConnector:
         """Stored secrets."""
         return self._kv
+
+    @property
+    def wrapping(self) -> WrappingConnector:
+        """Response wrapping."""
+        return self._wrapping
 
     def prepare(self) -> None:
         """Load the library before an incident waits for it. Contacts nobody."""

@@ -19,33 +19,27 @@ class AppRoleConnector:
 
     def role(self, mount: str, role: str) -> dict[str, Any] | None:
         """Its id and bounds."""
-        facts = self._server.find("get", _at(mount, role))
-        named = self._server.find("get", _at(mount, role, "role-id"))
-        if facts is None or named is None:
-            return None
-        return {
-            "role_id": str(named["role_id"]),
-            "ttl": int(facts.get("secret_id_ttl") or 0),
-            "uses": int(facts.get("secret_id_num_uses") or 0),
-            "kind": str(facts.get("token_type") or "default"),
-        }
+        facts = self._server.find("get", _at(mount, role), _bounds)
+        named = self._server.find("get", _at(mount, role, "role-id"), lambda data: str(data["role_id"]))
+        return None if facts is None or named is None else facts | {"role_id": named}
 
     def secret_ids(self, mount: str, role: str) -> list[str]:
         """Accessors."""
-        found = self._server.find("list", _at(mount, role, "secret-id"))
-        return [str(accessor) for accessor in (found or {}).get("keys") or []]
+        found = self._server.find("list", _at(mount, role, "secret-id"), lambda data: [str(x) for x in data["keys"]])
+        return found or []
 
     def facts(self, mount: str, role: str, accessor: str) -> dict[str, Any] | None:
         """By accessor."""
         path = _at(mount, role, "secret-id-accessor", "lookup")
-        return _facts(self._server.find("post", path, {"secret_id_accessor": accessor}))
+        return self._server.find("post", path, _facts, {"secret_id_accessor": accessor})
 
     def facts_of(self, mount: str, role: str, secret_id: str) -> dict[str, Any] | None:
         """By value."""
         path = _at(mount, role, "secret-id", "lookup")
         with self._server.asking(path, hide=secret_id):
             # A value that is unknown is answered with an empty 204 here, not with an error.
-            return _facts(self._server.ask("post", path, {"secret_id": secret_id}).get("data"))
+            data = self._server.ask("post", path, {"secret_id": secret_id}).get("data")
+            return _facts(data) if data else None
 
     def issue(
         self, mount: str, role: str, *, ttl: int, uses: int, meta: dict[str, str], cidrs: tuple[list[str], list[str]]
@@ -57,7 +51,7 @@ class AppRoleConnector:
         body |= {key: listed for key, listed in zip(("cidr_list", "token_bound_cidrs"), cidrs, strict=True) if listed}
         with self._server.asking(path):
             data = self._server.ask("post", path, body)["data"]
-        return str(data["secret_id"]), str(data["secret_id_accessor"])
+            return str(data["secret_id"]), str(data["secret_id_accessor"])
 
     def destroy(self, mount: str, role: str, accessor: str) -> None:
         """End it; the server answers 500 for one that it does not know, so it is asked first, and after."""
@@ -96,9 +90,15 @@ def _at(mount: str, role: str, *parts: str) -> str:
     return f"auth/{at(mount, 'role', role, *parts)}"
 
 
-def _facts(data: dict[str, Any] | None) -> dict[str, Any] | None:
-    if not data:
-        return None
+def _bounds(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "ttl": int(data["secret_id_ttl"] or 0),
+        "uses": int(data["secret_id_num_uses"] or 0),
+        "kind": str(data.get("token_type") or "default"),
+    }
+
+
+def _facts(data: dict[str, Any]) -> dict[str, Any]:
     return {
         "accessor": str(data["secret_id_accessor"]),
         "ttl": int(data.get("secret_id_ttl") or 0),

@@ -20,24 +20,25 @@ class StaticRolesConnector:
 
     def role(self, mount: str, role: str) -> dict[str, Any] | None:
         """What it is, without the password."""
-        facts = self._server.find("get", at(mount, "static-roles", role))
-        if facts is None:
-            return None
-        return {
-            "user": str(facts["username"]),
-            "rotated": str(facts.get("last_vault_rotation") or ""),
-            "period": int(facts.get("rotation_period") or 0),
-        }
+        return self._server.find("get", at(mount, "static-roles", role), _facts)
 
     def credential(self, mount: str, role: str) -> tuple[str, str]:
         """Its login as it is."""
         path = at(mount, "static-creds", role)
         with self._server.asking(path):
             data = self._server.ask("get", path)["data"]
-        return str(data["username"]), str(data["password"])
+            return str(data["username"]), str(data["password"])
 
     def rotate(self, mount: str, role: str) -> None:
         """Give it another password."""
         path = at(mount, "rotate-role", role)
         with self._server.asking(path):
             self._server.ask("post", path, timeout=_ROTATE_SECONDS)
+
+
+def _facts(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "user": str(data["username"]),
+        "rotated": str(data["last_vault_rotation"] or ""),
+        "period": int(data.get("rotation_period") or 0),
+    }

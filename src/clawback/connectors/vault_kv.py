@@ -19,13 +19,7 @@ class KeyValueConnector:
 
     def versions(self, mount: str, path: str) -> dict[int, bool] | None:
         """Version → whether it can be read."""
-        facts = self._server.find("get", _at(mount, "metadata", path))
-        if facts is None:
-            return None
-        return {
-            int(number): not (version["destroyed"] or version["deletion_time"])
-            for number, version in facts["versions"].items()
-        }
+        return self._server.find("get", _at(mount, "metadata", path), _readable)
 
     def put(self, mount: str, path: str, data: dict[str, Any], *, after: int) -> int:
         """All of the secret, as a new version."""
@@ -50,12 +44,13 @@ class KeyValueConnector:
         where = _at(mount, "data", path)
         with self._server.asking(where, hide=token):
             try:
-                data = self._server.ask("get", where, token=token, params={"version": version})["data"]
+                return dict(
+                    self._server.ask("get", where, token=token, params={"version": version})["data"]["data"]
+                ), "200 OK"
             except (Forbidden, Unauthorized) as error:
                 return None, f"{type(error).__name__}: {reasons(error, token)}"
             except InvalidPath:  # how a deleted version is answered, and one that never was
                 return None, "404, it is deleted"
-        return dict(data["data"]), "200 OK"
 
     def _put(self, method: str, mount: str, path: str, data: dict[str, Any], after: int, **more: Any) -> int:
         where = _at(mount, "data", path)
@@ -74,3 +69,10 @@ def _at(mount: str, what: str, path: str) -> str:
     if not path.strip("/"):
         raise InvalidInput(f"an empty path at the mount {mount}")
     return f"{at(mount, what)}/{quote(path.strip('/'))}"
+
+
+def _readable(data: dict[str, Any]) -> dict[int, bool]:
+    return {
+        int(number): not (version["destroyed"] or version["deletion_time"])
+        for number, version in data["versions"].items()
+    }

@@ -6,11 +6,11 @@ happened, and is asked again later. Values that we send are taken out of every m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused, Unreachable
@@ -19,6 +19,7 @@ __all__ = ["CONNECT_SECONDS", "VaultSession", "at", "reasons"]
 
 CONNECT_SECONDS = 1.0
 _READ_SECONDS = 1.5
+_Read = TypeVar("_Read")
 _NO_ANSWER = (KeyError, IndexError, TypeError, AttributeError)  # what reading an answer of another shape raises
 
 
@@ -46,13 +47,18 @@ class VaultSession:
         answer = client.adapter.request(method, f"/v1/{path}", json=body, **more)
         return answer if isinstance(answer, dict) else {}
 
-    def find(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The `data` of one call with our own token; None where there is nothing at that path."""
+    def find(
+        self, method: str, path: str, read: Callable[[dict[str, Any]], _Read], body: dict[str, Any] | None = None
+    ) -> _Read | None:
+        """What `read` makes of the `data` of one call with our own token; None where there is nothing at that path.
+
+        It is read in here: data of another shape is no answer, and `Unreachable`.
+        """
         from hvac.exceptions import InvalidPath
 
         with self.asking(path):
             try:
-                return dict(self.ask(method, path, body).get("data") or {})
+                return read(self.ask(method, path, body)["data"])
             except InvalidPath:
                 return None
 

@@ -23,15 +23,7 @@ class TransitConnector:
 
     def key(self, mount: str, key: str) -> dict[str, Any] | None:
         """Its versions and limits."""
-        facts = self._server.find("get", at(mount, "keys", key))
-        if facts is None:
-            return None
-        return {
-            "latest": int(facts["latest_version"]),
-            "decrypts_from": int(facts["min_decryption_version"]),
-            "encrypts_from": int(facts["min_encryption_version"]),
-            "exportable": bool(facts.get("exportable")),
-        }
+        return self._server.find("get", at(mount, "keys", key), _facts)
 
     def rotate(self, mount: str, key: str) -> None:
         """One version more."""
@@ -49,7 +41,9 @@ class TransitConnector:
     def probe(self, mount: str, key: str) -> str:
         """By whatever the key can do."""
         verb, _, field, said = self._verbs(mount, key)
-        return str(self._do(mount, verb, key, {said: _TEXT})[field])
+        path = at(mount, verb, key)
+        with self._server.asking(path):
+            return str(self._server.ask("post", path, {said: _TEXT} | self._context(mount, key))["data"][field])
 
     def takes(self, mount: str, key: str, probe: str) -> tuple[bool, str]:
         """The other way round."""
@@ -62,21 +56,16 @@ class TransitConnector:
         with self._server.asking(path):
             try:
                 data = self._server.ask("post", path, body | self._context(mount, key))["data"]
+                right = bool(data["plaintext"] == _TEXT if verb == "decrypt" else data["valid"] is True)
             except InvalidRequest as error:
                 if _TOO_OLD not in str(error):
                     raise
                 return False, reasons(error)
-        right = data.get("plaintext") == _TEXT if verb == "decrypt" else data.get("valid") is True
         return right, "200 OK" if right else "200, and another text"
-
-    def _do(self, mount: str, verb: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        path = at(mount, verb, key)
-        with self._server.asking(path):
-            return dict(self._server.ask("post", path, body | self._context(mount, key))["data"])
 
     def _verbs(self, mount: str, key: str) -> tuple[str, str, str, str]:
         """How a probe is made, how it is taken, what it is called, and what the text is called."""
-        facts = self._server.find("get", at(mount, "keys", key)) or {}
+        facts = self._server.find("get", at(mount, "keys", key), dict) or {}
         if facts.get("supports_encryption"):
             return "encrypt", "decrypt", "ciphertext", "plaintext"
         if facts.get("supports_signing"):
@@ -84,5 +73,14 @@ class TransitConnector:
         return "hmac", "verify", "hmac", "input"
 
     def _context(self, mount: str, key: str) -> dict[str, str]:
-        facts = self._server.find("get", at(mount, "keys", key)) or {}
+        facts = self._server.find("get", at(mount, "keys", key), dict) or {}
         return {"context": _TEXT} if facts.get("derived") else {}
+
+
+def _facts(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "latest": int(data["latest_version"]),
+        "decrypts_from": int(data["min_decryption_version"]),
+        "encrypts_from": int(data["min_encryption_version"]),
+        "exportable": bool(data.get("exportable")),
+    }

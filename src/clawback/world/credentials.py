@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from clawback.world.vault_engines import AppRole, KeyValue, Reissue, StaticRoles, Transit
+from clawback.world.vault_engines import AppRole, KeyValue, Reissue, StaticRoles, Transit, Wrapping
 
 __all__ = ["Vault"]
 
@@ -40,6 +40,11 @@ class Vault(Protocol):
     @property
     def kv(self) -> KeyValue:
         """Stored secrets."""
+        ...
+
+    @property
+    def wrapping(self) -> Wrapping:
+        """Response wrapping."""
         ...
 
     def prepare(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["AppRole", "KeyValue", "Reissue", "StaticRoles", "Transit"]
+__all__ = ["AppRole", "KeyValue", "Reissue", "StaticRoles", "Transit", "Wrapping"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,4 +134,20 @@ class KeyValue(Protocol):
         """Read a version (0: the newest) with somebody's token, or our own where `token` is empty: (data, None where it
         was refused; what the server answered). The data is secret.
         """
+        ...
+
+
+class Wrapping(Protocol):
+    """Tokens that stand for an answer and give it out once."""
+
+    def wrap(self, data: dict[str, str], *, ttl: int) -> tuple[str, str]:
+        """Wrap something for `ttl` seconds: (token, accessor)."""
+        ...
+
+    def waits(self, token: str) -> tuple[bool, str]:
+        """Whether it can still be unwrapped, without doing so: (it can, what the server answered)."""
+        ...
+
+    def unwrap(self, token: str) -> tuple[dict[str, Any] | None, str]:
+        """Unwrap, which spends it: (what was in it, None where it was refused; what the server answered)."""
         ...

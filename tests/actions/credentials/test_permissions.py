@@ -28,6 +28,7 @@ from clawback.actions import (
     vault_raise_transit_minimum,
     vault_replace_kv,
     vault_revoke_leases,
+    vault_rewrap_delivery,
     vault_rotate_secret_id,
     vault_rotate_static_role,
     vault_rotate_token,
@@ -63,6 +64,7 @@ VAULT = (
     vault_rotate_static_role,
     vault_raise_transit_minimum,
     vault_replace_kv,
+    vault_rewrap_delivery,
 )
 BOTH = (credential_trace, credential_refuse, credential_revoke, credential_confirm_closed)
 
