@@ -381,16 +381,6 @@ def silence():
 
 
 @pytest.fixture
-def least(bao, vault, tmp_path):
-    """A connector with exactly the rights that docs/permissions.md names."""
-    document = (Path(__file__).parents[3] / "docs" / "permissions.md").read_text()
-    bao._call("PUT", "sys/policies/acl/clawback", {"policy": document.split("```hcl\n")[1].split("```")[0]})
-    token, _ = vault.token_create(policies=["default", "clawback"], ttl="1h", meta={}, orphan=True)
-    (tmp_path / "least").write_text(token)
-    return VaultConnector(bao.address, tmp_path / "least")
-
-
-@pytest.fixture
 def open_case(state, make_finding):
     """`open_case(bench)`: an incident about the bench's agent in a real journal."""
     journal = Journal(f"sqlite:///{state / 'journal.db'}")

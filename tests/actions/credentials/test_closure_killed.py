@@ -41,7 +41,7 @@ def rich_case(with_aws, bao, vault, ministack, cloud, open_case):
     bench.store.put(bench.agent, granted.ref, granted.token)
     rules = 'path "auth/token/create-orphan" { capabilities = ["update", "sudo"] }'
     bao._call("PUT", f"sys/policies/acl/{bench.agent}", {"policy": rules})
-    as_agent = vault._as(granted.token).auth.token
+    as_agent = vault._server.as_(granted.token).auth.token
     bench.orphan = as_agent.create_orphan(policies=[bench.agent])["auth"]["client_token"]
     admin, everything = ministack.client("iam"), {"Effect": "Allow", "Action": "iam:*", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [everything]})

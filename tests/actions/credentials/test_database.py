@@ -107,7 +107,7 @@ def test_a_login_that_an_orphan_of_the_agent_s_took_is_found_and_shut_out(leasin
     rules = f"""path "{path}" {{ capabilities = ["read"] }}
                 path "auth/token/create-orphan" {{ capabilities = ["update", "sudo"] }}"""
     bao._call("PUT", f"sys/policies/acl/{leasing.agent}", {"policy": rules})
-    as_agent = vault._as(leasing.grants.token)
+    as_agent = vault._server.as_(leasing.grants.token)
     orphan = as_agent.auth.token.create_orphan(policies=[leasing.agent])["auth"]["client_token"]
     lease, taken = vault.lease_issue(orphan, path)
     given = leasing.store.current(leasing.agent, "orders-db")

@@ -181,7 +181,7 @@ def test_they_are_enough_to_trace_and_close(bao, ministack, with_aws, vault, ope
     if "approle/" not in bao._call("GET", "sys/auth")["data"]:
         bao._call("POST", "sys/auth/approle", {"type": "approle"})
     bao._call("POST", f"auth/approle/role/{bench.agent}", {"token_policies": ["default"]})
-    as_agent = vault._as(granted.token)
+    as_agent = vault._server.as_(granted.token)
     as_agent.auth.token.create_orphan(policies=[bench.agent])
     as_agent.adapter.post(f"/v1/auth/approle/role/{bench.agent}/secret-id")
     document = json.dumps(
