@@ -119,8 +119,7 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
         refused, answer = True, "not used: its value was discarded"
         missing.append("the old wrapping token was not used")
     else:
-        got, answer = vault.wrapping.unwrap(old)
-        refused = got is None
+        refused, answer = _refused(ctx, old)
     if not captured["waited_before"]:
         missing.append(_spent(ref))
     waits, new_answer = vault.wrapping.waits(store.current(params.agent, params.name))
@@ -134,7 +133,7 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
         enforcement=enforcement(verified=verified, missing=tuple(missing)),
         proof="; ".join(
             [
-                f"old wrapping token used: {'refused' if refused else 'UNWRAPPED'} ({answer})",
+                f"old wrapping token used: {'refused' if refused else 'STILL GOOD'} ({answer})",
                 f"its accessor {outcome['replaced']} is {'unknown to the issuer' if gone else 'STILL LIVE'}",
                 f"the new one {'waits' if waits else 'does NOT wait'} ({new_answer}), around {around}",
                 f"one of the proof's own unwraps {'once' if once else 'NOT ONCE'}{', and AGAIN' * twice}",
@@ -143,6 +142,15 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
         ),
         details={"accessor": present.identifiers["accessor"], "missing": missing},
     )
+
+
+def _refused(ctx: Context, token: str) -> tuple[bool, str]:
+    """Try to unwrap it, unless the server says that it waits still: then it is revoked by the next attempt, unspent."""
+    waits, answer = ctx.world.vault.wrapping.waits(token)
+    if waits:
+        return False, answer
+    got, answer = ctx.world.vault.wrapping.unwrap(token)
+    return got is None, answer
 
 
 def _recheck(ctx: Context, params: CredentialParams, _captured: Record, outcome: Record) -> Verification:

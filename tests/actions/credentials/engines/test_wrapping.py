@@ -96,7 +96,10 @@ def test_a_proof_does_not_believe_one_that_unwraps(with_wrapped, vault):
         vault.token_revoke = revoke
     proof = step.verify()
     assert (proof.verified, proof.enforcement) == (False, Enforcement.NONE)
-    assert "UNWRAPPED" in proof.proof
+    assert "STILL GOOD" in proof.proof
+    assert vault.wrapping.waits(bench.old)[0], "looking spent nothing"
+    step.apply()
+    assert step.verify().verified
 
 
 def test_with_vault_silent_it_is_pending(with_wrapped, bao, silence):
