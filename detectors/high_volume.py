@@ -77,7 +77,8 @@ class Places:
 )
 def high_volume(event: NetworkActivity | HttpActivity, places: Places) -> Hit | None:
     """Allowed access only, by host: 500 requests or 64 MiB received in ten minutes, and five times the busiest window
-    that the agent had there before. Work may have grown, so it asks for no reflex and waits for a person.
+    that the agent had there before; how many requests are many, only a window before can tell. Work may have grown, so
+    it asks for no reflex and waits for a person.
     """
     if event.blocked:
         return None
@@ -89,7 +90,7 @@ def high_volume(event: NetworkActivity | HttpActivity, places: Places) -> Hit | 
         place.now[1] += places.growth(event.connection or name, event.bytes_in)
     place.uids.append(event.uid)
     requests, received = place.now
-    many = requests >= REQUESTS and requests > TIMES * place.busiest[0]
+    many = requests >= REQUESTS and requests > TIMES * place.busiest[0] > 0
     much = received >= BYTES and received > TIMES * place.busiest[1]
     if not (many or much):
         return None

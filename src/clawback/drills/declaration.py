@@ -25,7 +25,7 @@ class AgentScript(_Strict):
 
     `widened` replaces the policy before the agent goes rogue, unreviewed; `lure` is the file put into its inbox.
     `placeholder`: its Vault token is given as a placeholder, which the gateway fills in. In the policies and the lure
-    `{vault}` and `{aws}` become those servers' ports.
+    `{agent}` becomes its id, `{vault}` and `{aws}` those servers' ports.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")

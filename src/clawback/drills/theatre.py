@@ -195,7 +195,7 @@ class _Theatre:
                 command=(
                     sys.executable,
                     str(program),
-                    *("--shared", str(self.shared)),
+                    *("--shared", str(self.shared), "--agent", script.id),
                     *("--vault", f"http://vault.internal:{bao.address.rpartition(':')[2]}"),
                     *("--aws", f"http://aws.internal:{aws.endpoint_url.rpartition(':')[2]}"),
                 ),
@@ -216,8 +216,8 @@ class _Theatre:
     # -- the incident --------------------------------------------------------------------------------------------------
 
     def _text(self, name: str) -> str:
-        """A file of the drill's with the servers' ports in it."""
-        text = (self.drill.folder / name).read_text()
+        """A file of the drill's with the agent's id and the servers' ports in it."""
+        text = (self.drill.folder / name).read_text().replace("{agent}", self.drill.agent.id)
         for server, port in self.ports.items():
             text = text.replace(f"{{{server}}}", port)
         return text

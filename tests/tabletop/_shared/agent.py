@@ -93,7 +93,8 @@ def upload(target: str, counters: Counters) -> None:
 
 
 class Agent:
-    def __init__(self, shared: pathlib.Path, vault: str, aws: str) -> None:
+    def __init__(self, shared: pathlib.Path, vault: str, aws: str, name: str) -> None:
+        self.name = name
         self.inbox, self.work = shared / "inbox", shared / "work"
         self.vault, self.aws = vault, aws
         self.counters = Counters(self.work / "counters")
@@ -106,7 +107,7 @@ class Agent:
 
     def work_once(self) -> None:
         token = (SECRETS / "vault-token").read_text().strip()
-        status = http_get(f"{self.vault}/v1/secret/data/support-1/api", {"X-Vault-Token": token})
+        status = http_get(f"{self.vault}/v1/secret/data/{self.name}/api", {"X-Vault-Token": token})
         if status != 200:
             raise RuntimeError(f"the CRM's key: HTTP {status}")
         session = json.loads((SECRETS / "aws-session").read_text())
@@ -177,12 +178,13 @@ def main() -> None:
     options.add_argument("--shared", type=pathlib.Path, required=True)
     options.add_argument("--vault")
     options.add_argument("--aws")
+    options.add_argument("--agent")
     options.add_argument("--upload")
     chosen = options.parse_args()
     if chosen.upload:
         upload(chosen.upload, Counters(chosen.shared / "work" / "counters"))
     else:
-        Agent(chosen.shared, chosen.vault, chosen.aws).run()
+        Agent(chosen.shared, chosen.vault, chosen.aws, chosen.agent).run()
 
 
 main()
