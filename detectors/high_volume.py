@@ -9,7 +9,8 @@ from clawback.model import HttpActivity, NetworkActivity, Severity
 
 __all__ = ["DETECTOR"]
 
-WINDOW_NS = 10 * 60 * 1_000_000_000
+MINUTE_NS = 60 * 1_000_000_000
+MINUTES = 10
 REQUESTS = 500  # in a window; an agent that answers people makes tens
 BYTES = 64 * 1024 * 1024  # received in a window; a dump, not a page
 TIMES = 5  # as much as the busiest window before: growth that is no change of pace
@@ -18,22 +19,36 @@ _CONNECTIONS = 512
 
 
 class Place:
-    """One host: the window under way, and the busiest of those before it, as (requests, bytes)."""
+    """One host, minute by minute: what was done in the last ten, and the busiest ten that were over before those."""
 
-    __slots__ = ("began", "busiest", "now", "uids")
+    __slots__ = ("busiest", "minutes", "sums", "uids")
 
-    def __init__(self, at_ns: int) -> None:
-        self.began = at_ns
-        self.now = [0, 0]
+    def __init__(self) -> None:
+        self.minutes: deque[list[int]] = deque(maxlen=MINUTES)  # [minute, requests, bytes]
+        self.sums: deque[tuple[int, int, int]] = deque(maxlen=MINUTES)  # what the last ten came to at a minute's end
         self.busiest = (0, 0)
         self.uids: deque[str] = deque(maxlen=8)
 
-    def roll(self, at_ns: int) -> None:
-        """Begin a new window when the present one is over."""
-        if 0 <= at_ns - self.began < WINDOW_NS:
-            return
-        self.busiest = (max(self.busiest[0], self.now[0]), max(self.busiest[1], self.now[1]))
-        self.began, self.now = at_ns, [0, 0]
+    def count(self, at_ns: int, requests: int, received: int) -> tuple[int, int]:
+        """Add; the last ten minutes' requests and bytes. A clock that goes back counts in the latest minute."""
+        minute = at_ns // MINUTE_NS
+        if not self.minutes or minute > self.minutes[-1][0]:
+            if self.minutes:
+                self.sums.append((self.minutes[-1][0], *self.total))
+            while self.sums and self.sums[0][0] <= minute - MINUTES:
+                _, many, much = self.sums.popleft()
+                self.busiest = (max(self.busiest[0], many), max(self.busiest[1], much))
+            self.minutes.append([minute, 0, 0])
+            while self.minutes[0][0] <= minute - MINUTES:
+                self.minutes.popleft()
+        self.minutes[-1][1] += requests
+        self.minutes[-1][2] += received
+        return self.total
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """Requests and bytes of the minutes that are kept."""
+        return sum(one[1] for one in self.minutes), sum(one[2] for one in self.minutes)
 
 
 class Places:
@@ -45,13 +60,12 @@ class Places:
         self.hosts: OrderedDict[str, Place] = OrderedDict()
         self.connections: OrderedDict[str, int] = OrderedDict()
 
-    def at(self, host: str, at_ns: int) -> Place:
+    def at(self, host: str) -> Place:
         """The host's account, opened now if there is none."""
-        place = self.hosts.pop(host, None) or Place(at_ns)
+        place = self.hosts.pop(host, None) or Place()
         self.hosts[host] = place
         if len(self.hosts) > _HOSTS:
             self.hosts.popitem(last=False)
-        place.roll(at_ns)
         return place
 
     def growth(self, connection: str, received: int) -> int:
@@ -83,13 +97,12 @@ def high_volume(event: NetworkActivity | HttpActivity, places: Places) -> Hit | 
     if event.blocked:
         return None
     name = event.host.lower().rstrip(".")
-    place = places.at(name, event.time_ns)
+    place = places.at(name)
     if isinstance(event, HttpActivity):
-        place.now[0] += 1
+        requests, received = place.count(event.time_ns, 1, 0)
     else:
-        place.now[1] += places.growth(event.connection or name, event.bytes_in)
+        requests, received = place.count(event.time_ns, 0, places.growth(event.connection or name, event.bytes_in))
     place.uids.append(event.uid)
-    requests, received = place.now
     many = requests >= REQUESTS and requests > TIMES * place.busiest[0] > 0
     much = received >= BYTES and received > TIMES * place.busiest[1]
     if not (many or much):
