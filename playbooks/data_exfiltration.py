@@ -10,6 +10,7 @@ from clawback.model import Incident, Phase
 from clawback.playbook import Respond, playbook
 from clawback.playbooks._contain import hold, tighten
 from clawback.playbooks._credentials import close_credentials, discard_credentials
+from clawback.playbooks._egress import block_destinations
 from clawback.playbooks._identify import look, policy_of, review_access, warranted
 from clawback.playbooks._post_incident import document, review
 from clawback.playbooks._recover import bring_back, restore_policy
@@ -32,6 +33,7 @@ def data_exfiltration(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
+        block_destinations(respond, incident, "exfiltration.")
         tighten(respond, incident, held)
 
     with respond.phase(Phase.IDENTIFY):

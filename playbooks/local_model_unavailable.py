@@ -10,6 +10,7 @@ from clawback.actions.routing_audit import ACTION as AUDIT
 from clawback.actions.routing_recovered import ACTION as RECOVERED
 from clawback.model import Incident, Phase, ReceiptState
 from clawback.playbook import Respond, playbook
+from clawback.playbooks._egress import queue_sensitive
 from clawback.playbooks._post_incident import document, ticket
 
 __all__ = ["PLAYBOOK"]
@@ -24,6 +25,9 @@ __all__ = ["PLAYBOOK"]
 def local_model_unavailable(incident: Incident, respond: Respond) -> None:
     """Count what was routed meanwhile; stay open until the model is there again, and count once more."""
     count, last = len(incident.findings), max((x.time_ns for x in incident.findings), default=incident.opened_ns)
+
+    with respond.phase(Phase.CONTAIN):
+        queue_sensitive(respond, incident)
 
     with respond.phase(Phase.IDENTIFY):
         meanwhile = respond(AUDIT, AUDIT.params(findings=count))

@@ -10,6 +10,7 @@ from clawback.model import Incident, Phase
 from clawback.playbook import Respond, playbook
 from clawback.playbooks._contain import hold, tighten
 from clawback.playbooks._credentials import close_credentials, discard_credentials
+from clawback.playbooks._egress import deny_tools
 from clawback.playbooks._identify import look, policy_of, review_access, warranted
 from clawback.playbooks._post_incident import review
 from clawback.playbooks._recover import bring_back, restore_policy
@@ -32,6 +33,7 @@ def rogue_tool_calls(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
+        deny_tools(respond, incident, "tools.")
 
     with respond.phase(Phase.IDENTIFY):
         scope = look(respond, incident)

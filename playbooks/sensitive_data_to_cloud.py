@@ -11,6 +11,7 @@ from clawback.model import Incident, Phase, Receipt
 from clawback.playbook import Respond, playbook
 from clawback.playbooks._contain import hold
 from clawback.playbooks._credentials import close_credentials, discard_credentials
+from clawback.playbooks._egress import queue_sensitive
 from clawback.playbooks._identify import look, policy_of, warranted
 from clawback.playbooks._post_incident import document, review
 from clawback.playbooks._recover import bring_back, restore_policy
@@ -35,12 +36,13 @@ def sensitive_data_to_cloud(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
+        queue_sensitive(respond, incident)  # the same wrong route is open to everybody
 
     with respond.phase(Phase.IDENTIFY):
         scope = look(respond, incident)
         count = len(incident.findings)
         mine = respond(AUDIT, AUDIT.params(agent=incident.agent, findings=count))
-        respond(AUDIT, AUDIT.params(findings=count))  # the same wrong route is open to everybody
+        respond(AUDIT, AUDIT.params(findings=count))
         document(respond, "data-routing")
 
     with respond.phase(Phase.ERADICATE):

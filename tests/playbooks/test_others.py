@@ -200,6 +200,7 @@ class TestSensitiveDataToCloud:
         assert written["facts"]["routing.audit"]["leaked_types"] == {"ssn": 2}
         assert written["decide_on_notification_before_ns"] - written["first_event_ns"] == 72 * 3600 * 10**9
         assert "acc-1" in there.vault.live, "its token did nothing wrong"
+        assert [(x.mode, str(x.scope)) for x in there.orders.orders()] == [("queue-sensitive", "all agents")]
         assert there.core.known["a"].instance == "i1rr"  # observed first, then let go in full
 
     def test_with_another_finding_it_is_rogue_and_its_credentials_go(self, case, there):
@@ -349,13 +350,15 @@ class TestRogueToolCalls:
         fields: dict[str, Any] = {"method": "POST", "host": "tools.test", "port": 443, "path": "/mcp"}
         there.telemetry.add(HttpActivity, calls=("tools/call read",), **fields)
         bad = there.telemetry.add(HttpActivity, calls=("tools/call wipe",), disposition=Disposition.BLOCKED, **fields)
-        ended = case.found("tools.denied-call", events=(bad.uid,)).run()
+        ended = case.found("tools.denied-call", resource="wipe@tools.test:443", events=(bad.uid,)).run()
         assert ended.status is IncidentStatus.CLOSED, [(x.action, x.proof) for x in ended.receipts if x.state is not V]
         account = case.receipts("access.review")[0].outcome
         assert account["tools_called"] == {"tools/call read": 1}
         assert account["tools_refused"] == {"tools/call wipe": 1}
         order = case.order()
         assert order.index("access.review") < order.index("vault.rotate-token")
+        [denied] = there.orders.orders()
+        assert (denied.tool, denied.host, str(denied.scope)) == ("wipe", "tools.test", "agent a")
 
     def test_a_new_tool_waits_for_a_person_and_shows_its_use(self, case, there):
         case.found("tools.new-call").run()
@@ -376,11 +379,13 @@ class TestDataExfiltration:
             last = there.telemetry.add(
                 NetworkActivity, host="evil.test", port=443, connection="c1", bytes_out=sent, bytes_in=10
             )
-        ended = case.found("exfiltration.new-destination", events=(last.uid,)).run()
+        ended = case.found("exfiltration.new-destination", resource="evil.test:443", events=(last.uid,)).run()
         assert ended.status is IncidentStatus.CLOSED, [(x.action, x.proof) for x in ended.receipts if x.state is not V]
         account = case.receipts("access.review")[0].outcome
         assert account["destinations"] == {"evil.test:443": {"sent": 9_000, "received": 10}}
         assert json.loads(there.documents.texts[case.id, "data-exfiltration"])["not_on_record"] == ["routing.audit"]
+        [blocked] = there.orders.orders()
+        assert (blocked.host, blocked.port, str(blocked.scope)) == ("evil.test", 443, "all agents")
         assert "acc-1" not in there.vault.live
 
 

@@ -152,6 +152,7 @@ class _Theatre:
                     "core": {"cgroup": f"clawback-drill-{self.state.name}", "uid_base": unclaimed_uid_base()},
                     "gateway": {
                         "resolve": {name: address for name, address in resolve.items() if name},
+                        "inference": [{"host": "cloud.test", "kind": "cloud"}],
                         "allow_private": ["127.0.0.1/32", f"{Sink.address}/32"],
                     },
                     # A rehearsal has no time to watch for long.
