@@ -67,7 +67,7 @@ def _refused(ctx: Context, params: InstructionsParams) -> Counter[tuple[str, str
 
 
 def _hints(incident: Incident) -> list[str]:
-    """What in the collected output looks like smuggled instructions: each once, cut."""
+    """What in the collected output and transcripts looks like smuggled instructions: each once, cut."""
     folders = [
         str(x.outcome.get("folder", ""))
         for x in incident.receipts
@@ -77,8 +77,9 @@ def _hints(incident: Incident) -> list[str]:
     try:
         text = path.read_bytes()[-_READ:].decode("utf-8", "replace") if path and not path.is_symlink() else ""
     except OSError:
-        return []
-    lines = (line.strip() for line in text.splitlines() if _SMUGGLED.search(line))
+        text = ""
+    told = [str(prompt) for x in incident.receipts for prompt in x.outcome.get("prompts", ())]
+    lines = (line.strip() for line in (*text.splitlines(), *told) if _SMUGGLED.search(line))
     return list(dict.fromkeys(cut(line) for line in lines))[:10]
 
 

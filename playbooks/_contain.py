@@ -33,11 +33,11 @@ class Held:
 
 
 def stand_still(respond: Respond, incident: Incident) -> tuple[Receipt, Receipt]:
-    """Freeze, and collect evidence: for what may turn out to be no attack. `hold` adopts both."""
-    return (
-        respond(FREEZE, FREEZE.params(**who(incident), reason=why(incident))),
-        respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
-    )
+    """Freeze, and collect evidence and transcripts: for what may turn out to be no attack. `hold` adopts all of it."""
+    frozen = respond(FREEZE, FREEZE.params(**who(incident), reason=why(incident)))
+    evidence = respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident)))
+    respond(PRESERVE, PRESERVE.params(**who(incident)))
+    return frozen, evidence
 
 
 def hold(respond: Respond, incident: Incident) -> Held:
