@@ -13,6 +13,7 @@ from clawback.enforcement.gateway.authority import Authority
 from clawback.enforcement.gateway.destinations import Destinations
 from clawback.enforcement.gateway.holding import Queue
 from clawback.enforcement.gateway.limits import Limits
+from clawback.enforcement.gateway.local_models import LocalModels
 from clawback.enforcement.gateway.metrics import Metrics
 from clawback.enforcement.gateway.order_store import OrderStore
 from clawback.enforcement.gateway.policies import ActivePolicies, Judged
@@ -55,6 +56,7 @@ class Gateway:
             PolicyStore(state / "policies"), self.records, self.metrics, self._enforce_on_open
         )
         self.orders = Standing(OrderStore(state / "orders"), inference, self._enforce_orders, self.policies.models)
+        self.local_models = LocalModels(lambda: self.orders.inference, self.destinations, self.records.routing)
         self.queue = Queue(queue_seconds)
         self.aborts = AbortWatch(asyncio.get_running_loop())
         self.agents: dict[str, Agent] = {}  # by instance
@@ -65,7 +67,8 @@ class Gateway:
         """Bring the policies into force and keep them so."""
         self.records.lifecycle(Lifecycle.START, "started")
         await self.policies.start()
-        self._tasks = [asyncio.ensure_future(self.policies.follow()), asyncio.ensure_future(self._heartbeat())]
+        following = (self.policies.follow(), self._heartbeat(), self.local_models.follow())
+        self._tasks = [asyncio.ensure_future(one) for one in following]
 
     async def stop(self) -> None:
         """End everything. Agents lose their connections and keep their listeners, which the core holds too."""
