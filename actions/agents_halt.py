@@ -80,6 +80,13 @@ def _verify(ctx: Context, _params: HaltParams, captured: Record, _outcome: Recor
     return stopped(ctx, matches(ctx, selector), f"{there[0].id}, {selector}")
 
 
+def _recheck(ctx: Context, params: HaltParams, captured: Record, outcome: Record) -> Verification | None:
+    selector = from_record(captured["selector"])
+    if selector is None or not standing(ctx, selector):
+        return None  # nobody was meant, or it was lifted: by the response, or by somebody who may
+    return _verify(ctx, params, captured, outcome)
+
+
 def _revert(ctx: Context, params: HaltParams, captured: Record) -> None:
     selector = from_record(captured["selector"])
     for halt in standing(ctx, selector) if selector else ():
@@ -105,6 +112,7 @@ ACTION = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -131,3 +131,17 @@ def test_with_no_halt_there_is_nothing_to_lift(drive: Any, others: Any) -> None:
     step = drive(agents_lift.ACTION, reason="over")
     assert step.run().verified
     assert step.revert().verified
+
+
+def test_looked_at_again_it_says_no_while_it_stands_and_nothing_once_it_was_lifted(drive: Any, others: Any) -> None:
+    step = drive(agents_halt.ACTION, kind="all", reason="r")
+    step.run()
+
+    def again() -> Any:
+        return step.action.recheck(step.context, step.params, step.captured, step.outcome)
+
+    assert again().verified
+    others.core.enforced["b"].clear()
+    assert not again().verified
+    drive(agents_lift.ACTION, reason="over").run()
+    assert again() is None
