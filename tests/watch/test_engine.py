@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from clawback.catalog import load
 from clawback.detector import Hit, detector
-from clawback.model import FileActivity, Level, Lifecycle, Severity, Source
+from clawback.model import FileActivity, Level, Lifecycle, PolicyChange, Severity, Source
 from clawback.watch.engine import PER_INSTANCE, RESOURCE_LIMIT, Engine
 from clawback.watch.sequences import Sequences
 
@@ -92,3 +94,16 @@ def test_gaps_repeats_and_drops_are_counted(tools):
         )
     )
     assert (sequences.lost, sequences.repeated, sequences.dropped) == (2, 2, 4)
+
+
+def test_events_about_a_component_or_a_policy_make_findings_about_those() -> None:
+    shared = {"time_ns": 1, "writer": "w", "source": Source.POLICY}
+    beat = Lifecycle(sequence=1, component="policy-engine", status="alive", decisions=200, slow=9, policy="p", **shared)
+    change = PolicyChange(sequence=2, policy="p", policy_version=2, author="dev", widened=("allow x: y",), **shared)
+    engine = Engine(load().detectors.values())
+    [slow] = engine.examine(beat)
+    [wide] = engine.examine(change)
+    assert (slow.agent, slow.instance, slow.reflex) == ("component:policy-engine", "component:policy-engine", None)
+    assert (wide.agent, wide.about_agent) == ("policy:p", False)
+    assert engine.examine(replace(change, sequence=3)) == (), "one version is one finding"
+    assert not engine.errors

@@ -310,3 +310,24 @@ def test_what_a_single_order_did_not_show_is_done_level_by_level(reflex, journal
     assert answer.outcome == "contained"
     assert core.calls == [("support", Level.FREEZE), ("support", Level.ISOLATE)]
     assert [item.state for item in journal.incident(answer.incident).receipts] == [ReceiptState.VERIFIED] * 2
+
+
+def test_what_is_about_no_agent_is_an_alert_that_asks_the_core_nothing(reflex, journal, core, tools):
+    core.away = True
+    answer = reflex.answer(tools.finding(agent="component:policy-engine", instance="component:policy-engine"))
+    assert (answer.outcome, answer.opened) == ("alert", True)
+    incident = journal.incident(answer.incident)
+    assert not incident.about_agent
+    assert not incident.drill
+    again = reflex.answer(tools.finding(agent="component:policy-engine", instance="component:policy-engine"))
+    assert again.incident == answer.incident
+    assert reflex.resume() == (answer.incident,)
+
+
+def test_where_all_is_rehearsed_that_is_a_drill_too(journal, world, tools):
+    from clawback.watch.reflex import Reflex
+
+    rehearsed = Reflex(journal, world, lambda _: "", drill=True)
+    answer = rehearsed.answer(tools.finding(agent="policy:support", instance="policy:support"))
+    assert journal.incident(answer.incident).drill
+    rehearsed.stop()
