@@ -154,3 +154,17 @@ def test_every_runbooks_drill_exists() -> None:
     drills = Path(__file__).parents[1] / "tabletop"
     for runbook in catalog.load().runbooks.values():
         assert (drills / runbook.drill / "drill.yaml").is_file(), f"{runbook.path}: drill: {runbook.drill}"
+
+
+def test_the_ring_is_closed_by_drills_that_rehearse_what_they_are_named_for() -> None:
+    from clawback.drills import find
+
+    units = catalog.load()
+    drills = {drill.name: drill for drill in find(Path(__file__).parents[1] / "tabletop")}
+    assert {book.runbook for book in units.playbooks.values()} == units.runbooks.keys()
+    for runbook in units.runbooks.values():
+        drill = drills[runbook.drill]
+        assert drill.playbook == runbook.playbook, drill.name
+        assert set(drill.expect.findings) & units.detectors.keys() == set(drill.expect.findings), drill.name
+        assert drill.expect.receipts.keys() <= units.actions.keys(), drill.name
+    assert drills.keys() == {runbook.drill for runbook in units.runbooks.values()}
