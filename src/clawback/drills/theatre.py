@@ -13,8 +13,6 @@ one `{"outcome": …}` or `{"error": …, "hint": …}`.
 from __future__ import annotations
 
 import json
-import mmap
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -23,16 +21,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clawback import config, log
 from clawback.connectors.assemble import assemble
+from clawback.drills.counters import Counters
 from clawback.drills.declaration import Drill, load
+from clawback.drills.house import write_settings
 from clawback.drills.judge import Seen, problems
 from clawback.drills.prompter import Prompter
 from clawback.drills.surroundings import Sink, loopback_up
 from clawback.drills.tools import Tools
-from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.client import CoreClient
 from clawback.errors import ClawbackError, NotEnforced, NotFound
 from clawback.journal import Journal
@@ -65,21 +62,6 @@ def _tell(**line: Any) -> None:
     sys.stdout.flush()
 
 
-class _Counters:
-    """What the agent says of itself in shared memory: rounds of work, bytes uploaded, its last instruction's time."""
-
-    def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(24))
-        path.chmod(0o666)  # the agent's own user, whichever the core gives it, writes here
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), 24)
-
-    def read(self) -> tuple[int, int, int]:
-        """(rounds, bytes uploaded, monotonic ns of the last instruction)."""
-        rounds, uploaded, last = struct.unpack_from("<QQQ", self._map)
-        return int(rounds), int(uploaded), int(last)
-
-
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
     began = time.monotonic()
@@ -105,7 +87,7 @@ class _Theatre:
         for folder in ("inbox", "work"):
             (self.shared / folder).mkdir(parents=True)
         (self.shared / "work").chmod(0o777)
-        self.counters = _Counters(self.shared / "work" / "counters")
+        self.counters = Counters(self.shared / "work" / "counters")
         self.ports: dict[str, str] = {}
 
     # -- setting up ----------------------------------------------------------------------------------------------------
@@ -123,7 +105,8 @@ class _Theatre:
                 bao = running.enter_context(OpenBao(self.state / "openbao"))
             with _stage("ministack (AWS IAM, enforced)"):
                 aws = running.enter_context(Ministack(self.state / "ministack"))
-            settings, file = self._settings(bao, aws)
+            self.ports = {"vault": bao.address.rpartition(":")[2], "aws": aws.endpoint_url.rpartition(":")[2]}
+            settings, file = write_settings(self.drill, self.state, bao, aws)
             with _stage("core, gateway, watch and Prefect's server"):
                 stack = running.enter_context(Stack(settings, config_file=file, host_network=self.host_network))
             for line in stack.describe():
@@ -138,39 +121,6 @@ class _Theatre:
             with _stage(f"the agent worked normally, {ROUNDS_BEFORE} rounds"):
                 _until("the agent's normal work", _SETUP_SECONDS, lambda: self.counters.read()[0] >= ROUNDS_BEFORE)
             return self._rehearse(settings, file, world, sink, instance)
-
-    def _settings(self, bao: OpenBao, aws: Ministack) -> tuple[config.Settings, Path]:
-        self.ports = {"vault": bao.address.rpartition(":")[2], "aws": aws.endpoint_url.rpartition(":")[2]}
-        resolve = dict.fromkeys(("vault.internal", "aws.internal", self.drill.world.tools or ""), "127.0.0.1")
-        resolve[self.drill.world.sink or ""] = Sink.address
-        file = self.state / "clawback.yaml"
-        file.write_text(
-            yaml.safe_dump(
-                {
-                    "state": str(self.state),
-                    "drill": True,
-                    "core": {"cgroup": f"clawback-drill-{self.state.name}", "uid_base": unclaimed_uid_base()},
-                    "gateway": {
-                        "resolve": {name: address for name, address in resolve.items() if name},
-                        "inference": [{"host": "cloud.test", "kind": "cloud"}],
-                        "allow_private": ["127.0.0.1/32", f"{Sink.address}/32"],
-                    },
-                    # A rehearsal has no time to watch for long.
-                    "recovery": {"observe_seconds": 0.5, "restricted_seconds": 0.5},
-                    "vault": {
-                        "address": bao.address,
-                        "token_file": str(bao.token_file),
-                        "audit_log": str(bao.audit_log),
-                    },
-                    "aws": {
-                        "region": aws.region,
-                        "endpoint_url": aws.endpoint_url,
-                        "credentials_file": str(aws.credentials_file),
-                    },
-                }
-            )
-        )
-        return config.load(file), file
 
     def _issue(self, world: World, bao: OpenBao, aws: Ministack) -> tuple[CredentialRef, ...]:
         """Give the agent a Vault token, an AWS key and a session of a role, by way of the secret store."""
