@@ -21,6 +21,7 @@ from clawback.connectors.postgres import PostgresLogins
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.tickets import FileTickets
 from clawback.connectors.vault import VaultConnector
+from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.gateway.client import GatewayClient
 from clawback.errors import Unreachable
@@ -192,6 +193,7 @@ class Issuers(Scene):
             tickets=self.tickets,
             vault_or_none=self.vault,
             cloud_or_none=self.cloud,
+            vault_records_or_none=VaultRecordsConnector(self.vault, audit_log=self.bao.audit_log),
             cloud_records_or_none=AwsRecordsConnector(self.cloud),
             databases_or_none=PostgresLogins(),
         )
