@@ -10,16 +10,23 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from clawback.errors import NotFound, Refused
 from clawback.journal import records
-from clawback.journal.schema import receipts
+from clawback.journal.schema import incidents, receipts
 from clawback.journal.states import FROM
 from clawback.journal.store import Store, id_of
-from clawback.model import Enforcement, Incident, Phase, Receipt, ReceiptState
+from clawback.model import Enforcement, Incident, IncidentStatus, Phase, Receipt, ReceiptState
 
 __all__ = ["Receipts"]
 
 # Built once, as in `store`.
 _BY_KEY = select(receipts).where(receipts.c.incident == bindparam("incident"), receipts.c.key == bindparam("key"))
 _BY_ID = select(receipts).where(receipts.c.id == bindparam("receipt"))
+_OTHER = select(incidents.c.id).where(
+    incidents.c.agent == bindparam("agent"),
+    incidents.c.instance == bindparam("instance"),
+    incidents.c.drill == bindparam("drill"),
+    incidents.c.status == IncidentStatus.OPEN,
+    incidents.c.id != bindparam("incident"),
+)
 _NEW = insert(receipts).returning(receipts)
 _CHANGE = update(receipts).where(receipts.c.id == bindparam("receipt")).returning(receipts)
 
@@ -148,7 +155,7 @@ class Receipts(Store):
             return self._change(connection, receipt, error=records.bounded(error))
 
     def revert_pending(self, receipt: int) -> Receipt:
-        """Undoing is about to begin."""
+        """Undoing is about to begin. A closed incident is open again meanwhile, so that one cut off is gone on with."""
         return self._to(receipt, ReceiptState.REVERT_PENDING)
 
     def reverted(self, receipt: int, proof: str) -> Receipt:
@@ -191,11 +198,30 @@ class Receipts(Store):
                 values["proof"] = records.bounded(proof)
             if enforcement is not None:
                 values["enforcement"] = enforcement
+            if state is ReceiptState.REVERT_PENDING:
+                self._reopen(connection, row, "something of it is being undone")
             if state is not ReceiptState.APPLIED:  # its proof, or the lack of it, follows at once
                 self._line(
                     connection, row.incident, Phase(row.phase), f"{row.action} {state.value}", proof or error, at_ns=now
                 )
             return self._change(connection, receipt, **values)
+
+    def _reopen(self, connection: Connection, receipt: Any, why: str) -> bool:
+        """Open the receipt's incident again, if it is closed; false where another of the same instance is open."""
+        incident = self._row(connection, receipt.incident)
+        if incident.status != IncidentStatus.CLOSED:
+            return True
+        instance = {"agent": incident.agent, "instance": incident.instance, "drill": incident.drill}
+        if connection.execute(_OTHER, {"incident": incident.id, **instance}).scalar() is not None:
+            return False
+        connection.execute(
+            update(incidents)
+            .where(incidents.c.id == incident.id)
+            .values(status=IncidentStatus.OPEN, phase=receipt.phase, closed_ns=0)
+        )
+        self._touch(connection, "incident", incident.id, incident.id, "incident reopened")
+        self._line(connection, incident.id, Phase(receipt.phase), "incident reopened", why)
+        return True
 
     @staticmethod
     def _allowed(row: Any, state: ReceiptState) -> None:

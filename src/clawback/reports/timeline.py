@@ -46,7 +46,7 @@ def render_times(incident: Incident) -> Table:
 
 def _state(receipt: Receipt) -> str:
     """The state; of a step that is not settled, how often it was tried."""
-    tried = f" (tried {receipt.attempts} times)" if receipt.attempts > 1 and receipt.state not in SETTLED else ""
+    tried = f" ({receipt.attempts} attempts)" if receipt.attempts > 1 and receipt.state not in SETTLED else ""
     return f"{receipt.state.value}{tried}"
 
 

@@ -1,0 +1,82 @@
+"""What is to go wrong in one trial, drawn from its seed and from nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chaos.outside import KINDS, PARTS, Fault
+
+__all__ = ["Life", "Plan", "draw"]
+
+_PARTS = tuple(part for part in PARTS if part != "secrets")
+
+
+@dataclass(frozen=True)
+class Life:
+    """One process of a response.
+
+    role      `reflex` (watch freezes and isolates), `flow` (the playbook), `undo`
+    die       it is killed at this border (a journal write or a call of a part, before or after it); 0: not there
+    after     or after so many seconds, wherever it is
+    faults    what is wrong with the parts meanwhile
+    pages     the journal's disk is full after so many further pages; 0: it is not
+    clock     its clock is off by so many seconds, and by `step` more from the border `step_at` on
+    """
+
+    role: str = "flow"
+    die: int = 0
+    after: float = 0.0
+    faults: tuple[Fault, ...] = ()
+    pages: int = 0
+    clock: float = 0.0
+    step: float = 0.0
+    step_at: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A trial: the playbook, the lives that something happens to. What comes after them is left in peace."""
+
+    seed: int
+    playbook: str
+    detector: str
+    lives: tuple[Life, ...]
+
+    @property
+    def kills(self) -> int:
+        """How many processes are killed, if they live so long."""
+        return sum(bool(life.die or life.after) for life in self.lives)
+
+
+def draw(seed: int, borders: Mapping[tuple[str, str], int]) -> Plan:
+    """`borders`: (playbook, detector) → how many borders an undisturbed flow crosses."""
+    chance = random.Random(seed)
+    playbook, detector = chance.choice(sorted(borders))
+    count = borders[playbook, detector]
+    lives = [_life(chance, count, "reflex")] if chance.random() < 0.4 else []
+    lives += [_life(chance, count, "flow") for _ in range(chance.choice((1, 1, 1, 2, 3)))]
+    if chance.random() < 0.15:
+        lives += [_life(chance, max(1, count // 4), "undo")]
+    return Plan(seed=seed, playbook=playbook, detector=detector, lives=tuple(lives))
+
+
+def _life(chance: random.Random, borders: int, role: str) -> Life:
+    most = 16 if role == "reflex" else borders
+    by_time = chance.random() < 0.2
+    return Life(
+        role=role,
+        die=0 if by_time else chance.randint(1, most),
+        after=chance.uniform(0.005, 0.05 if role == "reflex" else 0.6) if by_time else 0.0,
+        faults=tuple(_fault(chance) for _ in range(chance.choice((0, 0, 0, 1, 1, 2)))),
+        pages=chance.randint(1, 40) if chance.random() < 0.08 else 0,
+        clock=chance.choice((0.0, 0.0, 0.0, -86_400.0, 86_400.0, -5.0, 31_536_000.0)),
+        step=chance.choice((0.0, 0.0, 0.0, -3_600.0, 3_600.0)),
+        step_at=chance.randint(1, most),
+    )
+
+
+def _fault(chance: random.Random) -> Fault:
+    first = chance.randint(1, 30)
+    return Fault(chance.choice(_PARTS), chance.choice(KINDS), first, first + chance.choice((0, 1, 5, 1000)))

@@ -1,0 +1,98 @@
+"""The same against the real parts: every process that there is, killed at seeded moments, with issuers that hang.
+
+A part that is killed is started again by `clawback up`'s own tending; the response goes on from the journal. At the end
+nothing may be lost, doubled or falsely said, by the issuers' own records.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawback.journal.audit import verify
+from clawback.model import AgentState, IncidentStatus, ReceiptState
+
+pytestmark = [pytest.mark.kernel, pytest.mark.parts, pytest.mark.slow]
+
+SEEDS = range(40) if os.environ.get("CLAWBACK_CHAOS") == "all" else range(2)
+PARTS = ("responder", "watch", "core", "gateway", "prefect")
+KILLS = 6
+
+
+def _responder(house: Any) -> int:
+    """Watch's child, where there is one."""
+    try:
+        tasks = list(Path(f"/proc/{house.stack.watch.pid}/task").iterdir())
+        pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        return next(pid for pid in pids if b"clawback.orchestrate" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError, StopIteration):
+        return 0
+
+
+def _kill(house: Any, part: str) -> bool:
+    service = getattr(house.stack, part, None)
+    pid = _responder(house) if part == "responder" else service.pid if service and service.running else 0
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+    return bool(pid)
+
+
+@contextmanager
+def _hanging(service: Any, *, really: bool) -> Iterator[None]:
+    if really:
+        os.kill(service.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if really:
+            os.kill(service.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_at_seeded_moments(house: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    info = house.launch()
+    house.go_rogue(info)
+    kills: Counter[str] = Counter()
+    for _ in range(KILLS):
+        time.sleep(chance.uniform(0.0, 1.2))  # the moment is what is drawn
+        hangs = chance.choice((None, None, house.bao.service, house.aws.service))
+        with _hanging(hangs, really=hangs is not None):
+            part = chance.choice(PARTS)
+            kills[part] += _kill(house, part)
+            if hangs is not None:
+                time.sleep(chance.uniform(0.0, 2.5))
+    incident = house.closed(info, 240)
+    said = (seed, kills, house.states(info))
+    assert incident.status is IncidentStatus.CLOSED, said
+    assert {receipt.state for receipt in incident.receipts} == {ReceiptState.VERIFIED}, said
+    assert max(Counter(receipt.key for receipt in incident.receipts).values()) == 1, said
+    with house.journal.reading() as connection:
+        assert verify(connection)[1] == [], said
+    keys = house.aws.client("iam").list_access_keys(UserName=info.agent)["AccessKeyMetadata"]
+    assert [key["Status"] for key in keys if key["Status"] == "Active"] == ["Active"], (said, keys)
+    assert len(house.world.vault.token_find({"agent": info.agent})) == 1, said
+    house.until("the core's return", (house.settings.run / "core.sock").exists)
+    now = house.until("an answer of it", lambda: _agent(house, info.agent))
+    assert now.state is AgentState.RUNNING, said
+    assert now.instance != info.instance, said
+    assert now.hold is None, said
+    house.end(info)
+
+
+def _agent(house: Any, agent: str) -> Any:
+    from clawback.errors import Unreachable
+
+    try:
+        return house.world.core.agent(agent)
+    except Unreachable:
+        return None
