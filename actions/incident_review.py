@@ -32,7 +32,7 @@ _REPLACED = frozenset(
     }
 )
 # Others may depend on these: who runs it must know whom that stops.
-_REPLACED_WHEN_ASKED = {"vault-kv": "vault.replace-kv", "vault-transit": "vault.raise-transit-minimum"}
+_REPLACED_WHEN_ASKED = {"vault-transit": "vault.raise-transit-minimum"}
 
 
 class ReviewParams(Params):
@@ -55,6 +55,8 @@ def suggestions(incident: Incident, versions: tuple[PolicyVersion, ...]) -> list
         name, kind = plain(x["name"], 80), x["kind"]
         if asked := _REPLACED_WHEN_ASKED.get(kind):
             lines.append(f"replace {name}: {asked} does it, and no playbook runs that unasked")
+        elif kind == "vault-kv":
+            lines.append(f"revoke {name} at its own issuer: Vault only stores it, and whoever copied it has it")
         elif kind not in _REPLACED:
             lines.append(f"replace {name} by hand: no action does it for a {plain(kind, 40)}")
     for x in incident.receipts:

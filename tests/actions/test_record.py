@@ -146,10 +146,10 @@ def test_review_names_credentials_that_no_action_replaces(drive: Any, make_incid
     on = make_incident(receipts=(make_receipt("incident.scope", outcome={"credentials": held}),))
     step = drive(incident_review.ACTION, on=on, policy="support")
     step.run()
-    lines = [line for line in step.outcome["suggestions"] if line.startswith("replace ")]
+    lines = [line for line in step.outcome["suggestions"] if line.startswith(("replace ", "revoke "))]
     assert lines == [
         "replace opaque by hand: no action does it for a opaque",
-        "replace vault-kv: vault.replace-kv does it, and no playbook runs that unasked",
+        "revoke vault-kv at its own issuer: Vault only stores it, and whoever copied it has it",
     ]
 
 
