@@ -38,6 +38,11 @@ class Aws:
             raise NotFound("no such entity")
         return page
 
+    def inline_policies(self, _principal: str) -> list[str]:
+        raise NotFound("no such entity")
+
+    attached = inline_policies
+
 
 def listed(number: int, **event: Any) -> dict[str, Any]:
     return {

@@ -33,6 +33,7 @@ def vault_case(bao, vault, with_vault, open_case):
         if "approle/" not in bao._call("GET", "sys/auth")["data"]:
             bao._call("POST", "sys/auth/approle", {"type": "approle"})
         bao._call("POST", f"auth/approle/role/{agent}", {"token_policies": [agent]})
+        bench.address = bao.address
         bench.vault_records = VaultRecordsConnector(vault, audit_log=bao.audit_log if audited else None)
         return open_case(bench)
 
@@ -45,7 +46,7 @@ def asking(case, token, path, body=None, *, method="POST"):
 
     headers = {"X-Vault-Token": token} if token else {}
     with httpx.Client(trust_env=False, timeout=5) as client:
-        answer = client.request(method, f"{case.bench.vault._address}/v1/{path}", json=body, headers=headers)
+        answer = client.request(method, f"{case.bench.address}/v1/{path}", json=body, headers=headers)
     answer.raise_for_status()
     return answer.json()
 
