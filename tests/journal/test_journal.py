@@ -467,3 +467,26 @@ def test_a_write_is_durable_whatever_the_databases_default_is(journal: Journal, 
     with again.writing() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
     again.dispose()
+
+
+def _count_up(url: str, path: Path) -> None:
+    journal = Journal(url)
+    for _ in range(10):
+        with journal.lock("agent-1", timeout=120):
+            seen = int(path.read_text())
+            journal.lock_owner("agent-1")  # long enough for another to come between, if it could
+            path.write_text(str(seen + 1))
+
+
+def test_of_several_processes_one_at_a_time_has_an_agent(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    path.write_text("0")
+    Journal(url).dispose()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_count_up, args=(url, path)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert path.read_text() == "30"
