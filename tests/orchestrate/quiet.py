@@ -45,10 +45,12 @@ class Ear(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        while not self.over.is_set():
+        while True:
             try:
                 packet = self._socket.recv(65535)
-            except TimeoutError:
+            except TimeoutError:  # what was sent before it was over has been heard
+                if self.over.is_set():
+                    return
                 continue
             at = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
             address = ipaddress.ip_address(at)

@@ -16,7 +16,7 @@ from clawback.errors import NotEnforced
 from clawback.model import IncidentStatus
 
 if TYPE_CHECKING:
-    from clawback.orchestrate.engine import End
+    from clawback.orchestrate.end import End
 
 __all__: list[str] = []
 

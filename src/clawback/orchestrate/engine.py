@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -25,6 +25,7 @@ from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused
 from clawback.journal import Held, Journal, Turn
 from clawback.model import Incident, IncidentStatus, Orchestration, ReceiptState
 from clawback.orchestrate.by_hand import by_hand
+from clawback.orchestrate.end import End
 from clawback.playbook import Playbook, Respond
 from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
 from clawback.world import World
@@ -32,32 +33,13 @@ from clawback.world import World
 if TYPE_CHECKING:
     from clawback.orchestrate.flow import Prefect, Shown
 
-__all__ = ["End", "Engine"]
+__all__ = ["Engine"]
 
 _log = structlog.get_logger()
 
 WORKERS = 16
 _WAITING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED)
 LOCK_SECONDS = 600.0  # an earlier incident of the same agent goes first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """How one incident's run ended; `pending` are `action state` of the steps that keep it open.
-
-    unreached   some step waits for a part that did not answer: going on later may help
-    unproved    some step was made, and could not be seen to have had its effect: likewise
-    """
-
-    incident: str
-    status: str
-    orchestration: str
-    pending: tuple[str, ...]
-    unreached: bool
-    unproved: bool
-    error: str
-    elapsed_ms: float
-    first_line_ms: float
 
 
 class Engine:
@@ -77,6 +59,7 @@ class Engine:
         self.prefect: Prefect | None = None
         self._world_factory = world_factory
         self._world: World | None = None
+        self._making = threading.Lock()
         self._playbooks = playbooks
         self._actions = actions
         self._actor = actor
@@ -300,15 +283,17 @@ class Engine:
             try:
                 async with asyncio.timeout(1.0):
                     for run, _ in await prefect.alive(incident.id):
-                        await prefect.reconcile(run, None)
+                        if run != launched:  # which may be one of those, launched again
+                            await prefect.reconcile(run, None)
             except Exception as error:
                 _log.warning("prefect: an earlier run could not be marked", error=type(error).__name__)
         return prefect.begin(playbook.id, incident.id, drill=incident.drill, launched=launched)
 
     def _the_world(self) -> World:
-        if self._world is None:
-            self._world = self._world_factory()
-        return self._world
+        with self._making:
+            if self._world is None:
+                self._world = self._world_factory()
+            return self._world
 
     def _known(self, incident_id: str) -> Incident | None:
         try:

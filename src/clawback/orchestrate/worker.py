@@ -17,7 +17,8 @@ import structlog
 
 from clawback.errors import ClawbackError
 from clawback.journal import Journal
-from clawback.orchestrate.engine import WORKERS, End, Engine
+from clawback.orchestrate.end import End
+from clawback.orchestrate.engine import WORKERS, Engine
 
 __all__ = ["Worker"]
 
