@@ -186,14 +186,14 @@ def _settled(incident: Incident, there: Any, *, undone: bool, lied: bool, like: 
     versions = sum(map(len, there.policies.texts.values()))
     if versions > like.versions and not lied:
         problems.append(f"{versions} policy versions, not {like.versions}")
-    states = {f"{x.action} {x.state}" for x in incident.receipts if x.state is not _V}
-    if incident.status is IncidentStatus.OPEN and like.waits and states <= like.waits:
+    waiting_actions = {x.action for x in incident.receipts if x.state is not _V}
+    if incident.status is IncidentStatus.OPEN and waiting_actions <= {one.partition(" ")[0] for one in like.waits}:
         return problems
     if incident.status is IncidentStatus.OPEN:
         waiting = [
             f"{x.action} {x.state} ({(x.error or x.proof)[:160]})" for x in incident.receipts if x.state is not _V
         ]
         contained = info.hold is not None and there.core.enforced[incident.agent].get(Level.FREEZE) is Enforcement.FULL
-        if not lied or not contained:
+        if not contained:  # held, it waits for a person; free, it may not
             problems.append(f"open{'' if contained else ' and NOT CONTAINED'}: {'; '.join(waiting)}")
     return problems

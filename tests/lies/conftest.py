@@ -28,7 +28,7 @@ def _rooms() -> None:
     package = types.ModuleType("lies")
     package.__path__ = [str(HERE)]
     sys.modules["lies"] = package
-    for name in ("case", "liar", "answers", "scenes", "ladder"):
+    for name in ("case", "liar", "answers", "scenes", "ladder", "orders"):
         spec = importlib.util.spec_from_file_location(f"lies.{name}", HERE / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None

@@ -326,7 +326,13 @@ while True:
         self.open()
 
     def world(self) -> World:
-        return World(core=self.core, policies=self.policies, secrets=self.store, tickets=self.tickets)
+        return World(
+            core=self.core,
+            policies=self.policies,
+            secrets=self.store,
+            tickets=self.tickets,
+            orders_or_none=self.policies,
+        )
 
     @property
     def who(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from clawback.journal import SETTLED, Journal
-from clawback.model import Incident, IncidentStatus, Receipt, ReceiptState
+from clawback.model import Incident, IncidentStatus, Phase, Receipt, ReceiptState
 from clawback.playbook import Playbook
 from clawback.response.guard import guarded
 from clawback.response.respond import Responder
@@ -20,6 +20,7 @@ _log = structlog.get_logger()
 # Findings may join while the playbook runs; it is run again for them, adopting what is done. An agent that keeps
 # producing new ones must not keep the response in a circle.
 _ROUNDS = 3
+_BEGUN = frozenset({ReceiptState.INTENDED, ReceiptState.APPLIED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
         if not ended.ok:
             journal.note(incident_id, journal.incident(incident_id).phase, "playbook stopped", ended.error)
             return Run(incident=journal.incident(incident_id), error=ended.error)
+        _finish_containments(responder, at)
         incident = journal.close(incident_id, findings_seen=began)
         if len(incident.findings) == began:
             break
@@ -71,6 +73,29 @@ def _finish_reverts(responder: Responder, incident: Incident) -> None:
             tried = guarded(f"revert of {receipt.action}", lambda it=receipt: responder.response.revert(it))  # type: ignore[misc]  # mypy infers no type for a lambda's default
             if not tried.ok:
                 _log.warning("a revert could not be finished", action=receipt.action, error=tried.error)
+
+
+def _finish_containments(responder: Responder, before: Incident) -> None:
+    """A containment that an earlier life began, and that this playbook has no step for, is made and seen all the same.
+
+    A reflex that was cut off may be one, or a hold that the run before put on a recovery that it did not believe.
+    """
+    left = {
+        receipt.id: receipt for receipt in before.receipts if receipt.phase is Phase.CONTAIN and receipt.captured_ns
+    }
+    for now in responder.incident().receipts:
+        then = left.get(now.id)
+        if then is None or now.state not in _BEGUN or (now.state, now.attempts) != (then.state, then.attempts):
+            continue
+        tried = guarded(f"finishing {now.action}", lambda it=now: _made(responder, it))  # type: ignore[misc]  # mypy infers no type for a lambda's default
+        if not tried.ok:
+            _log.warning("a containment could not be finished", action=now.action, error=tried.error)
+
+
+def _made(responder: Responder, receipt: Receipt) -> Receipt:
+    action = responder.response.action(receipt.action)
+    params = action.params.model_validate(receipt.params)
+    return responder.response.execute(action, params, phase=receipt.phase)
 
 
 def unsettled(incident: Incident) -> tuple[Receipt, ...]:
