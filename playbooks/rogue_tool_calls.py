@@ -33,7 +33,7 @@ def rogue_tool_calls(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
-        deny_tools(respond, incident, "tools.")
+        deny_tools(respond, incident, "tools.new-call")  # what the policy refuses already needs no order
 
     with respond.phase(Phase.IDENTIFY):
         scope = look(respond, incident)

@@ -357,15 +357,17 @@ class TestRogueToolCalls:
         assert account["tools_refused"] == {"tools/call wipe": 1}
         order = case.order()
         assert order.index("access.review") < order.index("vault.rotate-token")
-        [denied] = there.orders.orders()
-        assert (denied.tool, denied.host, str(denied.scope)) == ("wipe", "tools.test", "agent a")
+        assert there.orders.orders() == (), "its policy refuses the call already"
 
     def test_a_new_tool_waits_for_a_person_and_shows_its_use(self, case, there):
-        case.found("tools.new-call").run()
+        case.found("tools.new-call", resource="wipe@tools.test:443").run()
         assert there.core.known["a"].hold is None
         assert case.state("access.review") is V
+        assert there.orders.orders() == ()
         there.core.contain("a", Level.ISOLATE, reason="not its tool", by="ann")
         assert case.run().status is IncidentStatus.CLOSED
+        [denied] = there.orders.orders()
+        assert (denied.tool, denied.host, str(denied.scope)) == ("wipe", "tools.test", "agent a")
 
     def test_findings_whose_events_are_gone_are_not_accounted_for(self, case, there):
         case.found("tools.denied-call", events=("policy/w/99",)).run()
