@@ -21,6 +21,7 @@ import urllib.request
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 SECRETS = pathlib.Path("/run/secrets")
 PROXY = ("127.0.0.1", 3128)
@@ -166,7 +167,12 @@ class Agent:
 
     def run(self) -> None:
         while True:
-            self.work_once()
+            try:
+                self.work_once()
+            except (RuntimeError, OSError, BotoCoreError, ClientError) as error:
+                self.note(role="tool", tool="work", result=str(error)[:200])  # as one that is let go in stages finds
+                time.sleep(0.2)
+                continue
             for ticket in sorted(self.inbox.glob("*.txt")):
                 if not (self.work / f"{ticket.name}.done").exists():
                     self.obey(ticket)
