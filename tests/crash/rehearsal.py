@@ -1,6 +1,6 @@
 """Actions with real effects on files, a playbook of them, and a process that kills itself at a chosen journal write.
 
-    python rehearsal.py STATE [--die N --when before|after] [--together] [--revert] [--prefect [--kill PID]]
+    python rehearsal.py STATE [--die N --when before|after] [--together] [--revert | --undo] [--prefect [--kill PID]]
 
 Every effect is a file made with O_EXCL, so a doubled effect is an error that shows; every call of apply and revert is a
 line in `calls`, so that one which was not needed shows too.
@@ -26,7 +26,7 @@ from clawback.config import Settings
 from clawback.journal import Journal
 from clawback.model import Enforcement, Finding, Incident, Level, Phase, Severity
 from clawback.playbook import Respond, Step, playbook
-from clawback.response import Responder, Response, run_playbook
+from clawback.response import Responder, Response, run_playbook, undo
 from clawback.world import World
 
 WORLD = World(core=None, policies=None, secrets=None, tickets=None)  # type: ignore[arg-type]  # these actions reach files
@@ -166,6 +166,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--when", default="after")
     parser.add_argument("--together", action="store_true")
     parser.add_argument("--revert", action="store_true")
+    parser.add_argument("--undo", action="store_true")
     parser.add_argument("--prefect", action="store_true")
     parser.add_argument(
         "--kill", type=int, default=0, help="kill this process, Prefect's server, within the first step"
@@ -183,6 +184,9 @@ def main(given: list[str] | None = None) -> None:
         response = Response(journal, WORLD, "rehearsal", incident.id, actions=ACTIONS)
         for receipt in reversed(journal.incident(incident.id).receipts):
             response.revert(receipt)
+    elif arguments.undo:
+        for _ in undo(Response(journal, WORLD, "rehearsal", incident.id, actions=ACTIONS), "rehearsed"):
+            pass
     else:
         with journal.lock(incident.agent):
             run_playbook(REHEARSE, Responder(Response(journal, WORLD, "rehearsal", incident.id, actions=ACTIONS)))

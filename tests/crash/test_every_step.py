@@ -114,3 +114,31 @@ def test_an_interrupted_response_closes_nothing(life: Life, tmp_path: Path) -> N
     incident = incident_of(tmp_path)
     assert incident.status is IncidentStatus.OPEN
     assert {receipt.state for receipt in incident.receipts} <= {ReceiptState.INTENDED, ReceiptState.APPLIED}
+
+
+@pytest.mark.slow
+def test_killed_at_every_write_of_an_undo_it_is_undone_and_the_playbook_is_not_taken_up(
+    life: Life, rehearsal: ModuleType, tmp_path: Path
+) -> None:
+    """The response itself was cut off after its first step, so that there is a playbook to be taken up wrongly."""
+    middle = writes(life, tmp_path) // 2
+    for step in range(1, 40):
+        state = tmp_path / f"undo-{step}"
+        assert life(state, "--die", middle) == -signal.SIGKILL
+        begun = [x for x in incident_of(state).receipts if x.captured_ns]
+        assert 0 < len(begun) < len(rehearsal.NAMES)
+        ended = life(state, "--undo", "--die", step)
+        said = [line.what for line in incident_of(state).timeline]
+        assert life(state) == 0
+        incident, made = incident_of(state), calls(state)
+        where = f"killed after write {step} of the undo"
+        if "undoing began" in said:
+            assert incident.status is IncidentStatus.CLOSED, where
+            assert {x.state for x in incident.receipts} <= {ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT}, where
+            later = set(rehearsal.NAMES) - {x.key.split(":")[1] for x in begun}
+            assert not any(made[f"apply {name}"] for name in later), where
+            assert not any((state / "effects" / name).exists() for name in rehearsal.NAMES), where
+        if ended == 0:
+            return
+        assert ended == -signal.SIGKILL
+    pytest.fail("the undo never ran to its end")
