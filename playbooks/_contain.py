@@ -12,7 +12,7 @@ from clawback.actions.agent_seal import ACTION as SEAL
 from clawback.actions.evidence_collect import ACTION as COLLECT_EVIDENCE
 from clawback.actions.transcripts_preserve import ACTION as PRESERVE
 from clawback.model import Enforcement, Incident, Receipt
-from clawback.playbook import Respond
+from clawback.playbook import Respond, Step
 from clawback.playbooks._identify import who, why
 
 __all__ = ["Held", "hold", "hold_again", "stand_still", "tighten"]
@@ -41,18 +41,18 @@ def stand_still(respond: Respond, incident: Incident) -> tuple[Receipt, Receipt]
 
 
 def hold(respond: Respond, incident: Incident) -> Held:
-    """Freeze, isolate, collect evidence: in this order, so that nothing runs while the evidence is read.
+    """Freeze first, so that nothing runs while the evidence is read; isolate and collect it side by side.
 
     Transcripts are kept too, before files are covered; an agent that has none is held and let go all the same.
     """
     reason = why(incident)
-    held = Held(
-        frozen=respond(FREEZE, FREEZE.params(**who(incident), reason=reason)),
-        isolated=respond(ISOLATE, ISOLATE.params(**who(incident), reason=reason)),
-        evidence=respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
+    frozen = respond(FREEZE, FREEZE.params(**who(incident), reason=reason))
+    isolated, evidence = respond.together(
+        Step(ISOLATE, ISOLATE.params(**who(incident), reason=reason)),
+        Step(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
     )
     respond(PRESERVE, PRESERVE.params(**who(incident)))
-    return held
+    return Held(frozen=frozen, isolated=isolated, evidence=evidence)
 
 
 def tighten(respond: Respond, incident: Incident, held: Held) -> None:

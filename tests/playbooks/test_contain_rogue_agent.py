@@ -83,7 +83,7 @@ def test_phases_and_order(case: Case) -> None:
     order = [x.action for x in sorted(ended.receipts, key=lambda x: x.verified_ns)]
     for earlier, later in [
         ("agent.freeze", "evidence.collect"),
-        ("agent.isolate", "evidence.collect"),
+        ("agent.freeze", "agent.isolate"),
         ("evidence.collect", "agent.seal"),
         ("evidence.collect", "vault.rotate-token"),
         ("evidence.collect", "agent.stop"),
