@@ -7,9 +7,10 @@ from typing import Any
 from clawback.actions.access_review import ACTION as REVIEW_ACCESS
 from clawback.actions.incident_scope import ACTION as SCOPE
 from clawback.actions.incident_triage import ACTION as TRIAGE
+from clawback.actions.notify_send import ACTION as NOTIFY
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
 from clawback.model import Incident, Receipt, ReceiptState, staged_from
-from clawback.playbook import Respond
+from clawback.playbook import Respond, Step
 from clawback.playbooks._post_incident import ticket
 
 __all__ = ["look", "policy_of", "review_access", "warranted", "who", "why"]
@@ -35,9 +36,12 @@ def warranted(respond: Respond, incident: Incident) -> bool:
 
 
 def look(respond: Respond, incident: Incident) -> Receipt:
-    """Record the reach and open the ticket: the agent stands still, so there is time."""
+    """Record the reach, open the ticket, tell people: the agent stands still, so there is time."""
     scope = respond(SCOPE, SCOPE.params(**who(incident)))
-    respond(WRITE_TICKET, WRITE_TICKET.params(stage="opened"))
+    respond.together(
+        Step(WRITE_TICKET, WRITE_TICKET.params(stage="opened")),
+        Step(NOTIFY, NOTIFY.params(stage="opened")),
+    )
     return scope
 
 

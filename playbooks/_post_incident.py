@@ -7,20 +7,24 @@ from typing import Any
 from clawback.action import Action
 from clawback.actions.compliance_document import ACTION as DOCUMENT
 from clawback.actions.incident_review import ACTION as REVIEW
+from clawback.actions.notify_send import ACTION as NOTIFY
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
 from clawback.model import ReceiptState
 from clawback.playbook import Respond
 from clawback.reports.review import revision as of_record
+from clawback.response import unsettled
 
 __all__ = ["document", "finish", "review", "revision", "ticket"]
 
 
 def review(respond: Respond, policy: str) -> None:
-    """Times, root-cause candidates and what to change; nothing where the agent ran under no policy."""
+    """Times, causes and what to change, where there is a policy; the ticket; and, if so, word that it is over."""
     if policy:
         finish(respond, REVIEW)
         respond(REVIEW, REVIEW.params(policy=policy, revision=revision(respond)))
     ticket(respond)
+    if not unsettled(respond.incident()):
+        respond(NOTIFY, NOTIFY.params(stage="over", over=True))
 
 
 def document(respond: Respond, kind: str) -> None:

@@ -17,7 +17,7 @@ __all__ = ["FORMAT", "data", "markdown", "revision", "text"]
 
 FORMAT = "clawback-review/1"
 _MOST_LINES = 400
-_WRITES_ABOUT_THE_OTHERS = frozenset({"ticket.write", "incident.review", "compliance.document"})
+_WRITES_ABOUT_THE_OTHERS = frozenset({"ticket.write", "incident.review", "compliance.document", "notify.send"})
 _COUNTS = ("credentials", "destinations", "data_sets")
 
 

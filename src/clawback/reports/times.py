@@ -11,7 +11,8 @@ from clawback.model import Incident, Phase, Receipt, ReceiptState
 
 __all__ = ["first_event_ns", "receipts", "times_ms"]
 
-_CREDENTIALS = ("vault.", "aws.", "credential.")
+_CREDENTIALS = ("vault.", "aws.", "oidc.", "credential.")
+_CUTTING = (Phase.CONTAIN, Phase.ERADICATE)
 
 
 def first_event_ns(incident: Incident) -> int:
@@ -43,7 +44,7 @@ def times_ms(incident: Incident) -> dict[str, float | None]:
 
     freeze, isolate = first("agent.freeze"), first("agent.isolate")
     contained = max(freeze.verified_ns, isolate.verified_ns) if freeze and isolate else 0
-    cut = [x for x in incident.receipts if x.action.startswith(_CREDENTIALS) and x.phase is Phase.ERADICATE]
+    cut = [x for x in incident.receipts if x.action.startswith(_CREDENTIALS) and x.phase in _CUTTING]
     refused = max(x.verified_ns for x in cut) if cut and all(x.state is ReceiptState.VERIFIED for x in cut) else 0
     relaunched = [x for x in good if x.action == "agent.relaunch"]
     # What was replayed in a stage of the release shows the stage.
