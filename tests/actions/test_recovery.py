@@ -224,5 +224,9 @@ def test_a_call_that_an_order_denies_shows_nothing_of_the_policy(drive: Any, the
     )
     there.core.open_calls.add(("connect", "files.partner.test:443"))
     seen = drive(policy_validate.ACTION, agent="a", replaced="i0").run()
+    assert (seen.verified, seen.enforcement) == (False, Enforcement.PARTIAL)  # the policy would let it through
+    assert "NOT denied by support version 2: connect files.partner.test:443" in seen.proof
+    there.policies.restore("support", 1, author="soc", reason="r")
+    seen = drive(policy_validate.ACTION, agent="a", replaced="i0").run()
     assert (seen.verified, seen.enforcement) == (True, Enforcement.PARTIAL)
     assert "1 of them by an order, which says nothing of the policy" in seen.proof
