@@ -12,7 +12,6 @@ from clawback.actions.ticket_write import ACTION as WRITE_TICKET
 from clawback.model import ReceiptState
 from clawback.playbook import Respond
 from clawback.reports.review import revision as of_record
-from clawback.response import unsettled
 
 __all__ = ["document", "finish", "review", "revision", "ticket"]
 
@@ -23,7 +22,7 @@ def review(respond: Respond, policy: str) -> None:
         finish(respond, REVIEW)
         respond(REVIEW, REVIEW.params(policy=policy, revision=revision(respond)))
     ticket(respond)
-    if not unsettled(respond.incident()):
+    if all(receipt.state.settled for receipt in respond.incident().receipts):
         respond(NOTIFY, NOTIFY.params(stage="over", over=True))
 
 

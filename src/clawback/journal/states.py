@@ -37,5 +37,4 @@ FROM: dict[ReceiptState, frozenset[ReceiptState]] = {
 
 REVERTED = frozenset({_S.REVERTED, _S.ALREADY_ABSENT})
 UNDOABLE = FROM[_S.REVERT_PENDING]
-# An incident closes when all its receipts are here.
-SETTLED = frozenset({_S.VERIFIED}) | REVERTED
+SETTLED = frozenset(state for state in _S if state.settled)

@@ -72,6 +72,11 @@ class ReceiptState(StrEnum):
     ALREADY_ABSENT = "already_absent"
     ORPHANED = "orphaned"
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to be done or to be seen: an incident closes when all its receipts are."""
+        return self in {ReceiptState.VERIFIED, ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT}
+
 
 _PARTS = ("component:", "policy:")  # see `Event.subject`
 
