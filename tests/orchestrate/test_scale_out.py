@@ -159,7 +159,7 @@ def test_another_hosts_dead_worker_is_known_by_its_lease(
         assert shown  # on a machine that is too busy, a run goes on without Prefect and says so
         # Prefect knows of each: the run that died is said to have crashed, and one was completed.
         fleet.until("no run that is alive", lambda: not any(flow_states(server, name)["RUNNING"] for name in names))
-        assert all(flow_states(server, name)["COMPLETED"] == 1 for name in shown)
+        fleet.until("a completed run", lambda: all(flow_states(server, name)["COMPLETED"] == 1 for name in shown))
         assert sum(flow_states(server, name)["CRASHED"] for name in names) >= 1
     finally:
         fleet.stop()
