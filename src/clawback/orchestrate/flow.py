@@ -227,9 +227,12 @@ class Prefect:
 
     async def alive(self, incident: str | None = None) -> list[tuple[UUID, str]]:
         """Runs of ours that claim to be alive, or one incident's: (run id, incident id)."""
+        states = (StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.PAUSED)
+        return await self._runs(incident, states)
+
+    async def _runs(self, incident: str | None, states: tuple[StateType, ...]) -> list[tuple[UUID, str]]:
         marks = [self.tag, *([f"incident:{incident}"] if incident else [])]
-        states = [StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.PAUSED]
-        wanted = FlowRunFilter.model_validate({"tags": {"all_": marks}, "state": {"type": {"any_": states}}})
+        wanted = FlowRunFilter.model_validate({"tags": {"all_": marks}, "state": {"type": {"any_": list(states)}}})
         runs = await self.client.read_flow_runs(flow_run_filter=wanted, limit=200)
         return [
             (run.id, tag.removeprefix("incident:")) for run in runs for tag in run.tags if tag.startswith("incident:")
@@ -239,10 +242,11 @@ class Prefect:
         """End a run that nobody works on: as its incident ended, if Prefect was away then, or else as crashed. Prefect
         itself would need a minute to notice.
         """
+        state: Any = Crashed(message="its process ended; the response goes on in a new run")
         if incident is not None and incident.status is IncidentStatus.CLOSED:
-            state: Any = Completed(message=f"{incident.id} closed while Prefect was away")
-        else:
-            state = Crashed(message="its process ended; the response goes on in a new run")
+            state = Crashed(message=f"its process ended; another run saw {incident.id} closed")
+            if not await self._runs(incident.id, (StateType.COMPLETED,)):
+                state = Completed(message=f"{incident.id} closed while Prefect was away")
         await self.client.set_flow_run_state(run, state, force=True)
 
     @property
