@@ -60,6 +60,13 @@ class Machine:
         answer = httpx.post(f"{self.server.api_url}/flow_runs/filter", json=body, auth=(user, password), timeout=30)
         return Counter(run["state"]["type"] for run in answer.raise_for_status().json())
 
+    def until_true(self, **states: int) -> None:
+        """Prefect says of the incident's runs what is so."""
+        try:
+            until("the truth in Prefect", lambda: self.flows() == states, 90)
+        except AssertionError as error:
+            raise AssertionError(f"{self.flows()}, not {states}: {self.worker.tail()}") from error
+
     def until_closed(self) -> None:
         until("the end", lambda: self.journal.incident(self.incident).status is IncidentStatus.CLOSED)
         calls = Counter((self.state / "effects" / "calls").read_text().splitlines())
@@ -87,7 +94,7 @@ def test_the_worker_is_killed(machine: Machine) -> None:
     os.kill(machine.worker.pid, signal.SIGKILL)
     machine.live()
     machine.until_closed()
-    until("the truth in Prefect", lambda: machine.flows() == {"CRASHED": 1, "COMPLETED": 1})
+    machine.until_true(CRASHED=1, COMPLETED=1)
     assert machine.journal.incident(machine.incident).orchestration is Orchestration.PREFECT
 
 
@@ -102,7 +109,7 @@ def test_the_power_goes(machine: Machine) -> None:
     machine.server.start()
     machine.live()
     machine.until_closed()
-    until("the truth in Prefect", lambda: machine.flows() == {"CRASHED": 1, "COMPLETED": 1})
+    machine.until_true(CRASHED=1, COMPLETED=1)
 
 
 def test_the_server_is_lost_and_comes_back_when_all_is_over(machine: Machine) -> None:
@@ -116,7 +123,7 @@ def test_the_server_is_lost_and_comes_back_when_all_is_over(machine: Machine) ->
     )
     machine.server.stop()
     machine.server.start()
-    until("the truth in Prefect", lambda: machine.flows() == {"COMPLETED": 1}, 90)
+    machine.until_true(COMPLETED=1)
 
 
 def test_the_worker_dies_with_the_server_away_and_the_server_comes_back_first(machine: Machine) -> None:
@@ -131,4 +138,4 @@ def test_the_worker_dies_with_the_server_away_and_the_server_comes_back_first(ma
     )
     machine.server.stop()
     machine.server.start()
-    until("the truth in Prefect", lambda: machine.flows() == {"COMPLETED": 1}, 90)
+    machine.until_true(COMPLETED=1)

@@ -39,6 +39,7 @@ _log = structlog.get_logger()
 
 WORKERS = 16
 _WAITING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED)
+_RETRIES_SECONDS = 300.0
 LOCK_SECONDS = 600.0  # an earlier incident of the same agent goes first
 
 
@@ -67,6 +68,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="playbook")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: Counter[str] = Counter()
+        self._unshown: dict[str, float] = {}
 
     async def run(self, incident_id: str) -> End:
         """Run, or go on with, one incident, once an earlier one of the same agent is through. Never raises for what is
@@ -202,6 +204,12 @@ class Engine:
             if incident is None or (not self._running[incident_id] and not self.journal.lock_owner(incident.agent)):
                 await self.prefect.reconcile(run, incident)
                 count += 1
+        for incident_id, until in tuple(self._unshown.items()):
+            incident = self._known(incident_id)
+            if incident is not None and incident.status is IncidentStatus.CLOSED:
+                count += await self.prefect.make_good(incident)
+            if time.monotonic() > until:
+                del self._unshown[incident_id]
         return count
 
     def response_to(self, incident_id: str) -> Response:
@@ -272,6 +280,8 @@ class Engine:
         finally:
             kept = asyncio.run_coroutine_threadsafe(responder.finish(partial(flow_state, run)), loop).result()
             if not kept and shown.shown:
+                # Its end may yet be written, as a crash, by Prefect's own retries: looked at for as long as they last.
+                self._unshown[response.incident_id] = time.monotonic() + _RETRIES_SECONDS
                 self.journal.orchestration(
                     response.incident_id, Orchestration.DEGRADED, "Prefect stopped answering; the playbook went on"
                 )

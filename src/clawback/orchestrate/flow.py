@@ -23,6 +23,7 @@ from prefect import Flow, Task, tags
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow_async
@@ -233,7 +234,9 @@ class Prefect:
     async def _runs(self, incident: str | None, states: tuple[StateType, ...]) -> list[tuple[UUID, str]]:
         marks = [self.tag, *([f"incident:{incident}"] if incident else [])]
         wanted = FlowRunFilter.model_validate({"tags": {"all_": marks}, "state": {"type": {"any_": list(states)}}})
-        runs = await self.client.read_flow_runs(flow_run_filter=wanted, limit=200)
+        runs = await self.client.read_flow_runs(
+            flow_run_filter=wanted, limit=200, sort=FlowRunSort.EXPECTED_START_TIME_ASC
+        )
         return [
             (run.id, tag.removeprefix("incident:")) for run in runs for tag in run.tags if tag.startswith("incident:")
         ]
@@ -248,6 +251,16 @@ class Prefect:
             if not await self._runs(incident.id, (StateType.COMPLETED,)):
                 state = Completed(message=f"{incident.id} closed while Prefect was away")
         await self.client.set_flow_run_state(run, state, force=True)
+
+    async def make_good(self, incident: Incident) -> int:
+        """Of an incident that closed while Prefect was away: its last run did not crash. How many said that it did."""
+        if await self._runs(incident.id, (StateType.COMPLETED,)):
+            return 0
+        crashed = await self._runs(incident.id, (StateType.CRASHED,))
+        for run, _ in crashed[-1:]:
+            state: Any = Completed(message=f"{incident.id} closed while Prefect was away")
+            await self.client.set_flow_run_state(run, state, force=True)
+        return len(crashed[-1:])
 
     @property
     def client(self) -> Any:
