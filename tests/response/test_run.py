@@ -107,3 +107,42 @@ def test_a_revert_that_was_cut_off_is_finished_and_not_done_again(response: Any,
     assert run.incident.receipts[0].state is ReceiptState.REVERTED
     assert not outside.on
     assert outside.done["apply"] == 1
+
+
+def test_a_containment_that_no_step_is_for_is_finished(response: Any, action: Any, outside: Any) -> None:
+    """A reflex that was cut off, say, of an alert whose playbook contains nothing."""
+
+    def body(incident: Any, respond: Any) -> None:
+        respond(action, action.params(name="b"))
+
+    outside.after["apply"] = Unreachable("no answer in time")
+    cut = response.execute(action, action.params(name="a"), phase=Phase.CONTAIN)
+    assert cut.state is ReceiptState.INTENDED
+    run = run_playbook(book(body), Responder(response))
+    assert run.incident.status is IncidentStatus.CLOSED
+    assert {receipt.key[-1]: receipt.state for receipt in run.incident.receipts} == {
+        "a": ReceiptState.VERIFIED,
+        "b": ReceiptState.VERIFIED,
+    }
+    assert outside.done["effect"] == 2
+
+
+def test_what_the_playbook_itself_waits_for_is_not_tried_twice_in_a_run(response: Any, action: Any) -> None:
+    from clawback.action import Action
+
+    away: Action[Any] = dataclasses.replace(action, apply=_away)
+    response._actions = {action.id: away}
+
+    def body(incident: Any, respond: Any) -> None:
+        with respond.phase(Phase.CONTAIN):
+            respond(away, action.params(name="a"))
+
+    for attempts in (1, 2):
+        run = run_playbook(book(body), Responder(response))
+        assert [(receipt.state, receipt.attempts) for receipt in run.incident.receipts] == [
+            (ReceiptState.INTENDED, attempts)
+        ]
+
+
+def _away(*_: Any) -> dict[str, Any]:
+    raise Unreachable("away")
