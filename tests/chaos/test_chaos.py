@@ -78,7 +78,7 @@ def test_a_false_word_is_found(runner: ModuleType, tmp_path: Path) -> None:
     response = Response(journal, there.world, "test", incident.id, actions={}, without_evidence="none is wanted here")
 
     def problems() -> list[str]:
-        return broken(journal, there, undone=False, lied=False, at_rest=True, like=Baseline(waits=frozenset()))
+        return broken(journal, there, undone=False, lied=False, at_rest=True, like=Baseline(versions=2))
 
     for action, params in (
         (FREEZE, {"agent": "a", "instance": "i1", "reason": "r"}),

@@ -80,9 +80,7 @@ def _finish_containments(responder: Responder, before: Incident) -> None:
 
     A reflex that was cut off may be one, or a hold that the run before put on a recovery that it did not believe.
     """
-    left = {
-        receipt.id: receipt for receipt in before.receipts if receipt.phase is Phase.CONTAIN and receipt.captured_ns
-    }
+    left = {receipt.id: receipt for receipt in before.receipts if receipt.phase is Phase.CONTAIN}
     for now in responder.incident().receipts:
         then = left.get(now.id)
         if then is None or now.state not in _BEGUN or (now.state, now.attempts) != (then.state, then.attempts):
