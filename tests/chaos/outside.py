@@ -183,12 +183,16 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
 class _Part:
     """A part as the killed process sees it."""
 
-    def __init__(self, name: str, sock: socket.socket, lock: threading.Lock, tick: Callable[[str], None]) -> None:
-        self._name, self._sock, self._lock, self._tick = name, sock, lock, tick
+    def __init__(
+        self, name: str, like: Any, sock: socket.socket, lock: threading.Lock, tick: Callable[[str], None]
+    ) -> None:
+        self._name, self._like, self._sock, self._lock, self._tick = name, like, sock, lock, tick
 
     def __getattr__(self, method: str) -> Any:
         if method == "prepare":
             return lambda: None
+        if not callable(setting := getattr(self._like, method)):
+            return setting
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._tick(f"before {self._name}.{method}")
@@ -214,5 +218,5 @@ def world_over(sock: socket.socket, like: World) -> World:
     def tick(where: str) -> None:
         TICK[0](where)  # as it is by then
 
-    parts: dict[str, Any] = {name: _Part(name, sock, lock, tick) for name in PARTS}
+    parts: dict[str, Any] = {name: _Part(name, getattr(like, name), sock, lock, tick) for name in PARTS}
     return dataclasses.replace(like, **parts)
