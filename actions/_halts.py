@@ -5,7 +5,7 @@ from __future__ import annotations
 from clawback.action import Context, Record, Verification
 from clawback.actions._ladder import gone, seen
 from clawback.errors import ClawbackError
-from clawback.model import AgentInfo, Enforcement, Halt, Level, Selector, SelectorKind
+from clawback.model import AgentInfo, Enforcement, Halt, Level, Order, Selector, SelectorKind
 
 __all__ = ["as_record", "free_again", "from_record", "matches", "standing", "stopped"]
 
@@ -49,10 +49,15 @@ def _tree(everyone: tuple[AgentInfo, ...], top: str) -> tuple[AgentInfo, ...]:
     return tuple(x for x in everyone if x.agent in names)
 
 
-def stopped(ctx: Context, agents: tuple[AgentInfo, ...], what: str) -> Verification:
-    """Each of them read back: no process of it runs. One that cannot be read is not stopped."""
-    running, dead = [], 0
-    for info in agents:
+def stopped(ctx: Context, selectors: list[Selector], names: list[str], what: str) -> Verification:
+    """Each agent that they mean now, and each of these, read back: no process of it runs. One that cannot be read is
+    not stopped, nor is one that the core does not list any more: it never forgets one.
+    """
+    listed = {x.agent: x for x in ctx.world.core.agents()}
+    agents = {x.agent: x for selector in selectors for x in matches(ctx, selector)}
+    agents |= {name: listed[name] for name in names if name in listed}
+    running, dead = [f"{name}: the core does not list it" for name in names if name not in agents], 0
+    for info in agents.values():
         try:
             if gone(ctx, info):
                 dead += 1
@@ -62,7 +67,8 @@ def stopped(ctx: Context, agents: tuple[AgentInfo, ...], what: str) -> Verificat
                 running.append(f"{info.agent}: {frozen.observed or 'nothing observed'}")
         except ClawbackError as error:
             running.append(f"{info.agent}: {error.message}")
-    still = len(agents) - dead - len(running)
+    unlisted = sum(name not in agents for name in names)
+    still = len(agents) + unlisted - dead - len(running)
     enforcement = Enforcement.FULL if not running else Enforcement.PARTIAL if still or dead else Enforcement.NONE
     return Verification(
         verified=not running,
@@ -73,11 +79,19 @@ def stopped(ctx: Context, agents: tuple[AgentInfo, ...], what: str) -> Verificat
 
 
 def free_again(ctx: Context, selector: Selector | None, names: list[str]) -> Verification:
-    """No halt of the present incident stands, and whom nothing else holds runs again."""
-    if left := standing(ctx, selector):
+    """No halt of the present incident stands, in the list of halts or in what holds an agent, and whom nothing else
+    holds runs again.
+    """
+    ours = standing(ctx)
+    if left := [x for x in ours if selector is None or x.selector == selector]:
         return Verification(verified=False, enforcement=Enforcement.FULL, proof=f"{left[0].id} still stands")
-    stuck, held, free = [], 0, 0
-    for info in ctx.world.core.agents():
+    agents = ctx.world.core.agents()
+    lifted = sorted({order.halt for info in agents for order in _by_halts(ctx, info)} - {x.id for x in ours})
+    if lifted:
+        return Verification(verified=False, enforcement=Enforcement.FULL, proof=f"{lifted[0]} still holds agents")
+    stuck = sorted(f"{name} (the core does not list it)" for name in set(names) - {x.agent for x in agents})
+    held, free = 0, 0
+    for info in agents:
         if info.agent not in names:
             continue
         if info.hold is not None or gone(ctx, info):
@@ -92,3 +106,8 @@ def free_again(ctx: Context, selector: Selector | None, names: list[str]) -> Ver
         proof=f"no halt of this incident stands; {free} agents run again, {held} are held by others or have ended"
         + (f"; still frozen: {', '.join(stuck[:20])}" if stuck else ""),
     )
+
+
+def _by_halts(ctx: Context, info: AgentInfo) -> tuple[Order, ...]:
+    orders = info.hold.orders if info.hold else ()
+    return tuple(order for order in orders if order.halt and order.incident == ctx.incident.id)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from clawback.action import Context
 from clawback.log import redact_text
 from clawback.model import Event, Source
+from clawback.world import Sighted
 
-__all__ = ["HOUR_NS", "MOST", "began_ns", "cut", "of_kind", "recorded", "top"]
+__all__ = [
+    "HOUR_NS",
+    "MOST",
+    "SETTLED_NS",
+    "amiss",
+    "began_ns",
+    "cut",
+    "of_kind",
+    "read",
+    "recorded",
+    "top",
+    "until_now",
+]
 
 HOUR_NS = 3_600 * 1_000_000_000
 MOST = 50
+SETTLED_NS = 10 * 1_000_000_000
+"""What the kernel tells, and what another product tells, is written down a little after it happened."""
 _EVENTS = 150_000
 _LONGEST = 200
 _DISTINCT = 20_000  # different words that are counted apart; an agent can make up any number
@@ -28,18 +44,53 @@ def began_ns(ctx: Context, before_ns: int = HOUR_NS) -> int:
 
 
 def of_kind(ctx: Context, kind: type[E], source: Source, since_ns: int) -> Iterator[E]:
-    """Recorded events of one kind."""
-    return (event for event in recorded(ctx, source, since_ns) if isinstance(event, kind))
+    """Recorded events of one kind, up to now: a clock that was ahead stamps what would outlast everything after it."""
+    found = read(ctx, source, since_ns, until_ns=until_now()).events
+    return (event for event in found if isinstance(event, kind))
+
+
+def until_now() -> int:
+    """The end of a span that has in it what has just been written."""
+    return time.time_ns() + 1
+
+
+def read(
+    ctx: Context,
+    source: Source,
+    since_ns: int,
+    *,
+    until_ns: int = 0,
+    agent: str = "",
+    instance: str = "",
+    policy: str = "",
+) -> Sighted:
+    """The same as `recorded`, before `until_ns` where it is given, and whether it is all that the span has."""
+    return ctx.world.telemetry.events(
+        sources=(source,),
+        agent=agent,
+        instance=instance,
+        policy=policy,
+        since_ns=since_ns,
+        until_ns=until_ns,
+        most=_EVENTS,
+    )
+
+
+def amiss(then: int, again: Sequence[Event], until_ns: int) -> str:
+    """How a span that was read once, `then` as so many events, reads `again`; empty where it is the same but for what
+    may have been written late.
+    """
+    if len(again) < then:
+        return f"{then - len(again)} of the events that it was drawn from are not in the telemetry any more"
+    settled = sum(event.time_ns < until_ns - SETTLED_NS for event in again)
+    return f"{settled - then} events were not read when it was drawn" if settled > then else ""
 
 
 def recorded(
     ctx: Context, source: Source, since_ns: int, *, agent: str = "", instance: str = "", policy: str = ""
 ) -> tuple[Event, ...]:
     """One stream's events, of this agent, instance and policy where they are named; the newest 150,000."""
-    telemetry = ctx.world.telemetry
-    return telemetry.events(
-        sources=(source,), agent=agent, instance=instance, policy=policy, since_ns=since_ns, most=_EVENTS
-    ).events
+    return read(ctx, source, since_ns, agent=agent, instance=instance, policy=policy).events
 
 
 def cut(text: str) -> str:

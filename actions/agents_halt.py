@@ -68,7 +68,7 @@ def _apply(ctx: Context, params: HaltParams, captured: Record) -> Record:
     return {"halt": report.halt.id, "agents": len(report.agents), "struck_ms": round(report.struck_ms, 3)}
 
 
-def _verify(ctx: Context, _params: HaltParams, captured: Record, _outcome: Record) -> Verification:
+def _verify(ctx: Context, _params: HaltParams, captured: Record, outcome: Record) -> Verification:
     selector = from_record(captured["selector"])
     if selector is None:
         return Verification(verified=True, enforcement=Enforcement.NONE, proof="nobody halted: the settings say so")
@@ -77,7 +77,12 @@ def _verify(ctx: Context, _params: HaltParams, captured: Record, _outcome: Recor
         return Verification(
             verified=False, enforcement=Enforcement.NONE, proof=f"no halt of {selector} by this incident stands"
         )
-    return stopped(ctx, matches(ctx, selector), f"{there[0].id}, {selector}")
+    seen = stopped(ctx, [selector], list(captured["agents"]), f"{there[0].id}, {selector}")
+    meant, struck = len(matches(ctx, selector)), int(outcome.get("agents", 0))
+    if meant < struck:
+        proof = f"{seen.proof}; it was struck at {struck} agents, and {meant} are listed"
+        return Verification(verified=False, enforcement=Enforcement.PARTIAL, proof=proof)
+    return seen
 
 
 def _recheck(ctx: Context, params: HaltParams, captured: Record, outcome: Record) -> Verification | None:

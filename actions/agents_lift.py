@@ -66,8 +66,8 @@ def _verify_reverted(ctx: Context, _params: LiftParams, captured: Record) -> Ver
         return Verification(
             verified=False, enforcement=Enforcement.NONE, proof=f"not halted again: {', '.join(missing)}"
         )
-    agents = {x.agent: x for selector in selectors for x in matches(ctx, selector)}
-    return stopped(ctx, tuple(agents.values()), "halted again")
+    names = {name: None for one in captured["halts"] for name in one["agents"]}
+    return stopped(ctx, selectors, list(names), "halted again")
 
 
 ACTION = Action(

@@ -63,7 +63,8 @@ def _document(ctx: Context, params: DocumentParams) -> dict[str, Any]:
 
 
 def _text(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, default=str)
+    # ASCII: what an agent chose must not turn the text around, or hide in it, where an auditor reads it on a terminal.
+    return json.dumps(document, indent=1, sort_keys=True, default=str).replace("\x7f", "\\u007f")
 
 
 def _plan(ctx: Context, params: DocumentParams) -> Plan:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._ladder import hold_levels
+from clawback.actions._ladder import hold_levels, released, seen
 from clawback.actions._reading import nothing_reverted, revert_nothing
 from clawback.actions._recorded import began_ns, cut, recorded, top
 from clawback.model import (
@@ -106,16 +106,28 @@ def _review(ctx: Context, params: InstructionsParams) -> dict[str, Any]:
 
 
 def _person(ctx: Context, params: InstructionsParams) -> str:
-    """What somebody has decided by acting: isolating it by hand is a yes, releasing it a no."""
-    info = ctx.world.core.agent(params.agent)
+    """What somebody has decided by acting: isolating it by hand is a yes, releasing what this incident froze a no.
+
+    Either is read back, and of the instance that is meant: an agent that nobody froze has not been let go.
+    """
+    core = ctx.world.core
+    info = core.agent(params.agent)
+    if info.agent != params.agent or params.instance not in ("", info.instance):
+        return ""
     by_hand = [one for one in (info.hold.orders if info.hold else ()) if one.incident != ctx.incident.id]
     if any(max(one.levels) >= Level.ISOLATE for one in by_hand):
-        return "confirmed"
-    return "" if Level.FREEZE in hold_levels(info) else "harmless"
+        return "confirmed" if seen(core.probe(params.agent, Level.ISOLATE), Enforcement.PARTIAL) else ""
+    frozen = any(x.action == "agent.freeze" and x.verified_ns for x in ctx.incident.receipts)
+    if not frozen or Level.FREEZE in hold_levels(info):
+        return ""
+    return "harmless" if released(ctx, params.agent, Level.FREEZE).verified else ""
 
 
 def _verify(ctx: Context, params: InstructionsParams, _captured: Record, outcome: Record) -> Verification:
-    decided = bool(outcome["decided"]) and (not outcome["person"] or outcome["person"] == _person(ctx, params))
+    """Looked at again, it comes to the same."""
+    again = _review(ctx, params)
+    same = all(again[key] == outcome[key] for key in ("decided", "confirmed", "person"))
+    decided = bool(outcome["decided"]) and same
     verdict = "injection or misuse confirmed" if outcome["confirmed"] else "harmless, says a person"
     why = "; ".join(outcome["reasons"]) or f"by hand: {outcome['person']}"
     shown = f"{outcome['different']} different things of {len(outcome['kinds'])} kinds refused, "

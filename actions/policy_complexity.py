@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._reading import nothing_reverted, revert_nothing
-from clawback.actions._recorded import HOUR_NS, MOST, began_ns, cut, recorded
+from clawback.actions._recorded import HOUR_NS, MOST, began_ns, cut, read
 from clawback.errors import InvalidInput
 from clawback.model import Enforcement, HttpActivity, Lifecycle, NetworkActivity, Phase, Source
 
@@ -34,9 +34,14 @@ def rules_of(text: str) -> list[dict[str, Any]]:
     more than host and port must be known for it.
     """
     try:
-        documents = [x for x in yaml.safe_load_all(text) if isinstance(x, dict)]
+        return _rules_of([x for x in yaml.safe_load_all(text) if isinstance(x, dict)])
     except yaml.YAMLError:
         raise InvalidInput("the policy's text is not YAML", hint="clawback policy check FILE") from None
+    except (AttributeError, TypeError):  # a list where a mapping belongs, or the other way round
+        raise InvalidInput("the policy's text is YAML and no policy", hint="clawback policy check FILE") from None
+
+
+def _rules_of(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for document in documents:
         egress = (document.get("networkPolicy") or {}).get("egress") or {}
@@ -83,7 +88,8 @@ def _report(ctx: Context, params: ComplexityParams) -> dict[str, Any]:
     hits: Counter[str] = Counter()
     unmatched = decisions = slow = 0
     worst = 0.0
-    for event in recorded(ctx, Source.POLICY, since, policy=params.policy):
+    sighted = read(ctx, Source.POLICY, since, policy=params.policy)
+    for event in sighted.events:
         if isinstance(event, Lifecycle) and event.component == "policy-engine":
             decisions, slow, worst = decisions + event.decisions, slow + event.slow, max(worst, event.p99_ms)
         elif isinstance(event, (HttpActivity, NetworkActivity)):
@@ -101,6 +107,7 @@ def _report(ctx: Context, params: ComplexityParams) -> dict[str, Any]:
         "patterns": sum(rule["patterns"] for rule in rules),
         "wildcards": sum(rule["wild"] for rule in rules),
         "read_content": sum(rule["looks"] for rule in rules),
+        "complete": sighted.complete,
         "unmatched": unmatched,
         "decisions": decisions,
         "slow": slow,
@@ -126,18 +133,24 @@ def _suggestions(rules: list[dict[str, Any]]) -> list[str]:
 
 
 def _verify(ctx: Context, params: ComplexityParams, _captured: Record, outcome: Record) -> Verification:
-    """It is about the text that decides: read again, and counted again."""
-    text = ctx.world.policies.read(params.policy, int(outcome["version"]))
-    active = ctx.world.policies.active(params.policy).version
-    same = sha256(text.encode()).hexdigest() == outcome["sha256"] and len(rules_of(text)) == outcome["rules"]
+    """It is about the text that decides: read again, counted again, and hashed as the engine's list of versions says.
+
+    Where none was named, that version is still the one in force.
+    """
+    number, policies = int(outcome["version"]), ctx.world.policies
+    text, active = policies.read(params.policy, number), policies.active(params.policy).version
+    listed = next((x.sha256 for x in policies.versions(params.policy) if x.version == number), "")
+    same = sha256(text.encode()).hexdigest() == outcome["sha256"] == listed and len(rules_of(text)) == outcome["rules"]
+    meant = same and number in {params.version, active}
     return Verification(
-        verified=same,
-        enforcement=Enforcement.FULL if same else Enforcement.NONE,
+        verified=meant,
+        enforcement=Enforcement.NONE if not meant else Enforcement.FULL if outcome["complete"] else Enforcement.PARTIAL,
         proof=f"version {outcome['version']} has {outcome['rules']} rules with {outcome['patterns']} patterns, "
         f"{outcome['wildcards']} of them wildcards; {outcome['slow']} of {outcome['decisions']} decisions were slow, "
         f"p99 {outcome['worst_p99_ms']:g} ms at worst; {len(outcome['never_used'])} rules decided nothing"
+        + ("" if outcome["complete"] else "; there is more on record than was read: decisions are of the newest alone")
         + ("" if active == outcome["version"] else f"; version {active} is in force by now")
-        + ("" if same else "; the text is not the one that was counted"),
+        + ("" if same else "; the text is not the one that was counted, or not that version's"),
     )
 
 
@@ -151,7 +164,7 @@ ACTION = Action(
     summary="Report a policy's rules, what they cost, and which of them decide.",
     phase=Phase.IDENTIFY,
     reversibility=Reversibility.REVERSIBLE,
-    needs=frozenset({"policies:read", "policies:active", "telemetry:read"}),
+    needs=frozenset({"policies:read", "policies:active", "policies:versions", "telemetry:read"}),
     scope="reads only",
     openc2="investigate",
     params=ComplexityParams,

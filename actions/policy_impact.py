@@ -7,7 +7,6 @@ agent that merely ran under the policy did no wrong, and is not named as one tha
 from __future__ import annotations
 
 import re
-import time
 from collections import defaultdict
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._reading import nothing_reverted, revert_nothing
-from clawback.actions._recorded import MOST, cut, of_kind, recorded
+from clawback.actions._recorded import MOST, SETTLED_NS, cut, of_kind, read, until_now
 from clawback.errors import NotFound
 from clawback.model import (
     AgentInfo,
@@ -27,12 +26,10 @@ from clawback.model import (
     PolicyVersion,
     Source,
 )
+from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "ImpactParams"]
 
-# What has only just happened is the detectors' to answer, which takes them milliseconds; a second incident must not
-# hold the same agent beside the first.
-SETTLED_NS = 10 * 1_000_000_000
 _RULE = re.compile(r"(?:allow|new rule|changed rule) ([^:]+)")  # as `enforcement.policy.width` writes them
 _UNDENIED = re.compile(r"no longer denied: [^:]+: ([^;]+)")
 
@@ -69,17 +66,22 @@ def _widened(ctx: Context, params: ImpactParams, since_ns: int) -> tuple[str, ..
     raise NotFound(f"how version {params.version} of {params.policy} differs is not in the telemetry any more")
 
 
-def _impact(ctx: Context, params: ImpactParams) -> dict[str, Any]:
+def _until(params: ImpactParams) -> int:
+    """What has only just happened is the detectors' to answer, which takes them milliseconds; a second incident must
+    not hold the same agent beside the first.
+    """
+    return until_now() - (SETTLED_NS if params.stage == "found" else 0)
+
+
+def _impact(ctx: Context, params: ImpactParams, until_ns: int) -> dict[str, Any]:
     wide, good = _versions(ctx, params)
     widened = _widened(ctx, params, wide.created_ns)
     rules = {found[1] for line in widened if (found := _RULE.match(line))}
     undenied = {found[1] for line in widened if (found := _UNDENIED.match(line))}
-    until = time.time_ns() - (SETTLED_NS if params.stage == "found" else 0)
     used: dict[str, set[str]] = defaultdict(set)
-    for event in recorded(ctx, Source.POLICY, wide.created_ns, policy=params.policy):
+    sighted = read(ctx, Source.POLICY, wide.created_ns, until_ns=until_ns, policy=params.policy)
+    for event in sighted.events:
         if (event.policy, event.policy_version) != (params.policy, params.version) or event.blocked or not event.agent:
-            continue
-        if event.time_ns > until:
             continue
         if not isinstance(event, (HttpActivity, NetworkActivity)):
             continue
@@ -91,6 +93,8 @@ def _impact(ctx: Context, params: ImpactParams) -> dict[str, Any]:
     instances = {x.agent: x.instance for x in running}
     others = {x.agent for x in running if _held_by_others(ctx, x)}
     return {
+        "until_ns": until_ns,
+        "complete": sighted.complete,
         "policy": params.policy,
         "version": wide.version,
         "author": cut(wide.author),
@@ -117,22 +121,37 @@ def _below(host: str, domains: set[str]) -> bool:
 def _plan(ctx: Context, params: ImpactParams) -> Plan:
     wide, good = _versions(ctx, params)
     return Plan(
-        changes=(), checks=(f"version {wide.version} by {wide.author} against known-good version {good.version}",)
+        changes=(),
+        checks=(f"version {wide.version} by {plain(wide.author)} against known-good version {good.version}",),
     )
 
 
 def _verify(ctx: Context, params: ImpactParams, _captured: Record, outcome: Record) -> Verification:
-    """Drawn again: whoever was named then is named now."""
-    again = _impact(ctx, params)
+    """Drawn again over the same time: whoever is named now was named then, for as much, and the other way round."""
+    again = _impact(ctx, params, int(outcome["until_ns"]))
     lost = sorted(set(outcome["harmed"]) - set(again["harmed"]))
+    missed = sorted(set(again["harmed"]) - set(outcome["harmed"]) | set(again["agents"]) - set(outcome["agents"]))
+    shared = set(outcome["harmed"]) & set(again["harmed"])
+    other = sorted(x for x in shared if _used(outcome, x) != _used(again, x))
+    if any(outcome[key] != again[key] for key in ("version", "known_good", "widened")):
+        other.append(f"policy {params.policy}")
+    wrong = bool(lost or missed or other)
     return Verification(
-        verified=not lost,
-        enforcement=Enforcement.PARTIAL if lost else Enforcement.FULL,
-        proof=f"version {outcome['version']} by {outcome['author']}: {len(outcome['agents'])} agents run under it, "
-        f"{len(outcome['harmed'])} used what version {outcome['known_good']} does not allow"
+        verified=not wrong,
+        enforcement=Enforcement.PARTIAL if wrong or not outcome["complete"] else Enforcement.FULL,
+        proof=f"version {outcome['version']} by {plain(outcome['author'])}: {len(outcome['agents'])} agents "
+        f"run under it, {len(outcome['harmed'])} used what version {outcome['known_good']} does not allow"
         + (f": {', '.join(outcome['harmed'])}" if outcome["harmed"] else "")
-        + (f"; of {', '.join(lost)} the record has nothing any more" if lost else ""),
+        + ("" if outcome["complete"] else "; there is more on record than was read: it is of the newest alone")
+        + (f"; of {', '.join(lost)} the record has nothing any more" if lost else "")
+        + (f"; {', '.join(missed)} had not been named" if missed else "")
+        + (f"; of {', '.join(other)} it says something else by now" if other else ""),
     )
+
+
+def _used(outcome: Record, agent: str) -> tuple[Any, Any]:
+    one = outcome["harmed"][agent]
+    return one["instance"], one["calls"]
 
 
 ACTION = Action(
@@ -147,7 +166,7 @@ ACTION = Action(
     key=lambda params: f"{params.policy}:{params.version}:{params.stage}",
     plan=_plan,
     capture=lambda _ctx, _params: {},
-    apply=lambda ctx, params, _captured: _impact(ctx, params),
+    apply=lambda ctx, params, _captured: _impact(ctx, params, _until(params)),
     verify=_verify,
     revert=revert_nothing,
     verify_reverted=nothing_reverted,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
@@ -13,6 +15,7 @@ __all__ = ["ACTION", "TimelyParams"]
 
 _WINDOW_NS = 5 * 60 * 1_000_000_000
 _SHARE = 0.01
+_FEWEST = 100  # of fewer decisions there is no 99th percentile to speak of
 
 
 class TimelyParams(Params):
@@ -38,8 +41,14 @@ def _verify(ctx: Context, params: TimelyParams, _captured: Record, _outcome: Rec
     timely = decisions > 0 and slow <= _SHARE * decisions
     return Verification(
         verified=timely,
-        enforcement=Enforcement.FULL if timely else Enforcement.NONE,
+        enforcement=Enforcement.NONE
+        if not timely
+        else Enforcement.FULL
+        if decisions >= _FEWEST
+        else Enforcement.PARTIAL,
         proof=f"since the alert {slow} of {decisions} decisions took longer than {SLOW_DECISION_MS:g} ms"
+        + (f", in the five minutes to {datetime.fromtimestamp(last // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}" if last else "")
+        + ("; so few show no 99th percentile" if timely and decisions < _FEWEST else "")
         + ("" if timely else "; mend the policy, let it decide for a while, then `clawback resume`"),
     )
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._reading import nothing_reverted, revert_nothing
-from clawback.actions._recorded import HOUR_NS, MOST, began_ns, cut, of_kind, top
+from clawback.actions._recorded import HOUR_NS, MOST, amiss, began_ns, cut, read, top, until_now
 from clawback.model import Enforcement, Phase, RouteActivity, Sensitivity, Source
 
 __all__ = ["ACTION", "AuditParams"]
@@ -26,19 +26,27 @@ class AuditParams(Params):
     findings: int = Field(0, ge=0)
 
 
+def _queries(ctx: Context, params: AuditParams, since_ns: int, until_ns: int) -> tuple[list[RouteActivity], bool]:
+    """What is counted, and whether nothing was left out."""
+    sighted = read(ctx, Source.ROUTING, since_ns, until_ns=until_ns, agent=params.agent)
+    return [event for event in sighted.events if isinstance(event, RouteActivity)], sighted.complete
+
+
+def _leaked(event: RouteActivity) -> bool:
+    return not event.blocked and event.destination == "cloud" and event.sensitivity in _SENSITIVE
+
+
 def _audit(ctx: Context, params: AuditParams) -> dict[str, Any]:
-    since = began_ns(ctx, _BEFORE_NS)
+    since, until = began_ns(ctx, _BEFORE_NS), until_now()
+    queries, complete = _queries(ctx, params, since, until)
     routes: Counter[tuple[str, str, str, str]] = Counter()
     leaks: list[RouteActivity] = []
-    queries = held = doubtful = 0
-    for event in of_kind(ctx, RouteActivity, Source.ROUTING, since):
-        if params.agent not in ("", event.agent):
-            continue
-        queries += 1
+    held = doubtful = 0
+    for event in queries:
         held += event.blocked
         doubtful += event.confidence < _DOUBTFUL
-        routes[cut(event.model), cut(event.endpoint), event.destination, event.sensitivity.value] += 1
-        if not event.blocked and event.destination == "cloud" and event.sensitivity in _SENSITIVE:
+        routes[cut(event.model), cut(event.endpoint), cut(event.destination), event.sensitivity.value] += 1
+        if _leaked(event):
             leaks.append(event)
     table = [
         {"model": model, "endpoint": endpoint, "destination": there, "sensitivity": kind, "queries": count}
@@ -46,7 +54,9 @@ def _audit(ctx: Context, params: AuditParams) -> dict[str, Any]:
     ]
     return {
         "since_ns": since,
-        "queries": queries,
+        "until_ns": until,
+        "complete": complete,
+        "queries": len(queries),
         "held": held,
         "doubtful": doubtful,
         "table": table,
@@ -64,17 +74,22 @@ def _plan(_ctx: Context, params: AuditParams) -> Plan:
 
 
 def _verify(ctx: Context, params: AuditParams, _captured: Record, outcome: Record) -> Verification:
-    """Counted again, and at least what the findings say is in it."""
-    again = _audit(ctx, params)
+    """Counted again over the same span, and at least what the findings say is in it."""
+    until = int(outcome["until_ns"])
+    again = _queries(ctx, params, int(outcome["since_ns"]), until)[0]
     reported = sum(x.detector == "routing.sensitive-to-cloud" for x in ctx.incident.findings)
-    short = again["leaks"] < outcome["leaks"] or again["leaks"] < reported
+    leaks = sum(_leaked(event) for event in again)
+    wrong = amiss(int(outcome["queries"]), again, until)
+    if not wrong and (leaks < reported or leaks < outcome["leaks"]):
+        wrong = "the record does not hold all that was reported"
     return Verification(
-        verified=not short,
-        enforcement=Enforcement.PARTIAL if short else Enforcement.FULL,
+        verified=not wrong,
+        enforcement=Enforcement.FULL if outcome["complete"] and not wrong else Enforcement.PARTIAL,
         proof=f"{outcome['queries']} queries of {params.agent or 'all agents'} by {len(outcome['table'])} routes: "
         f"{outcome['leaks']} with sensitive data went to the cloud ({len(outcome['leaked_by'])} agents), "
         f"{outcome['held']} were held back, {outcome['doubtful']} were classified below {_DOUBTFUL:g} confidence"
-        + ("; the record no longer holds all that was reported" if short else ""),
+        + ("" if outcome["complete"] else "; there is more on record than was read: it is of the newest alone")
+        + (f"; {wrong}" if wrong else ""),
     )
 
 

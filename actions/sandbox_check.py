@@ -21,14 +21,18 @@ class CheckParams(Params):
 
 
 def _verify(ctx: Context, params: CheckParams, _captured: Record, _outcome: Record) -> Verification:
-    """By the core's heartbeat of each sandbox since the first finding. One that has not been heard of is not sound."""
+    """By the core's heartbeat of each sandbox since the first finding. One that has not been heard of is not sound, nor
+    is one that was heard of and that the core does not list.
+    """
     last: dict[str, Lifecycle] = {}
     first = min((x.time_ns for x in ctx.incident.findings), default=ctx.incident.opened_ns)
     for event in of_kind(ctx, Lifecycle, Source.SANDBOX, began_ns(ctx, 0)):
         if event.component in {"sandbox", "shim"} and event.time_ns >= first:
             last[event.instance] = event
-    wrong, sound = [], 0
-    for info in ctx.world.core.agents():
+    agents = ctx.world.core.agents()
+    unlisted = {x.agent for x in last.values() if x.status in _SOUND} - {x.agent for x in agents} - {params.but}
+    wrong, sound = [f"{name} was heard of and is not among the core's agents" for name in sorted(unlisted)], 0
+    for info in agents:
         if info.agent == params.but or info.state is AgentState.EXITED:
             continue
         heard = last.get(info.instance)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from clawback.model import Enforcement, Incident, Phase
+from clawback.model import Approval, Enforcement, Incident, Phase
 
 if TYPE_CHECKING:
     from clawback.world import World
@@ -54,14 +54,16 @@ class Reversibility(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What an action is given besides its parameters: the incident as it stands, who acts, the way outside, and all
-    incidents of the same agent that the journal has, this one too, oldest first.
+    """What an action is given besides its parameters: the incident as it stands, who acts, the way outside, all
+    incidents of the same agent that the journal has, this one too, oldest first, and what persons were asked in this
+    one, as it stands when it is called.
     """
 
     incident: Incident
     world: World
     actor: str
     history: Callable[[], tuple[Incident, ...]] = tuple
+    approvals: Callable[[], tuple[Approval, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

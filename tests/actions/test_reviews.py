@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,6 +23,8 @@ from clawback.actions import (
 from clawback.errors import InvalidInput, Unreachable
 from clawback.model import (
     AgentState,
+    Approval,
+    ApprovalState,
     Disposition,
     Enforcement,
     FileActivity,
@@ -31,6 +34,7 @@ from clawback.model import (
     RouteActivity,
     Sensitivity,
     Source,
+    Vote,
 )
 
 
@@ -160,14 +164,10 @@ network_policies:
 
 class TestSandboxCheck:
     def test_an_agent_that_ended_is_no_reason_to_wait(self, drive: Any, there: Any, now: Any) -> None:
-        from dataclasses import replace
-
         there.core.known["a"] = replace(there.core.known["a"], state=AgentState.EXITED)
         assert drive(sandbox_check.ACTION, on=now(), but="x").run().verified
 
     def test_one_that_is_lost_is(self, drive: Any, there: Any, now: Any) -> None:
-        from dataclasses import replace
-
         there.core.known["a"] = replace(there.core.known["a"], state=AgentState.LOST)
         seen = drive(sandbox_check.ACTION, on=now()).run()
         assert not seen.verified
@@ -184,12 +184,59 @@ def test_rolling_back_is_restoring_with_consent(drive: Any, there: Any) -> None:
     assert step.revert().verified
 
 
-def test_a_persons_word_is_never_full_proof(drive: Any) -> None:
-    step = drive(handoff_confirm.ACTION, what="the host is clean", about="EDR-1")
-    seen = step.run()
-    assert seen.enforcement is Enforcement.PARTIAL
-    assert seen.proof == "confirmed, not observed: the host is clean (EDR-1)"
-    assert handoff_confirm.ACTION.consent
+class TestConfirm:
+    STATEMENT: ClassVar[dict[str, str]] = {"what": "the host is clean", "about": "EDR-1\u202e\x1b[2J"}
+
+    def said(self, drive: Any, **changes: Any) -> Any:
+        step = drive(handoff_confirm.ACTION, **self.STATEMENT)
+        vote = Vote(who="ann", grant=True, reason="looked", channel="cli", at_ns=1)
+        asked = Approval(
+            id="APR-1",
+            incident="INC-1",
+            key=f"handoff.confirm:{step.action.key(step.params)}",
+            action="handoff.confirm",
+            phase=Phase.ERADICATE,
+            digest="",
+            nonce="",
+            shown=(),
+            asked_by="responder",
+            quorum=1,
+            approvers=(),
+            separate=True,
+            seconds=900,
+            asked_ns=1,
+            expires_ns=2,
+            state=ApprovalState.USED,
+            votes=(vote,),
+        )
+        step.context = replace(step.context, approvals=lambda: (replace(asked, **changes),))
+        return step.run()
+
+    def test_a_persons_word_is_never_full_proof(self, drive: Any) -> None:
+        seen = self.said(drive)
+        assert (seen.verified, seen.enforcement) == (True, Enforcement.PARTIAL)
+        assert seen.proof == "confirmed, not observed: the host is clean (EDR-1\\u{202e}\\u{1b}[2J), says ann"
+        assert handoff_confirm.ACTION.consent
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"key": "handoff.confirm:the person's sessions are ended:EDR-1"},
+            {"state": ApprovalState.PENDING},
+            {"state": ApprovalState.GRANTED},
+            {"state": ApprovalState.DENIED},
+            {"votes": ()},
+            {"action": "agents.lift"},
+        ],
+        ids=lambda x: next(iter(x)),
+    )
+    def test_what_was_not_granted_for_exactly_this_is_not_claimed(self, drive: Any, changes: dict[str, Any]) -> None:
+        seen = self.said(drive, **changes)
+        assert not seen.verified
+        assert "nobody has confirmed it" in seen.proof
+
+    def test_let_pass_unasked_nobody_said_so(self, drive: Any) -> None:
+        assert not drive(handoff_confirm.ACTION, **self.STATEMENT).run().verified
 
 
 def test_hints_are_shown_and_decide_nothing(

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from clawback.errors import InvalidInput, NotEnforced
+from clawback.errors import InvalidInput, NotEnforced, Unreachable
 
 __all__ = ["FileDocuments"]
 
@@ -36,9 +36,14 @@ class FileDocuments:
         return str(path)
 
     def read(self, incident: str, name: str) -> str:
-        """As it is on disk; empty where there is none."""
+        """As it is on disk, with escapes for what is no UTF-8; empty where there is none. `Unreachable` where it cannot
+        be read.
+        """
         path = self._path(incident, name)
-        return path.read_text("utf-8") if path.is_file() else ""
+        try:
+            return path.read_bytes().decode("utf-8", "backslashreplace") if path.is_file() else ""
+        except OSError as error:
+            raise Unreachable(f"{path} cannot be read: {error.strerror}", hint="who may read it?") from None
 
     def _path(self, incident: str, name: str) -> Path:
         if not _NAME.fullmatch(incident) or not _NAME.fullmatch(name):

@@ -72,6 +72,7 @@ class Acting:
             world=self.world,
             actor=self.actor,
             history=lambda: self.journal.of_agent(incident.agent, drill=incident.drill),
+            approvals=lambda: self.journal.approvals(incident=incident.id),
         )
 
     def _current(self, receipt: Receipt) -> Receipt:
