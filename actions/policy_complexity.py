@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._reading import nothing_reverted, revert_nothing
-from clawback.actions._recorded import HOUR_NS, MOST, began_ns, cut, read
+from clawback.actions._recorded import HOUR_NS, MOST, amiss, began_ns, cut, read, until_now
 from clawback.errors import InvalidInput
 from clawback.model import Enforcement, HttpActivity, Lifecycle, NetworkActivity, Phase, Source
 
@@ -84,11 +84,11 @@ def _report(ctx: Context, params: ComplexityParams) -> dict[str, Any]:
     policies = ctx.world.policies
     version = params.version or policies.active(params.policy).version
     text = policies.read(params.policy, version)
-    rules, since = rules_of(text), began_ns(ctx, 24 * HOUR_NS)
+    rules, since, until = rules_of(text), began_ns(ctx, 24 * HOUR_NS), until_now()
     hits: Counter[str] = Counter()
     unmatched = decisions = slow = 0
     worst = 0.0
-    sighted = read(ctx, Source.POLICY, since, policy=params.policy)
+    sighted = read(ctx, Source.POLICY, since, until_ns=until, policy=params.policy)
     for event in sighted.events:
         if isinstance(event, Lifecycle) and event.component == "policy-engine":
             decisions, slow, worst = decisions + event.decisions, slow + event.slow, max(worst, event.p99_ms)
@@ -107,6 +107,9 @@ def _report(ctx: Context, params: ComplexityParams) -> dict[str, Any]:
         "patterns": sum(rule["patterns"] for rule in rules),
         "wildcards": sum(rule["wild"] for rule in rules),
         "read_content": sum(rule["looks"] for rule in rules),
+        "since_ns": since,
+        "until_ns": until,
+        "events": len(sighted.events),
         "complete": sighted.complete,
         "unmatched": unmatched,
         "decisions": decisions,
@@ -135,21 +138,31 @@ def _suggestions(rules: list[dict[str, Any]]) -> list[str]:
 def _verify(ctx: Context, params: ComplexityParams, _captured: Record, outcome: Record) -> Verification:
     """It is about the text that decides: read again, counted again, and hashed as the engine's list of versions says.
 
-    Where none was named, that version is still the one in force.
+    Where none was named, that version is still the one in force, which is the newest. The record reads the same again:
+    a rule that somebody needs must not be called unused because nobody could read that it was used.
     """
     number, policies = int(outcome["version"]), ctx.world.policies
     text, active = policies.read(params.policy, number), policies.active(params.policy).version
-    listed = next((x.sha256 for x in policies.versions(params.policy) if x.version == number), "")
-    same = sha256(text.encode()).hexdigest() == outcome["sha256"] == listed and len(rules_of(text)) == outcome["rules"]
-    meant = same and number in {params.version, active}
+    versions = {x.version: x.sha256 for x in policies.versions(params.policy)}
+    until = int(outcome["until_ns"])
+    again = read(ctx, Source.POLICY, int(outcome["since_ns"]), until_ns=until, policy=params.policy).events
+    wrong = amiss(int(outcome["events"]), again, until)
+    hashed = sha256(text.encode()).hexdigest()
+    same = hashed == outcome["sha256"] == versions.get(number) and len(rules_of(text)) == outcome["rules"]
+    meant = same and (params.version == number or number == active == max(versions))
     return Verification(
-        verified=meant,
-        enforcement=Enforcement.NONE if not meant else Enforcement.FULL if outcome["complete"] else Enforcement.PARTIAL,
+        verified=meant and not wrong,
+        enforcement=Enforcement.NONE
+        if not meant or wrong
+        else Enforcement.FULL
+        if outcome["complete"]
+        else Enforcement.PARTIAL,
         proof=f"version {outcome['version']} has {outcome['rules']} rules with {outcome['patterns']} patterns, "
         f"{outcome['wildcards']} of them wildcards; {outcome['slow']} of {outcome['decisions']} decisions were slow, "
         f"p99 {outcome['worst_p99_ms']:g} ms at worst; {len(outcome['never_used'])} rules decided nothing"
         + ("" if outcome["complete"] else "; there is more on record than was read: decisions are of the newest alone")
-        + ("" if active == outcome["version"] else f"; version {active} is in force by now")
+        + ("" if active == number == max(versions, default=0) else f"; version {active} of {len(versions)} is in force")
+        + (f"; {wrong}" if wrong else "")
         + ("" if same else "; the text is not the one that was counted, or not that version's"),
     )
 

@@ -89,7 +89,8 @@ def _impact(ctx: Context, params: ImpactParams, until_ns: int) -> dict[str, Any]
             path = event.path.partition("?")[0] if isinstance(event, HttpActivity) else ""
             if len(used[event.agent]) < MOST:
                 used[event.agent].add(cut(f"{event.host}:{event.port}{path} by rule {event.rule}"))
-    running = [x for x in ctx.world.core.agents() if x.policy == params.policy]
+    listed = ctx.world.core.agents()
+    running = [x for x in listed if x.policy == params.policy]
     instances = {x.agent: x.instance for x in running}
     others = {x.agent for x in running if _held_by_others(ctx, x)}
     return {
@@ -103,6 +104,7 @@ def _impact(ctx: Context, params: ImpactParams, until_ns: int) -> dict[str, Any]
         "widened": list(widened),
         "diff": wide.diff[:8000],
         "agents": sorted(instances)[:MOST],
+        "unlisted": sorted(used.keys() - {x.agent for x in listed})[:MOST],
         "harmed": {
             name: {"instance": instances.get(name, ""), "calls": sorted(calls), "held_by_others": name in others}
             for name, calls in sorted(used.items())[:MOST]
@@ -133,9 +135,11 @@ def _verify(ctx: Context, params: ImpactParams, _captured: Record, outcome: Reco
     missed = sorted(set(again["harmed"]) - set(outcome["harmed"]) | set(again["agents"]) - set(outcome["agents"]))
     shared = set(outcome["harmed"]) & set(again["harmed"])
     other = sorted(x for x in shared if _used(outcome, x) != _used(again, x))
+    # The core forgets no agent: one that it does not list could not be held, whatever runs.
+    unknown = again["unlisted"]
     if any(outcome[key] != again[key] for key in ("version", "known_good", "widened")):
         other.append(f"policy {params.policy}")
-    wrong = bool(lost or missed or other)
+    wrong = bool(lost or missed or other or unknown)
     return Verification(
         verified=not wrong,
         enforcement=Enforcement.PARTIAL if wrong or not outcome["complete"] else Enforcement.FULL,
@@ -145,7 +149,8 @@ def _verify(ctx: Context, params: ImpactParams, _captured: Record, outcome: Reco
         + ("" if outcome["complete"] else "; there is more on record than was read: it is of the newest alone")
         + (f"; of {', '.join(lost)} the record has nothing any more" if lost else "")
         + (f"; {', '.join(missed)} had not been named" if missed else "")
-        + (f"; of {', '.join(other)} it says something else by now" if other else ""),
+        + (f"; of {', '.join(other)} it says something else by now" if other else "")
+        + (f"; {', '.join(unknown)} used it, and the core lists no such agent" if unknown else ""),
     )
 
 

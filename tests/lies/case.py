@@ -35,7 +35,7 @@ class Lie:
 class Case:
     """One action.
 
-    scene       which scene it is made in: `issuers`, `host`, `policies` or `desk`
+    scene       which scene it is made in, by the name that conftest.py knows it by
     params      of the step, once `before` (steps that it needs, which must all be verified) is made
     holds       looks from outside, not by what the action asks: is the effect there?
     lies        of applying; `reads` are the parts that verifying asks, each of which is made to be of no use

@@ -28,7 +28,7 @@ def _rooms() -> None:
     package = types.ModuleType("lies")
     package.__path__ = [str(HERE)]
     sys.modules["lies"] = package
-    for name in ("case", "liar", "answers", "scenes", "ladder", "orders"):
+    for name in ("case", "liar", "answers", "scenes", "ladder", "orders", "record", "fleet"):
         spec = importlib.util.spec_from_file_location(f"lies.{name}", HERE / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -39,7 +39,9 @@ def _rooms() -> None:
 
 _rooms()
 
+from lies.fleet import Fleet, Steered  # noqa: E402
 from lies.liar import Liar  # noqa: E402
+from lies.record import Asked, Ledger, Versions  # noqa: E402
 from lies.scenes import Desk, Host, Identity, Issuers, Policies, Scene, until  # noqa: E402
 
 from clawback.enforcement.core.claims import unclaimed_uid_base  # noqa: E402
@@ -50,6 +52,9 @@ from clawback.services.ministack import Ministack  # noqa: E402
 from clawback.services.openbao import OpenBao  # noqa: E402
 from clawback.services.postgres import Postgres, find  # noqa: E402
 from clawback.services.process import Service  # noqa: E402
+
+HOSTS = {"fleet": Fleet, "steered": Steered}
+DESKS = {"desk": Desk, "ledger": Ledger, "asked": Asked}
 
 
 @pytest.fixture(scope="session")
@@ -210,11 +215,16 @@ def scene_of(request: pytest.FixtureRequest, state: Path) -> Iterator[Callable[[
             made.append(Identity(folder, *get("identity_provider")))
         elif kind == "policies":
             made.append(Policies(folder, get("parts").gateway()))
+        elif kind == "versions":
+            made.append(Versions(folder, get("parts").gateway()))
+        elif kind in HOSTS:
+            get("parts").core()
+            made.append(HOSTS[kind](folder, get("parts").state))
         elif kind == "host":
             get("parts").core()
             made.append(Host(folder, get("parts").state))
         else:
-            made.append(Desk(folder))
+            made.append(DESKS[kind](folder))
         return made[-1]
 
     yield make

@@ -25,7 +25,19 @@ from clawback.catalog import load
 from clawback.model import Receipt, ReceiptState
 
 HERE = Path(__file__).parent
-ROOMS = {"conftest", "test_lies", "test_drift", "case", "liar", "answers", "scenes", "ladder", "orders"}
+ROOMS = {
+    "conftest",
+    "test_lies",
+    "test_drift",
+    "case",
+    "liar",
+    "answers",
+    "scenes",
+    "ladder",
+    "orders",
+    "record",
+    "fleet",
+}
 REVERTED = {ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT}
 OWED = {
     *("access_review", "agents_halt", "agents_lift", "compliance_document", "handoff_confirm", "incident_cause"),
@@ -41,7 +53,9 @@ _MARKS = {
     "issuers": (pytest.mark.parts, pytest.mark.slow),
     "policies": (pytest.mark.parts, pytest.mark.slow),
     "host": (pytest.mark.kernel, pytest.mark.parts, pytest.mark.slow),
-    "desk": (),
+    "versions": (pytest.mark.parts, pytest.mark.slow),
+    **dict.fromkeys(("fleet", "steered"), (pytest.mark.kernel, pytest.mark.parts, pytest.mark.slow)),
+    **dict.fromkeys(("desk", "ledger", "asked"), ()),
 }
 _TELLING = ("garbage", "an empty object", "hanging")
 _RACES = 20
