@@ -7,6 +7,7 @@ reason and the incident; the last version of all denies everything, so that noth
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
 from clawback.action import Context, Record
@@ -37,6 +38,7 @@ __all__ = [
     "layers_before",
     "not_as_started",
     "of_use",
+    "put",
     "rogue",
     "seen_denied",
     "staged",
@@ -180,9 +182,15 @@ def layers_before(ctx: Context, info: AgentInfo) -> dict[str, str]:
     return {name: value.value for name, value in info.layers.items() if name != "cpu" or info.policy == base_of(info)}
 
 
+def put(ctx: Context, policy: str, text: str, reason: str) -> PolicyVersion:
+    """Have a text in force; `sha256` of what is returned is that text's, whatever the engine answered."""
+    said = ctx.world.policies.put(policy, text, author=ctx.actor, reason=reason[:500], incident=ctx.incident.id)
+    return replace(said, sha256=sha256(text.encode()).hexdigest())
+
+
 def close(ctx: Context, agent: str, policy: str, reason: str) -> PolicyVersion:
     """Make the agent's copy of the policy deny everything: the version that does. `NotFound` where there is no copy."""
     name = staged_name(policy, agent)
     active = ctx.world.policies.active(name)
     draft = ctx.world.policies.draft(name, active.version, NOTHING)
-    return ctx.world.policies.put(name, draft.text, author=ctx.actor, reason=reason, incident=ctx.incident.id)
+    return put(ctx, name, draft.text, reason)

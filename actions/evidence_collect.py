@@ -13,7 +13,7 @@ from clawback.action import Action, Context, Params, Plan, Record, Reversibility
 from clawback.errors import Refused
 from clawback.model import Enforcement, Phase
 
-__all__ = ["ACTION", "EvidenceParams", "differences"]
+__all__ = ["ACTION", "EvidenceParams", "differences", "misattributed"]
 
 _MOST_MANIFEST = 16 << 20
 
@@ -104,7 +104,7 @@ def _apply(ctx: Context, params: EvidenceParams, captured: Record) -> Record:
     }
 
 
-def _misattributed(manifest: Path, **subject: str) -> list[str]:
+def misattributed(manifest: Path, **subject: str) -> list[str]:
     """What a manifest that was found sound says of whom it is about, where that is somebody else."""
     said = json.loads(manifest.read_bytes())
     return [
@@ -119,7 +119,7 @@ def _verify(ctx: Context, params: EvidenceParams, _captured: Record, outcome: Re
     manifest = folder / outcome["manifest"]
     good, wrong = differences(folder, manifest, outcome["sha256"])
     if good and not wrong:
-        wrong = _misattributed(
+        wrong = misattributed(
             manifest, incident=ctx.incident.id, agent=params.agent, instance=str(outcome["instance"])
         )
     if not wrong and good != outcome["files"]:

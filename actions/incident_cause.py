@@ -6,8 +6,10 @@ from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._causes import CATEGORIES
-from clawback.actions._reading import nothing_reverted, revert_nothing
+from clawback.actions._reading import revert_nothing
+from clawback.log import redact
 from clawback.model import Enforcement, Phase
+from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "CauseParams"]
 
@@ -32,8 +34,29 @@ def _plan(_ctx: Context, params: CauseParams) -> Plan:
 
 
 def _verify(ctx: Context, params: CauseParams, _captured: Record, _outcome: Record) -> Verification:
+    """The record is read again: what stands there is what the review goes by."""
+    receipts = ctx.reread().receipts if ctx.reread else ()
+    stands = [x for x in receipts if x.action == ACTION.id and x.params.get("revision") == params.revision]
+    wanted = (ctx.actor, redact(params.model_dump(mode="json")))
+    if not any((x.actor, dict(x.params)) == wanted for x in stands):
+        said = [f"{plain(x.actor, 80)} decided: {plain(x.params.get('cause', ''), 60)}" for x in stands]
+        return Verification(
+            verified=False,
+            enforcement=Enforcement.NONE,
+            proof=f"the record does not say so: {'; '.join(said[:3]) or 'it has no such decision'}",
+        )
     return Verification(
-        verified=True, enforcement=Enforcement.FULL, proof=f"{ctx.actor} decided: {params.cause}, {params.reason}"
+        verified=True,
+        enforcement=Enforcement.FULL,
+        proof=f"on record: {plain(ctx.actor, 80)} decided: {params.cause}, {plain(params.reason, 300)}",
+    )
+
+
+def _verify_reverted(_ctx: Context, params: CauseParams, _captured: Record) -> Verification:
+    return Verification(
+        verified=True,
+        enforcement=Enforcement.FULL,
+        proof=f"the decision for {params.cause} is taken back with its receipt: the review goes by those that stand",
     )
 
 
@@ -52,5 +75,5 @@ ACTION = Action(
     apply=lambda _ctx, _params, _captured: {},
     verify=_verify,
     revert=revert_nothing,
-    verify_reverted=nothing_reverted,
+    verify_reverted=_verify_reverted,
 )

@@ -104,9 +104,10 @@ def _apply(ctx: Context, params: TightenParams, captured: Record) -> Record:
     if sha256(ctx.world.policies.read(params.policy, captured["version"]).encode()).hexdigest() != captured["sha256"]:
         raise Refused(f"the text of {params.policy} version {captured['version']} is not the one that was recorded")
     done = params.expected == active.sha256
+    text = ctx.world.policies.read(params.policy, active.version) if done else made.draft.text
     new = ctx.world.policies.put(
         params.policy,
-        ctx.world.policies.read(params.policy, active.version) if done else made.draft.text,
+        text,
         author=ctx.actor,
         reason=f"tightened: {params.reason}"[:500],
         known_good=True,
@@ -114,7 +115,7 @@ def _apply(ctx: Context, params: TightenParams, captured: Record) -> Record:
     )
     return {
         "version": new.version,
-        "sha256": new.sha256,
+        "sha256": sha256(text.encode()).hexdigest(),  # its own, whatever was answered
         "changes": [plain(one, 200) for one in made.draft.changes[:_MOST_NAMED]],
         "lost": [f"{call.kind} {plain(call.target, 120)}" for call in made.lost[:_MOST_NAMED]],
         "use": made.kept,

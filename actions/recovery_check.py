@@ -30,14 +30,14 @@ class CheckParams(Params):
 
 
 def earlier_recoveries(ctx: Context, at_ns: int) -> tuple[str, ...]:
-    """Ids of the agent's other incidents that started it anew within the time that counts, before `at_ns`."""
+    """Ids of the agent's other incidents that started it anew within the time that counts before `at_ns`, or since."""
     since = at_ns - int(ctx.world.recovery.within_hours * _HOUR_NS)
     return tuple(
         incident.id
         for incident in ctx.history()
         if incident.id != ctx.incident.id
         and any(
-            receipt.action in _STARTS and receipt.state not in _UNDONE and since <= receipt.applied_ns < at_ns
+            receipt.action in _STARTS and receipt.state not in _UNDONE and receipt.applied_ns >= since
             for receipt in incident.receipts
         )
     )
@@ -55,18 +55,21 @@ def _plan(ctx: Context, _params: CheckParams) -> Plan:
     return Plan(changes=(), checks=(_said(earlier_recoveries(ctx, time.time_ns()), ctx),))
 
 
-def _apply(ctx: Context, _params: CheckParams, captured: Record) -> Record:
-    earlier = earlier_recoveries(ctx, captured["at_ns"])
-    return {"automatic": len(earlier) < ctx.world.recovery.most, "earlier": list(earlier)}
+def _apply(ctx: Context, _params: CheckParams, _captured: Record) -> Record:
+    at_ns = time.time_ns()
+    earlier = earlier_recoveries(ctx, at_ns)
+    return {"automatic": len(earlier) < ctx.world.recovery.most, "earlier": list(earlier), "at_ns": at_ns}
 
 
-def _verify(ctx: Context, _params: CheckParams, captured: Record, outcome: Record) -> Verification:
-    earlier = earlier_recoveries(ctx, captured["at_ns"])
-    same = list(earlier) == outcome["earlier"]
+def _verify(ctx: Context, _params: CheckParams, _captured: Record, outcome: Record) -> Verification:
+    """Counted again, with what came since: somebody else may have brought it back meanwhile."""
+    earlier = earlier_recoveries(ctx, outcome["at_ns"])
+    automatic = len(earlier) < ctx.world.recovery.most
+    same = (list(earlier), automatic) == (outcome["earlier"], outcome["automatic"])
     return Verification(
         verified=same,
         enforcement=Enforcement.FULL if same else Enforcement.NONE,
-        proof=_said(earlier, ctx) + ("" if same else "; the record has changed since"),
+        proof=_said(earlier, ctx) + ("" if same else "; that is not what was decided by"),
     )
 
 
@@ -81,7 +84,7 @@ ACTION = Action(
     params=CheckParams,
     key=lambda params: f"{params.agent}:{params.instance}",
     plan=_plan,
-    capture=lambda _ctx, _params: {"at_ns": time.time_ns()},
+    capture=lambda _ctx, _params: {},
     apply=_apply,
     verify=_verify,
     revert=revert_nothing,

@@ -13,6 +13,7 @@ from clawback.action import Action, Context, Params, Plan, Record, Reversibility
 from clawback.actions._reading import nothing_reverted, revert_nothing
 from clawback.actions.recovery_check import earlier_recoveries
 from clawback.model import Enforcement, Phase
+from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "PermitParams"]
 
@@ -29,15 +30,27 @@ def _plan(ctx: Context, params: PermitParams) -> Plan:
     went = ", ".join(dict.fromkeys(x.title for x in ctx.incident.findings)) or "nothing that is on record"
     return Plan(
         changes=(f"- {params.agent}: stays stopped", f"+ {params.agent}: is brought back once more, in stages"),
-        checks=(f"recovered before in {', '.join(earlier) or 'no other incident'}", f"now it did: {went[:400]}"),
+        checks=(f"recovered before in {', '.join(earlier) or 'no other incident'}", f"now it did: {plain(went, 400)}"),
     )
 
 
-def _verify(ctx: Context, params: PermitParams, _captured: Record, _outcome: Record) -> Verification:
+def _apply(ctx: Context, _params: PermitParams, _captured: Record) -> Record:
+    at_ns = time.time_ns()
+    return {"earlier": list(earlier_recoveries(ctx, at_ns)), "at_ns": at_ns}
+
+
+def _verify(ctx: Context, params: PermitParams, _captured: Record, outcome: Record) -> Verification:
+    """One recovery is permitted: another incident's, made meanwhile, may not pass for it."""
+    earlier = list(earlier_recoveries(ctx, outcome["at_ns"]))
+    same = earlier == outcome["earlier"]
+    after = f"after {len(earlier)} earlier ones ({', '.join(earlier[:5])})" if earlier else "with none on record before"
     return Verification(
-        verified=True,
-        enforcement=Enforcement.FULL,
-        proof=f"nothing kept this step from being made any more; {ctx.actor} goes on with {params.agent}",
+        verified=same,
+        enforcement=Enforcement.FULL if same else Enforcement.NONE,
+        proof=f"nothing kept this step from being made any more; {plain(ctx.actor, 80)} goes on with {params.agent}, "
+        f"{after}"
+        if same
+        else f"the recoveries on record are not those of a moment ago: {', '.join(earlier[:5]) or 'none'}",
     )
 
 
@@ -54,7 +67,7 @@ ACTION = Action(
     key=lambda params: f"{params.agent}:{params.instance}",
     plan=_plan,
     capture=lambda _ctx, _params: {},
-    apply=lambda _ctx, _params, _captured: {},
+    apply=_apply,
     verify=_verify,
     revert=revert_nothing,
     verify_reverted=nothing_reverted,

@@ -20,11 +20,12 @@ from clawback.actions._stages import (
     known_good,
     not_as_started,
     of_use,
+    put,
     seen_denied,
     staged,
 )
 from clawback.errors import NotFound, Refused
-from clawback.model import AgentState, Draft, Enforcement, Level, Narrowing, Phase, PolicyVersion
+from clawback.model import AgentInfo, AgentState, Draft, Enforcement, Level, Narrowing, Phase, PolicyVersion
 
 __all__ = ["ACTION", "ObserveParams"]
 
@@ -51,13 +52,11 @@ def _versions(ctx: Context, policy: str) -> tuple[PolicyVersion, ...]:
         return ()
 
 
-def _active(ctx: Context, policy: str) -> int:
-    return ctx.world.policies.active(policy).version
-
-
-def _allows(ctx: Context, policy: str, version: int) -> bool:
-    """Whether there is anything left to take out of it."""
-    return bool(ctx.world.policies.draft(policy, version, NOTHING).changes)
+def _closed(ctx: Context, policy: str) -> bool:
+    """Whether nothing is left to take out of it, or it is not there."""
+    if not _versions(ctx, policy):
+        return True
+    return not ctx.world.policies.draft(policy, ctx.world.policies.active(policy).version, NOTHING).changes
 
 
 def _plan(ctx: Context, params: ObserveParams) -> Plan:
@@ -102,9 +101,7 @@ def _apply(ctx: Context, params: ObserveParams, captured: Record) -> Record:
             f"the text of {captured['policy']} version {captured['version']} is not the one that was recorded"
         )
     draft = _draft(ctx, captured["policy"], captured["version"])
-    version = policies.put(
-        name, draft.text, author=ctx.actor, reason=f"observe-only: {params.reason}"[:500], incident=ctx.incident.id
-    )
+    version = put(ctx, name, draft.text, f"observe-only: {params.reason}")
     info = core.agent(params.agent)
     done = info.instance != captured["instance"] and info.policy == name
     if done and (held := hold_levels(info)):
@@ -154,13 +151,17 @@ def _verify(ctx: Context, params: ObserveParams, captured: Record, outcome: Reco
         or f"instance {info.instance} {info.state.value} (was {captured['instance']}) under {info.policy} version "
         f"{info.policy_version}, which allows nothing; "
         + (
-            "it ended by itself, as programs do that are denied everything: nothing could be tried"
+            f"it has ended{_status(info)}, as programs may that are denied everything: nothing could be tried"
             if ended
             else f"{denied} calls denied from inside"
         )
         + "".join(f"; {one}" for one in outcome["left"]),
         details={"instance": info.instance, "denied": denied},
     )
+
+
+def _status(info: AgentInfo) -> str:
+    return "" if info.exit_status is None else f" with exit status {info.exit_status}"
 
 
 def _revert(ctx: Context, params: ObserveParams, captured: Record) -> None:
@@ -187,8 +188,7 @@ def _verify_reverted(ctx: Context, params: ObserveParams, captured: Record) -> V
             verified=True, enforcement=Enforcement.FULL, proof=f"instance {info.instance} was not replaced"
         )
     if info.policy != captured["staged"]:
-        open_ = [x for x in _versions(ctx, captured["staged"]) if x.version == _active(ctx, captured["staged"])]
-        closed = not open_ or not _allows(ctx, captured["staged"], open_[0].version)
+        closed = _closed(ctx, captured["staged"])
         return Verification(
             verified=closed,
             enforcement=Enforcement.FULL if closed else Enforcement.NONE,
@@ -196,11 +196,15 @@ def _verify_reverted(ctx: Context, params: ObserveParams, captured: Record) -> V
             + ("allows nothing" if closed else "still allows something"),
         )
     results = [ctx.world.core.probe(params.agent, level) for level in _HOLD]
-    good = all(seen(result, Enforcement.FULL) and result.level in hold_levels(info) for result in results)
+    held, closed = hold_levels(info), _closed(ctx, captured["staged"])
+    wrong = [f"no hold orders {level.word}" for level in _HOLD if level not in held]
+    wrong += [f"{x.level.word}: {x.observed}" for x in results if not seen(x, Enforcement.FULL)]
+    wrong += [] if closed else [f"{captured['staged']} still allows something"]
     return Verification(
-        verified=good,
-        enforcement=Enforcement.FULL if good else Enforcement.NONE,
-        proof=f"instance {info.instance} held again: " + "; ".join(f"{x.level.word}: {x.observed}" for x in results),
+        verified=not wrong,
+        enforcement=Enforcement.NONE if wrong else Enforcement.FULL,
+        proof="; ".join(wrong)
+        or f"instance {info.instance} held again: " + "; ".join(f"{x.level.word}: {x.observed}" for x in results),
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import hold_levels
-from clawback.actions._stages import base_of, decides_by, known_good, not_as_started, of_use, rogue, seen_denied, staged
+from clawback.actions._stages import base_of, decides_by, known_good, not_as_started, of_use, put, rogue, seen_denied, staged
 from clawback.errors import Refused
 from clawback.model import AgentInfo, AgentState, Attempt, Draft, Enforcement, Narrowing, Phase
 
@@ -89,13 +89,7 @@ def _apply(ctx: Context, params: RestrictedParams, captured: Record) -> Record:
         raise Refused(
             f"the stage would allow {len(open_)} rogue calls, {open_[0][:120]!a} first", hint="policy.tighten"
         )
-    new = ctx.world.policies.put(
-        captured["staged"],
-        draft.text,
-        author=ctx.actor,
-        reason=f"restricted: {params.reason}"[:500],
-        incident=ctx.incident.id,
-    )
+    new = put(ctx, captured["staged"], draft.text, f"restricted: {params.reason}")
     if info.state is not AgentState.RUNNING and info.instance == captured["instance"]:
         info = ctx.world.core.relaunch(
             params.agent,

@@ -120,20 +120,41 @@ def _refused(ctx: Context, params: WatchParams, captured: Record) -> tuple[int, 
 
 def _verify(ctx: Context, params: WatchParams, captured: Record, outcome: Record) -> Verification:
     """Looked at once more: what came between the last look and now is not passed over."""
-    why = outcome["because"] or _contained(ctx, ctx.world.core.agent(params.agent), captured)
+    info = ctx.world.core.agent(params.agent)
+    why = outcome["because"] or _contained(ctx, info, captured) or _refused(ctx, params, captured)[1]
     watched = f"watched for {outcome['watched_ms'] / 1000:.1f} of {captured['seconds']:g} s in {params.stage}"
     if outcome["clean"] and why:
         return Verification(verified=False, enforcement=Enforcement.NONE, proof=f"{watched}; and then: {why}")
     if why:
         return Verification(verified=True, enforcement=Enforcement.NONE, proof=f"MISBEHAVED: {why}; {watched}")
-    short = outcome["watched_ms"] < captured["seconds"] * 1000 and not outcome["ended"]
+    wrong = _not_watched(ctx, info, captured, outcome)
     held_back = f"; {outcome['held_back']} different calls held back by the stage" if outcome["held_back"] else ""
     return Verification(
-        verified=not short,
-        enforcement=Enforcement.NONE if short else Enforcement.FULL,
-        proof=f"instance {captured['instance']} {watched}: no finding, no hold{held_back}"
-        + (f"; it ended by itself, exit status {outcome['exit_status']}" if outcome["ended"] else ""),
+        verified=not wrong,
+        enforcement=Enforcement.NONE if wrong else Enforcement.FULL,
+        proof="; ".join(wrong)
+        or f"instance {captured['instance']} {watched}: no finding, no hold{held_back}"
+        + (f"; it ended, exit status {outcome['exit_status']}" if outcome["ended"] else ""),
     )
+
+
+def _not_watched(ctx: Context, info: AgentInfo, captured: Record, outcome: Record) -> list[str]:
+    """Why what is said of the watch is not so, or would not have been seen, in words."""
+    wrong: list[str] = []
+    passed_ms = (time.time_ns() - captured["since_ns"]) / 1e6
+    if not outcome["clean"]:
+        wrong.append("it is said to have misbehaved, and nothing says how")
+    if outcome["ended"] and info.state is AgentState.RUNNING:
+        wrong.append("it is said to have ended, and runs")
+    if outcome["watched_ms"] > passed_ms + 1:
+        wrong.append(f"it is said to have been watched for {outcome['watched_ms'] / 1000:.1f} s, in {passed_ms / 1000:.1f}")
+    if outcome["watched_ms"] < captured["seconds"] * 1000 and not outcome["ended"]:
+        wrong.append(f"it was watched for {outcome['watched_ms'] / 1000:.1f} of {captured['seconds']:g} s only")
+    since, instance = info.started_ns, captured["instance"]
+    if not ctx.world.telemetry.events(agent=info.agent, instance=instance, since_ns=since, most=1).events:
+        # The core says of every sandbox that it started and that it lives: where that is not, nothing else is either.
+        wrong.append(f"the telemetry has no event of instance {instance}: nobody would have seen what it did")
+    return wrong
 
 
 ACTION = Action(

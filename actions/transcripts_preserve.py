@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions.evidence_collect import differences
+from clawback.actions.evidence_collect import differences, misattributed
 from clawback.errors import Refused
 from clawback.model import Enforcement, Phase
 from clawback.reports.escape import plain
@@ -23,6 +23,7 @@ __all__ = ["ACTION", "TranscriptsParams", "prompts"]
 _MOST_PROMPTS = 12
 _LONGEST = 400
 _MOST_BYTES = 512 << 10
+_INDEX = "transcripts.json"
 _ASKING = frozenset({"user", "system", "developer"})
 
 
@@ -85,7 +86,6 @@ def _apply(ctx: Context, params: TranscriptsParams, captured: Record) -> Record:
         return {"instance": captured["instance"], "patterns": 0, "files": 0, "prompts": []}
     bundle = ctx.world.core.evidence(params.agent, incident=ctx.incident.id, transcripts=ctx.world.transcripts)
     folder = Path(bundle.folder)
-    found = [told for name in _shown(folder) for told in prompts(_read(folder / name))]
     return {
         "instance": captured["instance"],
         "patterns": len(ctx.world.transcripts),
@@ -96,8 +96,13 @@ def _apply(ctx: Context, params: TranscriptsParams, captured: Record) -> Record:
         "bytes": bundle.bytes,
         "truncated": list(bundle.truncated[:20]),
         "transcripts": len(_shown(folder)),
-        "prompts": list(dict.fromkeys(found))[-_MOST_PROMPTS:],
+        "prompts": _told(folder),
     }
+
+
+def _told(folder: Path) -> list[str]:
+    found = [told for name in _shown(folder) for told in prompts(_read(folder / name))]
+    return list(dict.fromkeys(found))[-_MOST_PROMPTS:]
 
 
 def _shown(folder: Path) -> list[str]:
@@ -110,13 +115,41 @@ def _read(path: Path) -> str:
         return file.read(_MOST_BYTES).decode("utf-8", "backslashreplace")
 
 
-def _verify(_ctx: Context, _params: TranscriptsParams, _captured: Record, outcome: Record) -> Verification:
+def _otherwise(folder: Path, outcome: Record) -> list[str]:
+    """What the bundle, found sound, says otherwise than the record, in words."""
+    wrong: list[str] = []
+    shown = _shown(folder)
+    if len(shown) != outcome["transcripts"]:
+        wrong.append(f"{len(shown)} transcripts are there, {outcome['transcripts']} were collected")
+    if _told(folder) != outcome["prompts"]:
+        wrong.append("the instructions on record are not those in the transcripts")
+    if not outcome["truncated"] and _indexed(folder) != sorted(shown):
+        wrong.append("the index of transcripts is not there, or names others: nobody looked for these")
+    return wrong
+
+
+def _indexed(folder: Path) -> list[str] | None:
+    """The copies that the index names; None where there is no index, which is written even if no file matched."""
+    try:
+        return sorted(str(one["shown"]) for one in json.loads((folder / _INDEX).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _verify(ctx: Context, params: TranscriptsParams, captured: Record, outcome: Record) -> Verification:
     if not outcome["patterns"]:
+        meant = bool(ctx.world.transcripts)
         return Verification(
-            verified=True, enforcement=Enforcement.NONE, proof="no transcripts are looked for: `evidence.transcripts`"
+            verified=not meant,
+            enforcement=Enforcement.NONE,
+            proof=f"no transcripts {'were' if meant else 'are'} looked for: `evidence.transcripts`",
         )
     folder = Path(outcome["folder"])
-    good, wrong = differences(folder, folder / outcome["manifest"], outcome["sha256"])
+    manifest = folder / outcome["manifest"]
+    good, wrong = differences(folder, manifest, outcome["sha256"])
+    if good and not wrong:
+        wrong = misattributed(manifest, incident=ctx.incident.id, agent=params.agent, instance=captured["instance"])
+        wrong += _otherwise(folder, outcome)
     if not wrong and good != outcome["files"]:
         wrong.append(f"{good} files are listed, {outcome['files']} were collected")
     if wrong or not good:
@@ -126,10 +159,11 @@ def _verify(_ctx: Context, _params: TranscriptsParams, _captured: Record, outcom
             proof="; ".join(wrong[:10]) or "nothing was collected",
         )
     count, cut = outcome["transcripts"], outcome["truncated"]
+    none = "none could be read" if cut else "no file matched: nothing was to be kept"
     return Verification(
         verified=True,
         enforcement=Enforcement.NONE if not count else Enforcement.PARTIAL if cut else Enforcement.FULL,
-        proof=(f"{count} transcripts kept and hashed again" if count else "no file matched: nothing was to be kept")
+        proof=(f"{count} transcripts kept and hashed again" if count else none)
         + f", manifest {outcome['sha256'][:12]}; {len(outcome['prompts'])} instructions in them"
         + (f"; cut short: {', '.join(plain(one, 120) for one in cut[:5])}" if cut else ""),
     )

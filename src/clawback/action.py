@@ -57,6 +57,8 @@ class Context:
     """What an action is given besides its parameters: the incident as it stands, who acts, the way outside, all
     incidents of the same agent that the journal has, this one too, oldest first, and what persons were asked in this
     one, as it stands when it is called.
+
+    reread   the incident as the journal has it at this moment, with the receipt of the step that is being made
     """
 
     incident: Incident
@@ -64,6 +66,7 @@ class Context:
     actor: str
     history: Callable[[], tuple[Incident, ...]] = tuple
     approvals: Callable[[], tuple[Approval, ...]] = tuple
+    reread: Callable[[], Incident] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

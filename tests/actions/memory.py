@@ -42,6 +42,7 @@ from clawback.model import (
     LaunchSpec,
     Level,
     LevelResult,
+    Lifecycle,
     Narrowing,
     NetworkActivity,
     Order,
@@ -260,6 +261,14 @@ class MemoryCore:
             credentials=self.secrets.refs(agent),
         )
         self.enforced[agent] = {}
+        self.telemetry.write(
+            Lifecycle,
+            component="sandbox",
+            status="started",
+            activity_id=Lifecycle.START,
+            source=Source.SANDBOX,
+            instance=self.known[agent].instance,
+        )
         return self.known[agent]
 
     def attempt(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
@@ -291,6 +300,9 @@ class MemoryCore:
         folder.mkdir(parents=True, exist_ok=True)
         for number, text in enumerate(self.transcripts if transcripts else (), start=1):
             (folder / f"transcript-{number:02}.jsonl").write_text(text)
+        if transcripts:
+            index = [{"shown": path.name} for path in sorted(folder.glob("transcript-*.jsonl"))]
+            (folder / "transcripts.json").write_text(json.dumps(index))
         (folder / "processes.json").write_text("[]")
         (folder / "output.log").write_text("hello\n")
         files = [

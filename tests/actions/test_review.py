@@ -58,11 +58,20 @@ def test_what_a_person_decided_comes_first_and_is_certain(make_incident: Any, ma
     assert "decided_by" not in root_causes(make_incident(receipts=(undone,)), ())[0]
 
 
-def test_a_cause_is_one_that_there_is(drive: Any) -> None:
+def test_a_cause_is_one_that_there_is_and_is_read_back_from_the_record(
+    drive: Any, make_incident: Any, make_receipt: Any
+) -> None:
     with pytest.raises(ValueError, match="no such cause"):
         incident_cause.ACTION.params(cause="bad luck", reason="x")
     step = drive(incident_cause.ACTION, cause="misconfiguration", reason="the quick fix")
+    assert "it has no such decision" in step.run().proof
+    params = step.params.model_dump(mode="json")
+    kept = make_incident(receipts=(make_receipt("incident.cause", params=params, actor="tester"),))
+    step.context = replace(step.context, reread=lambda: kept)
     assert "tester decided: misconfiguration, the quick fix" in step.run().proof
+    assert step.verify().verified
+    step.context = replace(step.context, actor="somebody else")
+    assert not step.verify().verified
 
 
 def test_the_review_is_kept_read_back_and_says_what_to_change(drive: Any, there: Any) -> None:

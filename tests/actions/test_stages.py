@@ -242,7 +242,7 @@ def test_an_agent_that_ends_by_itself_is_not_waited_for_and_is_started_anew(driv
     observe(drive)
     step = watch(drive, restored, observe_seconds=3600)
     restored.core.known["a"] = replace(restored.core.known["a"], state=AgentState.EXITED, exit_status=1)
-    assert "it ended by itself, exit status 1" in step.run().proof
+    assert "it ended, exit status 1" in step.run().proof
     step = restrict(drive)
     info = restored.core.known["a"]
     assert (info.instance, info.policy, info.state) == ("i1rr", COPY, AgentState.RUNNING)

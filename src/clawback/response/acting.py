@@ -73,6 +73,7 @@ class Acting:
             actor=self.actor,
             history=lambda: self.journal.of_agent(incident.agent, drill=incident.drill),
             approvals=lambda: self.journal.approvals(incident=incident.id),
+            reread=lambda: self.journal.incident(self.incident_id),
         )
 
     def _current(self, receipt: Receipt) -> Receipt:
