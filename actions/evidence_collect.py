@@ -119,9 +119,7 @@ def _verify(ctx: Context, params: EvidenceParams, _captured: Record, outcome: Re
     manifest = folder / outcome["manifest"]
     good, wrong = differences(folder, manifest, outcome["sha256"])
     if good and not wrong:
-        wrong = misattributed(
-            manifest, incident=ctx.incident.id, agent=params.agent, instance=str(outcome["instance"])
-        )
+        wrong = misattributed(manifest, incident=ctx.incident.id, agent=params.agent, instance=str(outcome["instance"]))
     if not wrong and good != outcome["files"]:
         wrong.append(f"{good} files are listed, {outcome['files']} were collected")
     cut = f"; cut short: {', '.join(outcome['truncated'])}" if outcome["truncated"] else ""

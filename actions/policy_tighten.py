@@ -132,8 +132,13 @@ def _verify(ctx: Context, params: TightenParams, _captured: Record, outcome: Rec
     if not active.sha256 == outcome["sha256"] == text:
         wrong.append(f"the engine decides by version {active.version} ({text[:12]}), not {outcome['version']}")
     bad = tuple(call for call in rogue_calls(ctx.incident) if call.kind in ("http", "connect"))[:_MOST_DENIED]
-    decisions = policies.draft(params.policy, active.version, Narrowing(), attempts=bad).decisions
-    if still := [call for call, said in zip(bad, decisions, strict=True) if said.allowed]:
+    # The draft asks for every program that a rule names; what decides is asked too, whatever it drafts.
+    drafted = policies.draft(params.policy, active.version, Narrowing(), attempts=bad).decisions
+    if still := [
+        call
+        for call, said in zip(bad, drafted, strict=True)
+        if said.allowed or policies.decide(params.policy, call).allowed
+    ]:
         wrong.append(f"version {active.version} allows {_named(still)}")
     lost = f"; no longer allowed, and of use before: {', '.join(outcome['lost'])}" if outcome["lost"] else ""
     return Verification(
@@ -172,7 +177,9 @@ ACTION = Action(
     summary="Deny the rogue calls by name, and let the policy's rules shrink to their use.",
     phase=Phase.ERADICATE,
     reversibility=Reversibility.REVERSIBLE,
-    needs=frozenset({"policies:draft", "policies:put", "policies:restore", "policies:active", "telemetry:read"}),
+    needs=frozenset(
+        {"policies:draft", "policies:put", "policies:restore", "policies:active", "policies:decide", "telemetry:read"}
+    ),
     scope="one policy, and thereby every agent that runs under it; it never allows more than before",
     openc2="deny",
     d3fend="D3-OTF",

@@ -11,7 +11,17 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import hold_levels
-from clawback.actions._stages import base_of, decides_by, known_good, not_as_started, of_use, put, rogue, seen_denied, staged
+from clawback.actions._stages import (
+    base_of,
+    decides_by,
+    known_good,
+    not_as_started,
+    of_use,
+    put,
+    rogue,
+    seen_denied,
+    staged,
+)
 from clawback.errors import Refused
 from clawback.model import AgentInfo, AgentState, Attempt, Draft, Enforcement, Narrowing, Phase
 

@@ -147,7 +147,9 @@ def _not_watched(ctx: Context, info: AgentInfo, captured: Record, outcome: Recor
     if outcome["ended"] and info.state is AgentState.RUNNING:
         wrong.append("it is said to have ended, and runs")
     if outcome["watched_ms"] > passed_ms + 1:
-        wrong.append(f"it is said to have been watched for {outcome['watched_ms'] / 1000:.1f} s, in {passed_ms / 1000:.1f}")
+        wrong.append(
+            f"it is said to have been watched for {outcome['watched_ms'] / 1000:.1f} s, in {passed_ms / 1000:.1f}"
+        )
     if outcome["watched_ms"] < captured["seconds"] * 1000 and not outcome["ended"]:
         wrong.append(f"it was watched for {outcome['watched_ms'] / 1000:.1f} of {captured['seconds']:g} s only")
     since, instance = info.started_ns, captured["instance"]

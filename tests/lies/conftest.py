@@ -20,6 +20,11 @@ import yaml
 
 HERE = Path(__file__).parent
 
+ROOMS = (
+    *("case", "liar", "answers", "scenes", "ladder"),
+    *("orders", "record", "fleet", "staged", "recovered", "bundles"),
+)
+
 
 def _rooms() -> None:
     """`lies.case`, `lies.liar` …: lies files are loaded by path, and must all see the same."""
@@ -28,7 +33,7 @@ def _rooms() -> None:
     package = types.ModuleType("lies")
     package.__path__ = [str(HERE)]
     sys.modules["lies"] = package
-    for name in ("case", "liar", "answers", "scenes", "ladder", "orders", "record", "fleet"):
+    for name in ROOMS:
         spec = importlib.util.spec_from_file_location(f"lies.{name}", HERE / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -43,6 +48,7 @@ from lies.fleet import Fleet, Steered  # noqa: E402
 from lies.liar import Liar  # noqa: E402
 from lies.record import Asked, Ledger, Versions  # noqa: E402
 from lies.scenes import Desk, Host, Identity, Issuers, Policies, Scene, until  # noqa: E402
+from lies.staged import NAMES, Staged  # noqa: E402
 
 from clawback.enforcement.core.claims import unclaimed_uid_base  # noqa: E402
 from clawback.enforcement.core.client import CoreClient  # noqa: E402
@@ -169,7 +175,9 @@ class Parts:
             core = {"cgroup": self.group, "heartbeat_seconds": 1}
             if os.geteuid() == 0:
                 core["uid_base"] = unclaimed_uid_base()
-            file.write_text(yaml.safe_dump({"state": str(self.state), "core": core}))
+            # Only policies that name them lead there.
+            way_out = {"allow_private": ["127.0.0.1/32"], "resolve": dict.fromkeys(NAMES, "127.0.0.1")}
+            file.write_text(yaml.safe_dump({"state": str(self.state), "core": core, "gateway": way_out}))
         command = [sys.executable, "-m", "clawback", "--config", str(file), name]
         log = self.state / "log" / f"{name}.log"
         self._stack.enter_context(Service(name, command, log=log, ready=ready, deadline=60))
@@ -223,6 +231,9 @@ def scene_of(request: pytest.FixtureRequest, state: Path) -> Iterator[Callable[[
         elif kind == "host":
             get("parts").core()
             made.append(Host(folder, get("parts").state))
+        elif kind == "staged":
+            get("parts").core()
+            made.append(Staged(folder, get("parts").state))
         else:
             made.append(DESKS[kind](folder))
         return made[-1]
