@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from clawback.action import Context, Record
 from clawback.actions.policy_validate import rogue_calls
-from clawback.errors import NotEnforced, NotFound, Refused
+from clawback.errors import NotEnforced, NotFound, Refused, Unreachable
 from clawback.model import (
     AgentInfo,
     AgentState,
@@ -42,11 +42,13 @@ __all__ = [
     "rogue",
     "seen_denied",
     "staged",
+    "still_allowed",
 ]
 
 _RANK = {Enforcement.NONE: 0, Enforcement.PARTIAL: 1, Enforcement.FULL: 2}
 _HOUR_NS = 3_600 * 1_000_000_000
 _MOST_CALLS = 4_000
+_MOST_ASKED = 64
 _MOST_TRIED = 6  # each takes its share of an agent that has little processor time
 _LONGEST_NAME = 63
 _ELSEWHERE = Attempt(kind="connect", target="clawback-check.invalid:443")  # RFC 2606: never a real host
@@ -120,6 +122,18 @@ def decides_by(ctx: Context, policy: str, expected: str) -> str:
     if active.sha256 == expected == text:
         return ""
     return f"the engine decides by {policy} version {active.version} ({text[:12]}), which is not the stage's"
+
+
+def still_allowed(ctx: Context, policy: str, agent: str, base: str) -> list[Attempt]:
+    """Of the rogue calls and those of use, as many as are asked about, what the engine would let through by a policy
+    that is to allow nothing. It is asked as it decides, not what it would draft. Without telemetry: the rogue ones.
+    """
+    try:
+        use, _ = of_use(ctx, agent=agent, policy=base)
+    except Unreachable:
+        use = ()
+    calls = (*rogue(ctx)[:_MOST_ASKED], *use[:_MOST_ASKED])
+    return [call for call in calls if ctx.world.policies.decide(policy, call).allowed]
 
 
 def seen_denied(ctx: Context, agent: str, calls: tuple[Attempt, ...]) -> tuple[int, list[str]]:

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import gone, hold_levels, seen
-from clawback.actions._stages import base_of, close, decides_by
+from clawback.actions._stages import base_of, close, decides_by, still_allowed
 from clawback.errors import NotFound
 from clawback.model import Enforcement, Level, Phase, staged_name
+from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "RollBackParams"]
 
@@ -83,8 +84,11 @@ def _verify(ctx: Context, params: RollBackParams, captured: Record, outcome: Rec
         results = [ctx.world.core.probe(params.agent, level) for level in _HOLD]
         wrong += [f"{x.level.word}: {x.observed}" for x in results if not seen(x, Enforcement.FULL)]
         state = "; ".join(f"{x.level.word}: {x.observed}" for x in results)
-    if outcome["closed"] and (by := decides_by(ctx, outcome["staged"], outcome["closed_sha256"])):
-        wrong.append(by)
+    if outcome["closed"]:
+        if by := decides_by(ctx, outcome["staged"], outcome["closed_sha256"]):
+            wrong.append(by)
+        if open_ := still_allowed(ctx, outcome["staged"], params.agent, captured["policy"]):
+            wrong.append(f"{outcome['staged']} allows {open_[0].kind} {plain(open_[0].target, 120)}")
     if captured["version"] and (by := decides_by(ctx, captured["policy"], captured["sha256"])):
         wrong.append(by)
     copy = (
@@ -108,7 +112,10 @@ ACTION = Action(
     phase=Phase.CONTAIN,
     reversibility=Reversibility.IRREVERSIBLE,
     needs=frozenset(
-        {"core:freeze", "core:isolate", "core:probe", "policies:put", "policies:restore", "policies:draft"}
+        {
+            *("core:freeze", "core:isolate", "core:probe"),
+            *("policies:put", "policies:restore", "policies:draft", "policies:decide"),
+        }
     ),
     scope="one agent and its own copy of its policy; the policy itself returns to its known-good version",
     openc2="contain",

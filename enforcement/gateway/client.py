@@ -62,10 +62,7 @@ class GatewayClient:
 
     def versions(self, policy: str) -> tuple[PolicyVersion, ...]:
         """All versions, oldest first."""
-        return _read(
-            lambda told: tuple(PolicyVersion(**one) for one in told),
-            self._call("GET", f"/policies/{_name(policy)}/versions"),
-        )
+        return _read(_versions, self._call("GET", f"/policies/{_name(policy)}/versions"))
 
     def read(self, policy: str, version: int) -> str:
         """The text of one version."""
@@ -200,6 +197,12 @@ def _decision(told: Any) -> Decision:
 def _draft(told: Any) -> Draft:
     lists = {"changes": tuple(told["changes"]), "left": tuple(told["left"])}
     return Draft(**{**told, **lists, "decisions": tuple(_decision(one) for one in told["decisions"])})
+
+
+def _versions(told: Any) -> tuple[PolicyVersion, ...]:
+    if not isinstance(told, list):
+        raise TypeError(told)  # an object that says nothing is not a list of none
+    return tuple(map(_version, told))
 
 
 def _version(told: Any) -> PolicyVersion:

@@ -1,4 +1,4 @@
-"""What bundles of evidence share: files changed behind the action's back, the core that shows another's, or none."""
+"""What bundles of evidence share: files changed behind the action's back; the core shows another's, or none."""
 
 from __future__ import annotations
 

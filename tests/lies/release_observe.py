@@ -36,6 +36,7 @@ def _observed(scene, _receipt):
     return (
         info.instance != scene.instance
         and (info.policy, info.state.value, info.hold) == (scene.copy, "running", None)
+        and scene.in_force(scene.copy)
         and not scene.allowed(scene.copy, scene.used)
         and not scene.stands_still(2.0)
     )

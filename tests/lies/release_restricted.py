@@ -1,4 +1,4 @@
-"""release.restricted: too much is allowed, or nothing, or the gateway says yes and keeps the stage before."""
+"""release.restricted: more is allowed than was of use, or nothing; the gateway says yes and keeps what it had."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent whose release goes by stages: its calls are real, its gateway tells of them, it goes rogue when told."""
+"""An agent whose release goes by stages: its calls are real, its gateway tells of them, it can go rogue."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lies.scenes import Host, until
 from clawback.actions.release_observe import ACTION as OBSERVE
 from clawback.actions.release_restricted import ACTION as RESTRICTED
 from clawback.connectors.telemetry import FileTelemetry
+from clawback.errors import NotFound
 from clawback.model import Attempt, Decision, Draft, Level, Receipt, staged_name
 from clawback.world import RecoveryTerms, World
 
@@ -146,6 +147,13 @@ threading.Thread(target=calls, daemon=True).start()
 
     def allowed(self, policy: str, call: Attempt) -> bool:
         return self.true_policies.decide(policy, call).allowed
+
+    def in_force(self, policy: str) -> bool:
+        """Whether the engine has it at all."""
+        try:
+            return bool(self.true_policies.active(policy))
+        except NotFound:
+            return False
 
     def put(self, policy: str, text: str) -> None:
         """As somebody would who has the right to, and should not."""
