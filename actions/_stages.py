@@ -17,6 +17,7 @@ from clawback.model import (
     AgentInfo,
     AgentState,
     Attempt,
+    Draft,
     Enforcement,
     Event,
     HttpActivity,
@@ -26,7 +27,7 @@ from clawback.model import (
     staged_from,
     staged_name,
 )
-from clawback.reports.escape import plain
+from clawback.reports.escape import plain, source
 
 __all__ = [
     "NOTHING",
@@ -34,6 +35,7 @@ __all__ = [
     "calls_of",
     "close",
     "decides_by",
+    "diff_of",
     "known_good",
     "layers_before",
     "not_as_started",
@@ -51,6 +53,7 @@ _MOST_CALLS = 4_000
 _MOST_ASKED = 64
 _MOST_TRIED = 6  # each takes its share of an agent that has little processor time
 _LONGEST_NAME = 63
+_LONGEST_LINE = 400
 _ELSEWHERE = Attempt(kind="connect", target="clawback-check.invalid:443")  # RFC 2606: never a real host
 NOTHING = Narrowing(keep=(), drop=True)
 
@@ -194,6 +197,11 @@ def layers_before(ctx: Context, info: AgentInfo) -> dict[str, str]:
             if receipt.action == "release.observe-only" and "layers" in receipt.captured:
                 return dict(receipt.captured["layers"])
     return {name: value.value for name, value in info.layers.items() if name != "cpu" or info.policy == base_of(info)}
+
+
+def diff_of(draft: Draft) -> tuple[str, ...]:
+    """The lines of its difference; hosts and paths in them are an agent's words."""
+    return tuple(source(line, _LONGEST_LINE) for line in draft.diff.splitlines())
 
 
 def put(ctx: Context, policy: str, text: str, reason: str) -> PolicyVersion:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._stages import of_use
+from clawback.actions._stages import diff_of, of_use
 from clawback.actions.policy_validate import rogue_calls
 from clawback.errors import Refused
 from clawback.model import Attempt, Draft, Enforcement, Narrowing, Phase
@@ -80,7 +80,7 @@ def _plan(ctx: Context, params: TightenParams) -> Plan:
     if not complete:
         checks.append("the telemetry does not go back as far as was asked: there may be use that is not known")
     checks += [f"has no form in this policy: {plain(one, 200)}" for one in made.draft.left[:_MOST_NAMED]]
-    return Plan(changes=tuple(made.draft.diff.splitlines()), checks=tuple(checks))
+    return Plan(changes=diff_of(made.draft), checks=tuple(checks))
 
 
 def _capture(ctx: Context, params: TightenParams) -> Record:

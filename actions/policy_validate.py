@@ -55,11 +55,11 @@ def _plan(ctx: Context, params: ValidateParams) -> Plan:
         if call.kind in {"http", "connect"}:
             said = ctx.world.policies.decide(info.policy, call)
             checks.append(
-                f"{call.kind} {call.target}: version {said.policy_version} would "
+                f"{call.kind} {plain(call.target, 120)}: version {said.policy_version} would "
                 f"{'ALLOW' if said.allowed else 'deny'} it ({said.rule or 'no rule'})"
             )
         else:
-            checks.append(f"{call.kind} {call.target}: will be tried in the sandbox")
+            checks.append(f"{call.kind} {plain(call.target, 120)}: will be tried in the sandbox")
     return Plan(changes=(), checks=tuple(checks) or ("no rogue call is on record: nothing can be replayed",))
 
 

@@ -17,6 +17,7 @@ from clawback.actions._stages import (
     base_of,
     close,
     decides_by,
+    diff_of,
     known_good,
     not_as_started,
     of_use,
@@ -26,10 +27,12 @@ from clawback.actions._stages import (
 )
 from clawback.errors import NotFound, Refused
 from clawback.model import AgentInfo, AgentState, Draft, Enforcement, Level, Narrowing, Phase, PolicyVersion
+from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "ObserveParams"]
 
 _HOLD = (Level.FREEZE, Level.ISOLATE)
+_MOST_NAMED = 20
 
 
 class ObserveParams(Params):
@@ -69,12 +72,12 @@ def _plan(ctx: Context, params: ObserveParams) -> Plan:
         changes=(
             f"- {params.agent}: instance {info.instance} under {info.policy} version {info.policy_version}",
             f"+ {params.agent}: a new instance under {staged(base, params.agent)}, which allows nothing",
-            *draft.diff.splitlines(),
+            *diff_of(draft),
         ),
         checks=(
             held,
             f"made from {base} version {wanted.version}",
-            *(f"has no form in this policy: {one}" for one in draft.left),
+            *(f"has no form in this policy: {plain(one, 200)}" for one in draft.left[:_MOST_NAMED]),
         ),
     )
 
@@ -121,8 +124,8 @@ def _apply(ctx: Context, params: ObserveParams, captured: Record) -> Record:
         "policy": name,
         "policy_version": info.policy_version,
         "sha256": version.sha256,
-        "changes": list(draft.changes[:20]),
-        "left": list(draft.left[:20]),
+        "changes": [plain(one, 200) for one in draft.changes[:_MOST_NAMED]],
+        "left": [plain(one, 200) for one in draft.left[:_MOST_NAMED]],
     }
 
 
@@ -166,12 +169,9 @@ def _status(info: AgentInfo) -> str:
 
 def _revert(ctx: Context, params: ObserveParams, captured: Record) -> None:
     """Back behind the bars; the instance from before is gone for good."""
-    if _versions(ctx, captured["staged"]):
-        close(ctx, params.agent, captured["policy"], f"observe-only reverted: {params.reason}"[:500])
     info = ctx.world.core.agent(params.agent)
-    if info.instance == captured["instance"] or info.policy != captured["staged"]:
-        return  # not begun, or let go in full since
-    for level in _HOLD:
+    begun = info.instance != captured["instance"] and info.policy == captured["staged"]  # and not let go in full since
+    for level in _HOLD if begun else ():  # before the gateway is asked anything: it may be down
         ctx.world.core.contain(
             params.agent,
             level,
@@ -179,6 +179,8 @@ def _revert(ctx: Context, params: ObserveParams, captured: Record) -> None:
             by=ctx.actor,
             incident=ctx.incident.id,
         )
+    if _versions(ctx, captured["staged"]):
+        close(ctx, params.agent, captured["policy"], f"observe-only reverted: {params.reason}")
 
 
 def _verify_reverted(ctx: Context, params: ObserveParams, captured: Record) -> Verification:

@@ -14,6 +14,7 @@ from clawback.actions._ladder import hold_levels
 from clawback.actions._stages import (
     base_of,
     decides_by,
+    diff_of,
     known_good,
     not_as_started,
     of_use,
@@ -24,6 +25,7 @@ from clawback.actions._stages import (
 )
 from clawback.errors import Refused
 from clawback.model import AgentInfo, AgentState, Attempt, Draft, Enforcement, Narrowing, Phase
+from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "RestrictedParams"]
 
@@ -62,13 +64,30 @@ def _plan(ctx: Context, params: RestrictedParams) -> Plan:
     good = known_good(ctx, params.agent, base)
     draft, keep, complete = _draft(ctx, base, good.version, params.agent)
     return Plan(
-        changes=tuple(draft.diff.splitlines()) or (f"+ {staged(base, params.agent)}: the whole of {base}",),
+        changes=diff_of(draft) or (f"+ {staged(base, params.agent)}: the whole of {base}",),
         checks=(
             f"{len(keep)} different calls of use are on record"
             + ("" if complete else ", and older ones may not be: the telemetry does not go back so far"),
             f"{params.agent} is instance {info.instance} under {info.policy}",
+            *_refusals(ctx, params, draft),
         ),
     )
+
+
+def _open(ctx: Context, draft: Draft) -> list[Attempt]:
+    """The rogue calls that it would allow; they were asked about first."""
+    calls = rogue(ctx)
+    return [call for call, said in zip(calls, draft.decisions[: len(calls)], strict=True) if said.allowed]
+
+
+def _refusals(ctx: Context, params: RestrictedParams, draft: Draft) -> list[str]:
+    """What would stand in the way, in words."""
+    wrong = [f"REFUSED: it would still allow {one.kind} {plain(one.target, 120)}" for one in _open(ctx, draft)[:20]]
+    try:
+        _observed(ctx, params)
+    except Refused as error:
+        wrong.append(f"REFUSED, as things stand: {error.message}")
+    return wrong
 
 
 def _capture(ctx: Context, params: RestrictedParams) -> Record:
@@ -93,11 +112,10 @@ def _apply(ctx: Context, params: RestrictedParams, captured: Record) -> Record:
     if info.instance == captured["instance"]:
         _observed(ctx, params)
     draft, keep, complete = _draft(ctx, captured["policy"], captured["version"], params.agent)
-    count = len(rogue(ctx))
-    open_ = [call.target for call, said in zip(rogue(ctx), draft.decisions[:count], strict=True) if said.allowed]
-    if open_:
+    if open_ := _open(ctx, draft):
         raise Refused(
-            f"the stage would allow {len(open_)} rogue calls, {open_[0][:120]!a} first", hint="policy.tighten"
+            f"the stage would allow {len(open_)} rogue calls, {plain(open_[0].target, 120)} first",
+            hint="policy.tighten",
         )
     new = put(ctx, captured["staged"], draft.text, f"restricted: {params.reason}")
     if info.state is not AgentState.RUNNING and info.instance == captured["instance"]:
@@ -109,16 +127,16 @@ def _apply(ctx: Context, params: RestrictedParams, captured: Record) -> Record:
             reason=params.reason,
             by=ctx.actor,
         )
-    lost = [call for call, said in zip(keep, draft.decisions[count:], strict=True) if not said.allowed]
+    lost = [call for call, said in zip(keep, draft.decisions[len(rogue(ctx)) :], strict=True) if not said.allowed]
     return {
         "instance": info.instance,
         "policy": captured["staged"],
         "policy_version": new.version,
         "sha256": new.sha256,
         "calls": len(keep) - len(lost),
-        "not_allowed": [f"{call.kind} {call.target}"[:200] for call in lost[:20]],
+        "not_allowed": [f"{call.kind} {plain(call.target, 200)}" for call in lost[:20]],
         "complete": complete,
-        "changes": list(draft.changes[:20]),
+        "changes": [plain(one, 200) for one in draft.changes[:20]],
     }
 
 

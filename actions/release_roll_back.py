@@ -50,10 +50,9 @@ def _plan(ctx: Context, params: RollBackParams) -> Plan:
 
 
 def _capture(ctx: Context, params: RollBackParams) -> Record:
+    """Of the core alone: an agent is held though the gateway may be down."""
     info = ctx.world.core.agent(params.agent)
-    base = base_of(info)
-    version, digest = _good(ctx, base)
-    return {"instance": info.instance, "policy": base, "version": version, "sha256": digest}
+    return {"instance": info.instance, "policy": base_of(info)}
 
 
 def _apply(ctx: Context, params: RollBackParams, captured: Record) -> Record:
@@ -66,11 +65,12 @@ def _apply(ctx: Context, params: RollBackParams, captured: Record) -> Record:
         copy = {"closed": closed.version, "closed_sha256": closed.sha256}
     except NotFound:
         copy = {"closed": 0, "closed_sha256": ""}
-    if captured["version"]:
+    version, digest = _good(ctx, captured["policy"])
+    if version:
         ctx.world.policies.restore(
-            captured["policy"], captured["version"], author=ctx.actor, reason=reason, incident=ctx.incident.id
+            captured["policy"], version, author=ctx.actor, reason=reason, incident=ctx.incident.id
         )
-    return {"staged": name, **copy}
+    return {"staged": name, **copy, "version": version, "sha256": digest}
 
 
 def _verify(ctx: Context, params: RollBackParams, captured: Record, outcome: Record) -> Verification:
@@ -89,19 +89,17 @@ def _verify(ctx: Context, params: RollBackParams, captured: Record, outcome: Rec
             wrong.append(by)
         if open_ := still_allowed(ctx, outcome["staged"], params.agent, captured["policy"]):
             wrong.append(f"{outcome['staged']} allows {open_[0].kind} {plain(open_[0].target, 120)}")
-    if captured["version"] and (by := decides_by(ctx, captured["policy"], captured["sha256"])):
+    if outcome["version"] and (by := decides_by(ctx, captured["policy"], outcome["sha256"])):
         wrong.append(by)
     copy = (
         f"{outcome['staged']} version {outcome['closed']} allows nothing" if outcome["closed"] else "no stage was open"
     )
     base = (
-        f"{captured['policy']} is version {captured['version']} again"
-        if captured["version"]
-        else "no known-good policy"
+        f"{captured['policy']} is version {outcome['version']} again" if outcome["version"] else "no known-good policy"
     )
     return Verification(
         verified=not wrong,
-        enforcement=Enforcement.NONE if wrong else Enforcement.FULL if captured["version"] else Enforcement.PARTIAL,
+        enforcement=Enforcement.NONE if wrong else Enforcement.FULL if outcome["version"] else Enforcement.PARTIAL,
         proof="; ".join(wrong) or f"{copy}; {base}; instance {info.instance} held, {state}",
     )
 

@@ -30,6 +30,7 @@ from clawback.model import (
     HttpActivity,
     IncidentStatus,
     Level,
+    Narrowing,
     NetworkActivity,
     ReceiptState,
     staged_from,
@@ -282,6 +283,53 @@ def test_rolled_back_is_held_and_nothing_of_the_stages_is_left(drive: Any, resto
     restored.core.release("a", levels=(Level.FREEZE,), reason="x", by="somebody")
     assert "no hold orders freeze" in step.verify().proof
     assert not step.verify().verified
+
+
+def test_it_is_held_though_the_gateway_is_down(drive: Any, restored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: Any, **__: Any) -> Any:
+        raise Unreachable("the gateway does not answer")
+
+    observed = observe(drive)
+    step = drive(release_roll_back.ACTION, agent="a", instance="i1r", reason="it misbehaved")
+    for name in ("versions", "active", "draft", "put", "restore"):
+        monkeypatch.setattr(restored.policies, name, down)
+    with pytest.raises(Unreachable):
+        step.run()
+    assert set(restored.core.known["a"].hold.levels) == {Level.FREEZE, Level.ISOLATE}
+    restored.core.release("a", reason="x", by="somebody")
+    with pytest.raises(Unreachable):
+        observed.revert()
+    assert set(restored.core.known["a"].hold.levels) == {Level.FREEZE, Level.ISOLATE}
+    monkeypatch.undo()
+    assert step.run().verified
+
+
+@pytest.mark.parametrize("what", ["put", "draft"])
+def test_what_the_gateway_answers_is_no_proof(
+    drive: Any, restored: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    observe(drive)
+    if what == "put":  # as it is: nothing allowed
+        monkeypatch.setattr(restored.policies, "put", lambda name, *_, **__: restored.policies.active(name))
+    else:
+        wide = restored.policies.draft("support", 2, Narrowing())
+        monkeypatch.setattr(restored.policies, "draft", lambda *_, **__: wide)
+    seen = drive(release_restricted.ACTION if what == "put" else release_roll_back.ACTION, agent="a", reason="x").run()
+    assert not seen.verified
+
+
+def test_after_the_watch_nothing_is_passed_over_and_nothing_made_up(drive: Any, restored: Any) -> None:
+    observe(drive)
+    step = watch(drive, restored)
+    assert step.run().verified
+    for change in ({"ended": True}, {"watched_ms": 10**9}, {"clean": False}):
+        before, step.outcome = step.outcome, {**step.outcome, **change}
+        assert not step.verify().verified, change
+        step.outcome = before
+    refused(restored, "files.partner.test")
+    assert "and then: it tried a call that support denies" in step.verify().proof
+    restored.core.telemetry.written.clear()
+    assert "nobody would have seen what it did" in step.verify().proof
 
 
 @pytest.mark.parametrize("lie", [Level.FREEZE, Level.ISOLATE])

@@ -29,6 +29,7 @@ from clawback.response.rules import destroys_evidence, evidence_is_held
 __all__ = ["Response", "step_key"]
 
 _BEGUN = frozenset({ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.UNVERIFIED})
+_SHOWN_CHANGES = 140  # of the 200 lines that an approval keeps
 _BEING_UNDONE = REVERTED | {ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED, ReceiptState.ORPHANED}
 
 
@@ -199,7 +200,10 @@ class Response(Reverting):
         planned = guarded(f"{action.id} plan", lambda: self.plan(action, params))
         if planned.value is None:
             return (f"what it would change could not be read: {planned.error}",)
-        return (*planned.value.changes, *(f"  {check}" for check in planned.value.checks))
+        changes, checks = planned.value.changes, planned.value.checks
+        more = (f"… and {len(changes) - _SHOWN_CHANGES} more lines",) if len(changes) > _SHOWN_CHANGES else ()
+        # However long a change is made, what was found wrong with it is shown.
+        return (*changes[:_SHOWN_CHANGES], *more, *(f"  {check}" for check in checks))
 
     def _not_started(self, step: Opened, reason: str) -> Receipt:
         known = step.known
