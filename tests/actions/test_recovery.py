@@ -198,6 +198,9 @@ def test_validation_in_the_instance_that_was_to_be_replaced_is_refused(drive: An
 def test_the_plan_of_a_validation_asks_the_engine(drive: Any) -> None:
     step = drive(policy_validate.ACTION, agent="a")
     checks = policy_validate.ACTION.plan(step.context, step.params).checks
+    assert any("would ALLOW it (wide)" in check for check in checks)
+    drive(policy_restore.ACTION, policy="support", reason="incident").run()
+    checks = policy_validate.ACTION.plan(step.context, step.params).checks
     assert any("would deny it" in check for check in checks)
 
 
@@ -212,6 +215,7 @@ def test_a_bundle_as_the_core_writes_it_can_be_hashed_again(tmp_path: Path) -> N
 
 
 def test_a_call_that_an_order_denies_shows_nothing_of_the_policy(drive: Any, there: Any) -> None:
+    drive(policy_restore.ACTION, policy="support", reason="incident").run()
     there.orders.place(
         EgressOrder(
             id="x",
