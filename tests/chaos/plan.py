@@ -12,6 +12,8 @@ __all__ = ["Life", "Plan", "draw"]
 
 _PARTS = tuple(part for part in PARTS if part != "secrets")
 
+_CHANGED = ("core", "policies", "tickets", "orders_or_none", "vault_or_none")
+
 
 @dataclass(frozen=True)
 class Life:
@@ -78,5 +80,10 @@ def _life(chance: random.Random, borders: int, role: str) -> Life:
 
 
 def _fault(chance: random.Random) -> Fault:
-    first = chance.randint(1, 30)
-    return Fault(chance.choice(_PARTS), chance.choice(KINDS), first, first + chance.choice((0, 1, 5, 1000)))
+    kind = chance.choice(KINDS)
+    # A lie is told of a change, and the changes come early, and few.
+    part, first = (
+        chance.choice(_CHANGED if kind == "lying" else _PARTS),
+        chance.randint(1, 8 if kind == "lying" else 30),
+    )
+    return Fault(part, kind, first, first + chance.choice((0, 1, 5, 1000)))
