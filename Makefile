@@ -27,9 +27,10 @@ lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup  ## all tests, the quick ones first
-	$(BIN)/python -m pytest -m 'not kernel and not parts and not slow'
-	$(BIN)/python -m pytest -m 'kernel or parts or slow'
+test: setup  ## all tests: the quick ones, those with servers, those with sandboxes, which want the machine for themselves
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not kernel and not parts and not slow'
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m '(parts or slow) and not kernel'
+	$(BIN)/python -m pytest -m kernel
 
 demo: setup  ## a rogue agent is detected, contained, cut off, restored
 	@$(BIN)/clawback demo
@@ -37,7 +38,7 @@ demo: setup  ## a rogue agent is detected, contained, cut off, restored
 kill: setup  ## SIGKILL every part at every step of a response, one incident for each part
 	CLAWBACK_KILL=each $(BIN)/python -m pytest tests/system/test_kill.py
 
-lies: setup  ## each action is lied to in every way there is, some twenty minutes; CI takes the telling half
+lies: setup  ## each action is lied to in every way there is, some twenty minutes; CI takes one of each kind
 	CLAWBACK_LIES=all $(BIN)/python -m pytest tests/lies
 
 chaos: setup  ## SIGKILL at 1,000 seeded points over all playbooks, with parts down, slow, failing, hanging, lying; then the real stack
