@@ -215,7 +215,6 @@ def test_a_bundle_as_the_core_writes_it_can_be_hashed_again(tmp_path: Path) -> N
 
 
 def test_a_call_that_an_order_denies_shows_nothing_of_the_policy(drive: Any, there: Any) -> None:
-    drive(policy_restore.ACTION, policy="support", reason="incident").run()
     there.orders.place(
         EgressOrder(
             id="x",
