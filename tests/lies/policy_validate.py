@@ -1,4 +1,4 @@
-"""policy.validate: the rogue call goes through after all, or was never tried."""
+"""policy.validate: the rogue call goes through after all, was never tried, or was denied and nobody was told."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from clawback.actions.policy_validate import ACTION
 
 
 def _before(scene):
+    """An incident about a call that no policy of the scene's allows."""
+    attempts = (("open", "/root/.aws/credentials"),)
+    scene.open(attempts=attempts, technique="T1000", resource="/quiet", instance="quiet-" + scene.instance)
     scene.must(RELAUNCH, **scene.who, reason="to be validated")
 
 
 CASE = Case(
     action=ACTION,
-    scene="host",
+    scene="staged",
     before=_before,
     params=lambda scene: {"agent": scene.agent, "replaced": scene.instance},
     holds=lambda _scene, receipt: "1 of 1 rogue calls denied" in receipt.proof,
     lies=(
+        Lie(
+            what="the telemetry is gone",
+            behind=lambda scene, _: scene.lose_telemetry(),
+            mend=lambda scene: scene.find_telemetry(),
+        ),
         Lie(
             what="the core tries nothing and says nothing",
             part="core",

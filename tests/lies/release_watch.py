@@ -34,17 +34,6 @@ def _start_anew(scene, _outcome):
     scene.misbehaved = True  # nobody knows what the one that is gone would have done
 
 
-def _nowhere(scene, _outcome):
-    """Where the telemetry is looked for there is none."""
-    scene.telemetry.unlink()
-    scene.telemetry.mkdir()
-
-
-def _there_again(scene):
-    scene.telemetry.rmdir()
-    scene.telemetry.symlink_to(scene.state / "telemetry")
-
-
 def _ended(_scene, outcome):
     outcome.update(ended=True, exit_status=0, watched_ms=0)
 
@@ -79,7 +68,11 @@ CASE = Case(
         Lie(what="it tries what its policy denies", behind=lambda scene, _: scene.go_rogue()),
         Lie(what="a detector finds something", behind=_found),
         Lie(what="another starts it anew", behind=_start_anew),
-        Lie(what="the telemetry is gone", behind=_nowhere, mend=_there_again),
+        Lie(
+            what="the telemetry is gone",
+            behind=lambda scene, _: scene.lose_telemetry(),
+            mend=lambda scene: scene.find_telemetry(),
+        ),
         Lie(what="it is said to have ended", behind=_ended),
         Lie(what="it is said to have been watched for an hour", behind=_for_an_hour),
         Lie(what="it is said not to have been watched", behind=_not_at_all),

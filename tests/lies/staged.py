@@ -177,6 +177,15 @@ threading.Thread(target=calls, daemon=True).start()
         until(lambda: self.told_of("evil.liar.test", blocked=True), what="the refused call in the telemetry")
         self.misbehaved = True
 
+    def lose_telemetry(self) -> None:
+        """Where the telemetry is looked for there is none."""
+        self.telemetry.unlink()
+        self.telemetry.mkdir()
+
+    def find_telemetry(self) -> None:
+        self.telemetry.rmdir()
+        self.telemetry.symlink_to(self.state / "telemetry")
+
     def start_anew(self) -> None:
         """As another operator would, under its policy itself."""
         active = self.true_policies.active(self.agent)
