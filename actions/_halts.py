@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from clawback.action import Context, Record, Verification
 from clawback.actions._ladder import gone, seen
-from clawback.errors import ClawbackError
+from clawback.errors import ClawbackError, NotFound, Refused
 from clawback.model import AgentInfo, Enforcement, Halt, Level, Order, Selector, SelectorKind
 
-__all__ = ["as_record", "free_again", "from_record", "matches", "standing", "stopped"]
+__all__ = ["as_record", "free_again", "from_record", "matches", "standing", "stopped", "strike"]
 
 
 def as_record(selector: Selector | None) -> dict[str, str] | None:
@@ -40,6 +42,19 @@ def matches(ctx: Context, selector: Selector) -> tuple[AgentInfo, ...]:
             return tuple(x for x in everyone if selector.value in x.tags)
         case SelectorKind.TREE:
             return _tree(everyone, selector.value)
+
+
+def strike(ctx: Context, selector: Selector, names: list[str], reason: str) -> Record:
+    """Halt them, unless a halt of theirs stands and each is frozen: one that got loose under it is struck anew."""
+    there = standing(ctx, selector)
+    if there and stopped(ctx, [selector], names, "").verified:
+        return {}
+    core = ctx.world.core
+    report = core.halt(selector, Level.FREEZE, reason=reason[:500], by=ctx.actor, incident=ctx.incident.id)
+    for one in there:  # only now: at no time are they held by none
+        with suppress(NotFound, Refused):  # somebody was first, or another may: both stand, and one is enough
+            core.lift(one.id, reason=f"{report.halt.id} stands instead", by=ctx.actor)
+    return {"halt": report.halt.id, "agents": len(report.agents), "struck_ms": round(report.struck_ms, 3)}
 
 
 def _tree(everyone: tuple[AgentInfo, ...], top: str) -> tuple[AgentInfo, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._halts import as_record, free_again, from_record, matches, standing, stopped
-from clawback.model import Enforcement, Level, Phase, Selector, SelectorKind
+from clawback.actions._halts import as_record, free_again, from_record, matches, standing, stopped, strike
+from clawback.model import Enforcement, Phase, Selector, SelectorKind
 
 __all__ = ["ACTION", "HaltParams"]
 
@@ -62,10 +62,7 @@ def _capture(ctx: Context, params: HaltParams) -> Record:
 
 def _apply(ctx: Context, params: HaltParams, captured: Record) -> Record:
     selector = from_record(captured["selector"])
-    if selector is None or standing(ctx, selector):
-        return {}
-    report = ctx.world.core.halt(selector, Level.FREEZE, reason=params.reason, by=ctx.actor, incident=ctx.incident.id)
-    return {"halt": report.halt.id, "agents": len(report.agents), "struck_ms": round(report.struck_ms, 3)}
+    return {} if selector is None else strike(ctx, selector, list(captured["agents"]), params.reason)
 
 
 def _verify(ctx: Context, _params: HaltParams, captured: Record, outcome: Record) -> Verification:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
-from clawback.actions._halts import as_record, free_again, from_record, matches, standing, stopped
-from clawback.model import Enforcement, Level, Phase
+from clawback.actions._halts import as_record, free_again, from_record, matches, standing, stopped, strike
+from clawback.model import Enforcement, Phase
 
 __all__ = ["ACTION", "LiftParams"]
 
@@ -53,9 +53,8 @@ def _verify(ctx: Context, _params: LiftParams, captured: Record, _outcome: Recor
 def _revert(ctx: Context, _params: LiftParams, captured: Record) -> None:
     for one in captured["halts"]:
         selector = from_record(one["selector"])
-        if selector is not None and not standing(ctx, selector):
-            reason = f"lifting reverted: {one['reason']}"[:500]
-            ctx.world.core.halt(selector, Level.FREEZE, reason=reason, by=ctx.actor, incident=ctx.incident.id)
+        if selector is not None:
+            strike(ctx, selector, list(one["agents"]), f"lifting reverted: {one['reason']}")
 
 
 def _verify_reverted(ctx: Context, _params: LiftParams, captured: Record) -> Verification:

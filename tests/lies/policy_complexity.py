@@ -39,7 +39,7 @@ def _another_decides(scene, _outcome):
 def _holds(scene, receipt):
     active = scene.true_policies.active(scene.agent)
     said = receipt.outcome
-    return (said["version"], said["sha256"], said["rules"]) == (active.version, active.sha256, 1)
+    return (said.get("version"), said.get("sha256"), said.get("rules")) == (active.version, active.sha256, 1)
 
 
 CASE = Case(

@@ -49,7 +49,8 @@ def _holds(scene, receipt):
             "held_by_others": False,
         }
     }
-    return receipt.outcome["harmed"] == harmed and receipt.outcome["agents"] == sorted((scene.agent, scene.worker))
+    said = receipt.outcome
+    return said.get("harmed") == harmed and said.get("agents") == sorted((scene.agent, scene.worker))
 
 
 def _used_by_more(scene, outcome):

@@ -46,7 +46,7 @@ CASE = Case(
     scene="ledger",
     before=_before,
     params=lambda _: {},
-    holds=lambda scene, _: b'"available"' in scene.stream(Source.ROUTING).read_bytes(),
+    holds=lambda _scene, receipt: receipt.proof == "the router's last report: available",
     lies=(
         *vanishing(Source.ROUTING),
         torn(Source.ROUTING),
