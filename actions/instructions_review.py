@@ -16,9 +16,10 @@ from pydantic import Field
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import hold_levels, released, seen
 from clawback.actions._reading import nothing_reverted, revert_nothing
-from clawback.actions._recorded import began_ns, cut, recorded, top
+from clawback.actions._recorded import amiss, began_ns, cut, read, top, until_now
 from clawback.model import (
     Enforcement,
+    Event,
     FileActivity,
     HttpActivity,
     Incident,
@@ -51,18 +52,22 @@ class InstructionsParams(Params):
     findings: int = Field(0, ge=0)
 
 
-def _refused(ctx: Context, params: InstructionsParams) -> Counter[tuple[str, str]]:
+def _events(ctx: Context, params: InstructionsParams, until_ns: int) -> list[Event]:
+    """What it was refused."""
+    who = {"agent": params.agent, "instance": params.instance}
+    streams = (read(ctx, x, began_ns(ctx), until_ns=until_ns, **who) for x in (Source.SANDBOX, Source.POLICY))
+    return [event for stream in streams for event in stream.events if event.blocked]
+
+
+def _refused(events: list[Event]) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
-    for source in (Source.SANDBOX, Source.POLICY):
-        for event in recorded(ctx, source, began_ns(ctx), agent=params.agent, instance=params.instance):
-            if not event.blocked:
-                continue
-            if isinstance(event, FileActivity):
-                found["file", cut(event.path)] += 1
-            elif isinstance(event, KernelActivity):
-                found["system call", cut(event.syscall)] += 1
-            elif isinstance(event, (HttpActivity, NetworkActivity)):
-                found["destination", cut(f"{event.host}:{event.port}")] += 1
+    for event in events:
+        if isinstance(event, FileActivity):
+            found["file", cut(event.path)] += 1
+        elif isinstance(event, KernelActivity):
+            found["system call", cut(event.syscall)] += 1
+        elif isinstance(event, (HttpActivity, NetworkActivity)):
+            found["destination", cut(f"{event.host}:{event.port}")] += 1
     return found
 
 
@@ -83,8 +88,8 @@ def _hints(incident: Incident) -> list[str]:
     return list(dict.fromkeys(cut(line) for line in lines))[:10]
 
 
-def _review(ctx: Context, params: InstructionsParams) -> dict[str, Any]:
-    refused = _refused(ctx, params)
+def _review(ctx: Context, params: InstructionsParams, until_ns: int, events: list[Event]) -> dict[str, Any]:
+    refused = _refused(events)
     kinds = {kind for kind, _ in refused}
     others = sorted({x.detector for x in ctx.incident.findings} - {"sandbox.violation-spike"})
     reasons = [f"{name} found something too" for name in others]
@@ -93,6 +98,8 @@ def _review(ctx: Context, params: InstructionsParams) -> dict[str, Any]:
     info = ctx.world.core.agent(params.agent)
     person = _person(ctx, params)
     return {
+        "until_ns": until_ns,
+        "events": len(events),
         "confirmed": bool(reasons) or person == "confirmed",
         "decided": bool(reasons) or bool(person),
         "reasons": reasons,
@@ -123,14 +130,22 @@ def _person(ctx: Context, params: InstructionsParams) -> str:
     return "harmless" if released(ctx, params.agent, Level.FREEZE).verified else ""
 
 
+def _apply(ctx: Context, params: InstructionsParams, _captured: Record) -> Record:
+    until = until_now()
+    return _review(ctx, params, until, _events(ctx, params, until))
+
+
 def _verify(ctx: Context, params: InstructionsParams, _captured: Record, outcome: Record) -> Verification:
     """Looked at again, it comes to the same."""
-    again = _review(ctx, params)
+    until = int(outcome["until_ns"])
+    events = _events(ctx, params, until)
+    again, wrong = _review(ctx, params, until, events), amiss(int(outcome["events"]), events, until)
     same = all(again[key] == outcome[key] for key in ("decided", "confirmed", "person"))
-    decided = bool(outcome["decided"]) and same
+    decided = bool(outcome["decided"]) and same and not wrong
     verdict = "injection or misuse confirmed" if outcome["confirmed"] else "harmless, says a person"
     why = "; ".join(outcome["reasons"]) or f"by hand: {outcome['person']}"
-    shown = f"{outcome['different']} different things of {len(outcome['kinds'])} kinds refused, "
+    shown = f"{wrong}; " if wrong else ""
+    shown += f"{outcome['different']} different things of {len(outcome['kinds'])} kinds refused, "
     shown += f"{len(outcome['hints'])} lines of output that look like smuggled instructions"
     return Verification(
         verified=decided,
@@ -154,7 +169,7 @@ ACTION = Action(
     key=lambda params: f"{params.agent}:{params.instance}:{params.findings}",
     plan=lambda _ctx, params: Plan(changes=(), checks=(f"reads what {params.agent} was refused, and its output",)),
     capture=lambda _ctx, _params: {},
-    apply=lambda ctx, params, _captured: _review(ctx, params),
+    apply=_apply,
     verify=_verify,
     revert=revert_nothing,
     verify_reverted=nothing_reverted,

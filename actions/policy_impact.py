@@ -30,8 +30,11 @@ from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "ImpactParams"]
 
-_RULE = re.compile(r"(?:allow|new rule|changed rule) ([^:]+)")  # as `enforcement.policy.width` writes them
-_UNDENIED = re.compile(r"no longer denied: [^:]+: ([^;]+)")
+# As `enforcement.policy.width` writes them. A name may have a colon in it (`allow-1:*.partner.test`), and no space
+# after that.
+_RULE = re.compile(r"(?:allow|new rule) (.+?): |changed rule (.+)")
+_UNDENIED = re.compile(r"no longer denied: .+?: ([^;]+)")
+_MORE = re.compile(r"and \d+ more")
 
 
 class ImpactParams(Params):
@@ -76,8 +79,10 @@ def _until(params: ImpactParams) -> int:
 def _impact(ctx: Context, params: ImpactParams, until_ns: int) -> dict[str, Any]:
     wide, good = _versions(ctx, params)
     widened = _widened(ctx, params, wide.created_ns)
-    rules = {found[1] for line in widened if (found := _RULE.match(line))}
+    rules = {found[1] or found[2] for line in widened if (found := _RULE.match(line))}
     undenied = {found[1] for line in widened if (found := _UNDENIED.match(line))}
+    # A line that was cut before its rule's name ended names none, and beyond 32 lines none is written.
+    cut_short = [x for x in widened if _MORE.fullmatch(x) or (x.endswith("…") and not _named(x))]
     used: dict[str, set[str]] = defaultdict(set)
     sighted = read(ctx, Source.POLICY, wide.created_ns, until_ns=until_ns, policy=params.policy)
     for event in sighted.events:
@@ -95,7 +100,7 @@ def _impact(ctx: Context, params: ImpactParams, until_ns: int) -> dict[str, Any]
     others = {x.agent for x in running if _held_by_others(ctx, x)}
     return {
         "until_ns": until_ns,
-        "complete": sighted.complete,
+        "complete": sighted.complete and not cut_short,
         "policy": params.policy,
         "version": wide.version,
         "author": cut(wide.author),
@@ -110,6 +115,10 @@ def _impact(ctx: Context, params: ImpactParams, until_ns: int) -> dict[str, Any]
             for name, calls in sorted(used.items())[:MOST]
         },
     }
+
+
+def _named(line: str) -> bool:
+    return bool(_RULE.match(line) or _UNDENIED.match(line))
 
 
 def _held_by_others(ctx: Context, info: AgentInfo) -> bool:
@@ -132,7 +141,7 @@ def _verify(ctx: Context, params: ImpactParams, _captured: Record, outcome: Reco
     """Drawn again over the same time: whoever is named now was named then, for as much, and the other way round."""
     again = _impact(ctx, params, int(outcome["until_ns"]))
     lost = sorted(set(outcome["harmed"]) - set(again["harmed"]))
-    missed = sorted(set(again["harmed"]) - set(outcome["harmed"]) | set(again["agents"]) - set(outcome["agents"]))
+    missed = sorted(set(again["harmed"]) - set(outcome["harmed"]) | set(again["agents"]) ^ set(outcome["agents"]))
     shared = set(outcome["harmed"]) & set(again["harmed"])
     other = sorted(x for x in shared if _used(outcome, x) != _used(again, x))
     # The core forgets no agent: one that it does not list could not be held, whatever runs.
@@ -146,9 +155,9 @@ def _verify(ctx: Context, params: ImpactParams, _captured: Record, outcome: Reco
         proof=f"version {outcome['version']} by {plain(outcome['author'])}: {len(outcome['agents'])} agents "
         f"run under it, {len(outcome['harmed'])} used what version {outcome['known_good']} does not allow"
         + (f": {', '.join(outcome['harmed'])}" if outcome["harmed"] else "")
-        + ("" if outcome["complete"] else "; there is more on record than was read: it is of the newest alone")
+        + ("" if outcome["complete"] else "; there is more on record, or more was widened, than could be read")
         + (f"; of {', '.join(lost)} the record has nothing any more" if lost else "")
-        + (f"; {', '.join(missed)} had not been named" if missed else "")
+        + (f"; {', '.join(missed)} are named in one and not in the other" if missed else "")
         + (f"; of {', '.join(other)} it says something else by now" if other else "")
         + (f"; {', '.join(unknown)} used it, and the core lists no such agent" if unknown else ""),
     )

@@ -42,15 +42,15 @@ def _use(scene, agent):
 
 
 def _holds(scene, receipt):
-    harmed = {
-        scene.worker: {
-            "instance": scene.true_core.agent(scene.worker).instance,
-            "calls": [f"drop.example.org:443/x by rule {_RULE}"],
-            "held_by_others": False,
-        }
+    used = {
+        "instance": scene.true_core.agent(scene.worker).instance,
+        "calls": [f"drop.example.org:443/x by rule {_RULE}"],
+        "held_by_others": False,
     }
     said = receipt.outcome
-    return said.get("harmed") == harmed and said.get("agents") == sorted((scene.agent, scene.worker))
+    return said.get("harmed", {}).get(scene.worker) == used and said.get("agents") == sorted(
+        (scene.agent, scene.worker)
+    )
 
 
 def _used_by_more(scene, outcome):
