@@ -14,6 +14,8 @@ from clawback.journal import Journal
 from clawback.journal.approvals import Need
 from clawback.model import Approval, Finding, Phase, Severity
 
+pytestmark = pytest.mark.slow
+
 FINDING = Finding(
     detector="d", agent="agent-1", instance="agent-1-a", severity=Severity.HIGH, technique="T", resource="/r",
     policy="p", policy_version=1, title="t", summary="s", time_ns=1, events=("e",),

@@ -15,6 +15,8 @@ from clawback.enforcement.evidence.writer import Writer
 from clawback.errors import InvalidInput
 from clawback.model import AgentInfo, AgentState
 
+pytestmark = pytest.mark.slow
+
 
 def clawback(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -13,6 +13,8 @@ from clawback.cli.secrets import read_credential
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.errors import InvalidInput
 
+pytestmark = pytest.mark.slow
+
 
 def secret(state: Path, *words: str, value: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(

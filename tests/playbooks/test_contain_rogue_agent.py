@@ -14,6 +14,8 @@ from clawback.model import Finding, Incident, IncidentStatus, Level, Phase, Rece
 from clawback.playbooks.contain_rogue_agent import PLAYBOOK
 from clawback.response import Responder, Response, run_playbook
 
+pytestmark = pytest.mark.slow
+
 V = ReceiptState.VERIFIED
 
 

@@ -35,6 +35,8 @@ from clawback.model import (
 )
 from clawback.response import Responder, Response, run_playbook
 
+pytestmark = pytest.mark.slow
+
 V, FAILED, UNVERIFIED, AWAITING = (
     ReceiptState.VERIFIED,
     ReceiptState.FAILED,

@@ -26,6 +26,8 @@ from clawback.world import RecoveryTerms
 
 from .test_contain_rogue_agent import Case, V
 
+pytestmark = pytest.mark.slow
+
 COPY = staged_name("support", "a")
 
 

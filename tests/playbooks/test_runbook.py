@@ -12,6 +12,8 @@ import typer
 from clawback.catalog import Runbook, load
 from clawback.cli.app import app
 
+pytestmark = pytest.mark.slow
+
 RUNBOOKS = sorted(load().runbooks.values(), key=lambda book: book.id)
 
 

@@ -13,6 +13,8 @@ from clawback.response import Fate, Response, plan_undo, undo
 
 from .test_contain_rogue_agent import Case
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def response(journal: Journal, there: Any) -> Response:
