@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clawback.actions.agent_freeze import ACTION as FREEZE
@@ -11,7 +11,7 @@ from clawback.actions.agent_restrict import ACTION as RESTRICT
 from clawback.actions.agent_seal import ACTION as SEAL
 from clawback.actions.evidence_collect import ACTION as COLLECT_EVIDENCE
 from clawback.actions.transcripts_preserve import ACTION as PRESERVE
-from clawback.model import Enforcement, Incident, Receipt
+from clawback.model import Enforcement, Incident, Receipt, ReceiptState
 from clawback.playbook import Respond, Step
 from clawback.playbooks._identify import who, why
 
@@ -25,11 +25,13 @@ class Held:
     frozen: Receipt
     isolated: Receipt
     evidence: Receipt
+    tightened: tuple[Receipt, ...] = ()
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
-        """All of them, as `after` takes them."""
-        return (self.frozen, self.isolated, self.evidence)
+        """As `after` takes them: all, but for what this host was seen not to give."""
+        made = (receipt for receipt in self.tightened if receipt.state is not ReceiptState.UNVERIFIED)
+        return (self.frozen, self.isolated, self.evidence, *made)
 
 
 def stand_still(respond: Respond, incident: Incident) -> tuple[Receipt, Receipt]:
@@ -55,11 +57,14 @@ def hold(respond: Respond, incident: Incident) -> Held:
     return Held(frozen=frozen, isolated=isolated, evidence=evidence)
 
 
-def tighten(respond: Respond, incident: Incident, held: Held) -> None:
-    """Beyond isolation a host gives what it can: what is missing is in the proof, and the tree dies anyway."""
+def tighten(respond: Respond, incident: Incident, held: Held) -> Held:
+    """Beyond isolation a host gives what it can: what is missing is in the proof, and the tree dies anyway.
+
+    What could not be made yet keeps the agent: once it is another instance, the step could never be made.
+    """
     params: dict[str, Any] = {**who(incident), "reason": why(incident), "require": Enforcement.PARTIAL}
-    respond(RESTRICT, RESTRICT.params(**params), after=(held.evidence,))
-    respond(SEAL, SEAL.params(**params), after=(held.evidence,))
+    restricted = respond(RESTRICT, RESTRICT.params(**params), after=(held.evidence,))
+    return replace(held, tightened=(restricted, respond(SEAL, SEAL.params(**params), after=(held.evidence,))))
 
 
 def hold_again(respond: Respond, incident: Incident, worst: Receipt, *, instance: str) -> None:

@@ -36,7 +36,7 @@ def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
-        tighten(respond, incident, held)
+        held = tighten(respond, incident, held)
 
     with respond.phase(Phase.IDENTIFY):  # it stands still: now there is time to look
         scope = look(respond, incident)

@@ -33,7 +33,7 @@ def credential_misuse(incident: Incident, respond: Respond) -> None:
         held = hold(respond, incident)
         scope = look(respond, incident)  # whom to refuse is read from it
         refused = close_credentials(respond, incident, scope)
-        tighten(respond, incident, held)
+        held = tighten(respond, incident, held)
 
     with respond.phase(Phase.IDENTIFY):
         used = review_access(respond, incident)

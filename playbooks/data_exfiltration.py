@@ -34,7 +34,7 @@ def data_exfiltration(incident: Incident, respond: Respond) -> None:
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
         block_destinations(respond, incident, "exfiltration.")
-        tighten(respond, incident, held)
+        held = tighten(respond, incident, held)
 
     with respond.phase(Phase.IDENTIFY):
         scope = look(respond, incident)

@@ -41,7 +41,7 @@ def hybrid_intrusion(incident: Incident, respond: Respond) -> None:
         halted = respond(HALT, HALT.params(kind="tree", value=incident.agent, reason=why(incident)))
         scope = look(respond, incident)
         refused = close_credentials(respond, incident, scope)
-        tighten(respond, incident, held)
+        held = tighten(respond, incident, held)
 
     with respond.phase(Phase.IDENTIFY):
         done = review_access(respond, incident)

@@ -35,7 +35,7 @@ def restore_sandbox(incident: Incident, respond: Respond) -> None:
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
         halted = respond(HALT, HALT.params(kind="as-set", value=incident.agent, reason=why(incident)))
-        tighten(respond, incident, held)
+        held = tighten(respond, incident, held)
 
     with respond.phase(Phase.IDENTIFY):
         scope = look(respond, incident)

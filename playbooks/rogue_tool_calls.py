@@ -40,7 +40,7 @@ def rogue_tool_calls(incident: Incident, respond: Respond) -> None:
         calls = review_access(respond, incident)
 
     with respond.phase(Phase.ERADICATE):
-        tighten(respond, incident, held)
+        held = tighten(respond, incident, held)
         restored = restore_policy(respond, incident, scope)
         refused = close_credentials(respond, incident, scope)
 

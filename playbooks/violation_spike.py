@@ -47,7 +47,7 @@ def violation_spike(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
-        tighten(respond, incident, held)
+        held = tighten(respond, incident, held)
 
     with respond.phase(Phase.ERADICATE):
         refused = close_credentials(respond, incident, scope)

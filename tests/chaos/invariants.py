@@ -34,6 +34,10 @@ class Baseline:
     why: tuple[str, ...] = ()
 
 
+_BEYOND = frozenset({"agent.restrict", "agent.seal"})
+"""Levels that a host may lack: see `playbooks/_contain.py`."""
+
+
 def baseline(journal: Journal, there: Any, borders: int) -> Baseline:
     """Of a response that has just ended."""
     (incident,) = journal.incidents()
@@ -194,6 +198,9 @@ def _settled(incident: Incident, there: Any, *, undone: bool, lied: bool, like: 
             f"{x.action} {x.state} ({(x.error or x.proof)[:160]})" for x in incident.receipts if x.state is not _V
         ]
         contained = info.hold is not None and there.core.enforced[incident.agent].get(Level.FREEZE) is Enforcement.FULL
-        if not contained:  # held, it waits for a person; free, it may not
+        # Recovered and proved, it may run, though a level on the old tree was not seen: the record says so, and stays open.
+        done = {x.action for x in incident.receipts if x.state is _V}
+        recovered = waiting_actions <= _BEYOND and {"agent.stop", "agent.relaunch", "policy.validate"} <= done
+        if not contained and not recovered:  # held, it waits for a person; free, it may not
             problems.append(f"open{'' if contained else ' and NOT CONTAINED'}: {'; '.join(waiting)}")
     return problems

@@ -18,7 +18,7 @@ from typing import Any
 
 from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused, Unreachable
 
-__all__ = ["AwsAccount", "asking", "code_of", "parse_credential", "probe"]
+__all__ = ["AwsAccount", "Throttled", "asking", "code_of", "parse_credential", "probe"]
 
 _CONNECT_SECONDS = 1.0
 _READ_SECONDS = 1.8
@@ -52,6 +52,10 @@ _ABSENT = frozenset(
         "NoSuchEntityException",
     }
 )
+
+
+class Throttled(Unreachable):
+    """It answered that it is asked too often: asking again a little later helps."""
 
 
 class AwsAccount:
@@ -125,19 +129,17 @@ class AwsAccount:
         """A client of whoever holds the credential (see `parse_credential`)."""
         from botocore.config import Config
 
-        # Its event history takes two requests a second, and whoever asks it is not in the haste of containing.
-        patient = service == "cloudtrail"
         config = Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": 6 if patient else 1},
+            retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=16,
             proxies={} if self._endpoint_url else None,  # a stand-in is next door; the environment's proxy is not
         )
         with self._lock:  # making clients, unlike using them, is not thread-safe
             return self._session.client(
                 service,
-                region_name=_home(self._region) if patient else self._region,
+                region_name=_home(self._region) if service == "cloudtrail" else self._region,
                 endpoint_url=self._endpoint_url,
                 config=config,
                 aws_access_key_id=credential.get("access_key_id"),
@@ -229,7 +231,7 @@ def asking(operation: str, *, absent_is_done: bool = False) -> Iterator[None]:
                 return
             raise NotFound(f"AWS {operation}: {message}") from None
         if status >= 500 or code in _TRANSIENT:
-            raise Unreachable(
+            raise (Throttled if code in _TRANSIENT else Unreachable)(
                 f"AWS cannot serve {operation} now ({code or status})", hint="`clawback resume` tries again"
             ) from None
         if code in _REFUSALS:

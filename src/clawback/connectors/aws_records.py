@@ -16,12 +16,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from clawback.connectors.aws import AwsConnector
+from clawback.connectors.aws_account import Throttled
 from clawback.errors import NotFound, Unreachable
 from clawback.world import Identity, Trail, TrailEvent
 
 __all__ = ["AwsRecordsConnector"]
 
 _IAM = "iam.amazonaws.com"
+_THROTTLED_SECONDS = 20.0
 _PAGE = 50
 _MAX_EVENTS = 2_000
 _MAX_ROLES = 5_000
@@ -132,13 +134,22 @@ class AwsRecordsConnector:
         events = tuple(sorted(found.values(), key=lambda event: event.time_ns))
         return Trail(events=events, cut=tuple(cut), since_ns=since, until_ns=until)
 
+    def _page(self, **request: Any) -> dict[str, Any]:
+        """CloudTrail takes two look-ups a second. What does not answer at all is not waited for."""
+        import stamina
+
+        for attempt in stamina.retry_context(on=Throttled, attempts=6, timeout=_THROTTLED_SECONDS, wait_initial=0.5):
+            with attempt:
+                return self._aws.ask("cloudtrail", "lookup_events", **request)
+        raise AssertionError("stamina returns or raises")
+
     def _all_of(self, name: str, value: str, window: dict[str, Any]) -> tuple[list[Any], str, int]:
         """Events by one attribute, newest first; what was left out, and since when nothing was (0: ever)."""
         wanted = [{"AttributeKey": name, "AttributeValue": value}]
         listed: list[Any] = []
         left, since = "", 0
         while len(listed) < _MAX_EVENTS:
-            page = self._aws.ask("cloudtrail", "lookup_events", LookupAttributes=wanted, MaxResults=_PAGE, **window)
+            page = self._page(LookupAttributes=wanted, MaxResults=_PAGE, **window)
             events = page.get("Events")
             if not isinstance(events, list):
                 raise Unreachable("CloudTrail answered with what is no list of events")
