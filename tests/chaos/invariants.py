@@ -198,7 +198,7 @@ def _settled(incident: Incident, there: Any, *, undone: bool, lied: bool, like: 
             f"{x.action} {x.state} ({(x.error or x.proof)[:160]})" for x in incident.receipts if x.state is not _V
         ]
         contained = info.hold is not None and there.core.enforced[incident.agent].get(Level.FREEZE) is Enforcement.FULL
-        # Recovered and proved, it may run, though a level on the old tree was not seen: the record says so, and stays open.
+        # Recovered and proved, it may run, though a level on the old tree was not seen: the record stays open.
         done = {x.action for x in incident.receipts if x.state is _V}
         recovered = waiting_actions <= _BEYOND and {"agent.stop", "agent.relaunch", "policy.validate"} <= done
         if not contained and not recovered:  # held, it waits for a person; free, it may not
