@@ -106,6 +106,8 @@ def rig(*, journal_url: str = "", credentials: bool = True) -> Iterator[Rig]:
             "state": str(state),
             "journal_url": journal_url,
             "watch": {"contained_per_minute": 0},
+            "approvals": {"rules": [{"actions": ["*"], "quorum": 0}]},
+            "recovery": {"observe_seconds": 0.2, "restricted_seconds": 0.2},
             "core": {"cgroup": f"clawback-bench-{state.name}", "uid_base": uid_base(), "heartbeat_seconds": 60},
         }
         if bao is not None and aws is not None:

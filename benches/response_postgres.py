@@ -12,7 +12,7 @@ from clawback.services.postgres import Postgres, find
 
 __all__ = ["RUNS", "measure"]
 
-RUNS = (60, 3)
+RUNS = (20, 3)
 
 
 def measure(n: int) -> dict[str, Any]:
