@@ -29,7 +29,7 @@ lint: setup  ## ruff, mypy, import-linter
 
 test: setup  ## all tests: the quick ones, those with servers, those with sandboxes, which want the machine for themselves
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not kernel and not parts and not slow'
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m '(parts or slow) and not kernel'
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m '(parts or slow) and not kernel'
 	$(BIN)/python -m pytest -m kernel
 
 demo: setup  ## a rogue agent is detected, contained, cut off, restored
