@@ -13,7 +13,7 @@ def _begin(scene):
 
 
 def _foreign(scene):
-    return {key: status for key, status in scene.keys().items() if key != scene.old_key_id()}
+    return {key: status for key, status in scene.access_keys().items() if key != scene.old_key_id()}
 
 
 def _switch(status):

