@@ -93,7 +93,7 @@ def test_side_by_side_in_one_flow(state: Path, server: PrefectServer) -> None:
     assert flow_runs(server, incident.id) == {"COMPLETED": 1}
     tasks = task_runs(server, incident.id)
     assert len(tasks) == 3
-    # A busy server may lose what it was told of one, its name or its end: the journal is the record, Prefect its picture.
+    # A busy server may lose what it was told of one, its name or its end: the journal is the record.
     assert {task["name"][:11] for task in tasks} == {"mark.freeze", "mark.rotate", "mark.restor"}
     assert {task["state"]["name"] for task in tasks} <= {"Verified", "Running", "Pending"}
     # Side by side, none is taken for a part of another.
