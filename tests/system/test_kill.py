@@ -2,8 +2,8 @@
 
 Whenever the journal shows a step that it did not show before (an intent, an effect, a proof, a phase), a process is
 killed and comes back by itself, and each start has to find out from the journal and the actual state what is done. In
-turn, one incident meets all three, killed at every fourth of its steps; with `CLAWBACK_KILL=each` (`make kill`) at every
-one, and there is an incident for each process as well.
+turn, one incident meets all three, killed at every fourth of its steps; with `CLAWBACK_KILL=each` (`make kill`) at
+every one, and there is an incident for each process as well.
 """
 
 from __future__ import annotations
