@@ -26,9 +26,7 @@ pytestmark = [
     pytest.mark.kernel,
     pytest.mark.parts,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        os.environ.get("CLAWBACK_CHAOS") != "all", reason="a minute a seed, more on a busy machine: `make chaos` runs them"
-    ),
+    pytest.mark.skipif(os.environ.get("CLAWBACK_CHAOS") != "all", reason="a minute or more a seed: `make chaos`"),
 ]
 
 SEEDS = range(40)
