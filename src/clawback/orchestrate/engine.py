@@ -279,9 +279,11 @@ class Engine:
             run = run_playbook(dataclasses.replace(playbook, run=whole), responder)
         finally:
             kept = asyncio.run_coroutine_threadsafe(responder.finish(partial(flow_state, run)), loop).result()
-            if not kept and shown.shown:
-                # Its end may yet be written, as a crash, by Prefect's own retries: looked at for as long as they last.
+            if not kept:
+                # Its end may yet be written, as a crash, by Prefect's own retries: looked at for as long as they last,
+                # also of a run that never began here, for Prefect may have it as running.
                 self._unshown[response.incident_id] = time.monotonic() + _RETRIES_SECONDS
+            if not kept and shown.shown:
                 self.journal.orchestration(
                     response.incident_id, Orchestration.DEGRADED, "Prefect stopped answering; the playbook went on"
                 )

@@ -85,15 +85,13 @@ def test_applying_twice_is_applying_once_and_a_value_replaced_in_between_is_wrap
     assert vault.wrapping.unwrap(new)[0] == {"value": "a-third-key-8901"}
 
 
-def test_a_proof_does_not_believe_one_that_unwraps(with_wrapped, vault):
+def test_a_proof_does_not_believe_one_that_unwraps(with_wrapped, vault, monkeypatch):
     bench = with_wrapped()
     step = bench.step(REWRAP, name="delivery")
     step.capture()
-    revoke, vault.token_revoke = vault.token_revoke, lambda _accessor: None  # 200, without effect
-    try:
+    with monkeypatch.context() as lying:
+        lying.setattr(type(vault), "token_revoke", lambda *_: None)  # 200, without effect
         step.apply()
-    finally:
-        vault.token_revoke = revoke
     proof = step.verify()
     assert (proof.verified, proof.enforcement) == (False, Enforcement.NONE)
     assert "STILL GOOD" in proof.proof
