@@ -6,9 +6,10 @@ away, and otherwise only once somebody asks (`enqueue`). Who may work on it is t
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, update
 
 from clawback.journal.locks import database_ns, owned
 from clawback.journal.schema import incidents, locks, work
@@ -38,18 +39,24 @@ class Work(Store):
 
     def due(self) -> tuple[str, ...]:
         """Incidents to work on that nobody works on: real ones first, then the most severe, then the oldest."""
+        with self.reading() as connection:
+            return self._due(connection, true())
+
+    def waits(self, incident: str) -> bool:
+        """It is due and nobody works on it: whoever takes it next sees all that is on record by now."""
+        with self.reading() as connection:
+            return incident in self._due(connection, incidents.c.id == incident)
+
+    def opened_within(self, seconds: float) -> int:
+        """How many incidents were opened in the last `seconds`, by this host's clock."""
+        now, width = time.time_ns(), round(seconds * 1e9)
         query = (
-            select(incidents.c.id, locks.c.host, locks.c.boot, locks.c.pid, locks.c.started, locks.c.until_ns)
-            .outerjoin(work, work.c.incident == incidents.c.id)
-            .outerjoin(locks, locks.c.agent == incidents.c.agent)
-            .order_by(incidents.c.drill, incidents.c.severity.desc(), incidents.c.opened_ns, incidents.c.id)
-            .limit(_MOST)
+            select(func.count())
+            .select_from(incidents)
+            .where(incidents.c.status == IncidentStatus.OPEN, incidents.c.opened_ns.between(now - width, now + width))
         )
         with self.reading() as connection:
-            now = database_ns(connection)
-            wanted = (incidents.c.status == IncidentStatus.OPEN) & (work.c.incident.is_(None) | (work.c.due_ns <= now))
-            rows = connection.execute(query.where(wanted)).all()
-        return tuple(row.id for row in rows if row.until_ns is None or not owned(row, now))
+            return int(connection.execute(query).scalar_one())
 
     def enqueue(self, incident: str) -> None:
         """It is due now, and once more if it is worked on already."""
@@ -86,3 +93,16 @@ class Work(Store):
                 connection.execute(insert(work).values(incident=turn.incident, asked=turn.asked, **values))
             elif row == turn.asked:
                 connection.execute(update(work).where(work.c.incident == turn.incident).values(**values))
+
+    def _due(self, connection: Connection, which: ColumnElement[bool]) -> tuple[str, ...]:
+        now = database_ns(connection)
+        wanted = (incidents.c.status == IncidentStatus.OPEN) & (work.c.incident.is_(None) | (work.c.due_ns <= now))
+        rows = connection.execute(
+            select(incidents.c.id, locks.c.host, locks.c.boot, locks.c.pid, locks.c.started, locks.c.until_ns)
+            .outerjoin(work, work.c.incident == incidents.c.id)
+            .outerjoin(locks, locks.c.agent == incidents.c.agent)
+            .where(wanted, which)
+            .order_by(incidents.c.drill, incidents.c.severity.desc(), incidents.c.opened_ns, incidents.c.id)
+            .limit(_MOST)
+        ).all()
+        return tuple(row.id for row in rows if row.until_ns is None or not owned(row, now))

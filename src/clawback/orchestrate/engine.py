@@ -26,6 +26,7 @@ from clawback.journal import Held, Journal, Turn
 from clawback.model import Incident, IncidentStatus, Orchestration, ReceiptState
 from clawback.orchestrate.by_hand import by_hand
 from clawback.orchestrate.end import End
+from clawback.orchestrate.pace import Pace
 from clawback.playbook import Playbook, Respond
 from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
 from clawback.world import World
@@ -58,6 +59,7 @@ class Engine:
     ) -> None:
         self.journal = journal
         self.prefect: Prefect | None = None
+        self.pace = Pace()
         self._world_factory = world_factory
         self._world: World | None = None
         self._making = threading.Lock()
@@ -260,7 +262,7 @@ class Engine:
         first[0] = time.monotonic()
         if shown is None or loop is None:
             self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
-            return run_playbook(playbook, Responder(response, held=lambda: not held.lost))
+            return run_playbook(playbook, Responder(response, held=lambda: not held.lost, turn=self.pace.step))
         return self._as_flow(playbook, response, loop, shown, held)
 
     def _as_flow(
@@ -268,7 +270,7 @@ class Engine:
     ) -> Run:
         from clawback.orchestrate.flow import FlowResponder, flow_state
 
-        responder = FlowResponder(response, loop, shown, held=lambda: not held.lost)
+        responder = FlowResponder(response, loop, shown, held=lambda: not held.lost, turn=self.pace.step)
         run: Run | None = None
 
         def whole(incident: Incident, respond: Respond) -> None:

@@ -13,7 +13,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Self
 from uuid import UUID
@@ -112,9 +112,15 @@ class FlowResponder(Responder):
     """Shows every step as a task run of the flow run, and makes it here."""
 
     def __init__(
-        self, response: Response, loop: asyncio.AbstractEventLoop, flow: Shown, *, held: Callable[[], bool]
+        self,
+        response: Response,
+        loop: asyncio.AbstractEventLoop,
+        flow: Shown,
+        *,
+        held: Callable[[], bool],
+        turn: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        super().__init__(response, held=held)
+        super().__init__(response, held=held, turn=turn)
         self._loop = loop
         self._flow = flow
         self._noted = False

@@ -19,6 +19,7 @@ from clawback.errors import ClawbackError
 from clawback.journal import Journal
 from clawback.orchestrate.end import End
 from clawback.orchestrate.engine import WORKERS, Engine
+from clawback.orchestrate.pace import WINDOW
 
 __all__ = ["Worker"]
 
@@ -47,6 +48,8 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
+            if self._engine.pace.rush:
+                await asyncio.sleep(LOOK_SECONDS)  # each alert wakes us, and looking costs what the alert needs
             self._awake.clear()
             try:
                 await self._look()
@@ -61,7 +64,8 @@ class Worker:
 
     async def wake(self, incident: str) -> None:
         """It is due: nobody need wait for the next look. `NotFound` for one that there is not."""
-        await asyncio.to_thread(self._journal.enqueue, incident)
+        if not await asyncio.to_thread(self._journal.waits, incident):
+            await asyncio.to_thread(self._journal.enqueue, incident)
         self._awake.set()
 
     async def finish(self) -> None:
@@ -74,7 +78,8 @@ class Worker:
             if approval not in self._decided:
                 await asyncio.to_thread(self._journal.enqueue, incident)
         self._decided = {approval for approval, _ in decided}  # what is left of it by then waits for something else
-        room = WORKERS - len(self._running)
+        self._engine.pace.look(await asyncio.to_thread(self._journal.opened_within, WINDOW))
+        room = (1 if self._engine.pace.rush else WORKERS) - len(self._running)
         if room <= 0:
             return
         due = [name for name in await asyncio.to_thread(self._journal.due) if name not in self._names][:room]

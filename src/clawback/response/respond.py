@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from clawback.action import Action, Params
@@ -23,11 +23,19 @@ class Responder:
     """`clawback.playbook.Respond`, by way of the journal and nothing else.
 
     `held` says whether the agent's lock is still ours: without it no further step is begun, for somebody else goes on.
+    `turn` surrounds the making of each step.
     """
 
-    def __init__(self, response: Response, *, held: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        response: Response,
+        *,
+        held: Callable[[], bool] = lambda: True,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.response = response
         self._held = held
+        self._turn = turn
         self._phase: Phase | None = None
 
     @contextmanager
@@ -65,7 +73,8 @@ class Responder:
     def make(self, action: Action[Any], params: Params, call: Callable[[], Receipt]) -> Receipt:
         """One step, made by `call`, on whichever thread; an orchestrator puts itself around it here."""
         del action, params
-        return call()
+        with self._turn():
+            return call()
 
     def _still_ours(self) -> None:
         if not self._held():

@@ -48,7 +48,6 @@ HISTORY = 16 * 1024 * 1024  # bytes of each file read again at start, to know wh
 SKEW_NS = 60 * 1_000_000_000  # an event further ahead of our clock is counted; its writer's clock or ours is wrong
 _SAVE_SECONDS = 0.5
 _TICK_MS = 500
-_NICE = -10
 _BATCH = 2_000  # lines of one file before the others have their turn
 
 _log = structlog.get_logger()
