@@ -11,6 +11,7 @@ from clawback.enforcement.core.holds import FOUND
 from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.core.terms import checked, terms
+from clawback.enforcement.core.turns import Turns
 from clawback.enforcement.quarantine import freeze
 from clawback.errors import InvalidInput, NotFound, Refused
 from clawback.model import Enforcement, Level, LevelResult, Lifecycle, Order, Quarantine, Severity
@@ -26,11 +27,14 @@ _RANK = {Enforcement.NONE: 0, Enforcement.PARTIAL: 1, Enforcement.FULL: 2}
 
 
 class Orders:
-    """Thread-safe. Freezing and isolating wait for nothing; whatever may take long waits for its turn at the agent."""
+    """Thread-safe. A freeze is told to the kernel before anything is waited for; whatever may take long waits for its
+    turn at the agent.
+    """
 
     def __init__(self, parts: Parts, levels: Levels) -> None:
         self._parts = parts
         self._levels = levels
+        self._turns = Turns()
 
     def contain(
         self,
@@ -77,9 +81,10 @@ class Orders:
         uid: int,
         incident: str = "",
     ) -> Quarantine:
-        """Freeze, isolate, or both, by one order that is flushed once; then look at each again, from inside.
+        """Freeze, isolate, or both, by one order that is flushed once, each seen to hold when both had been made true.
 
         What a reflex does: as two orders and two looks it would take twice as long, with the agents of a storm waiting.
+        Isolation comes last and ends with its look from inside, which is looked at once more only if it was short.
         """
         began = time.perf_counter()
         if not levels or not _AT_ONCE.issuperset(levels):
@@ -87,8 +92,14 @@ class Orders:
         wanted = tuple(sorted(set(levels)))
         order = Order(levels=wanted, reason=reason, by=by, uid=uid, incident=incident, placed_ns=time.time_ns())
         entry = self._place(agent, instance, order)
-        applied = tuple(self._make(entry, level, by, began) for level in wanted)
-        seen = tuple(self._levels.probe(entry, level) for level in wanted)
+        with self._turns.turn():
+            applied = tuple(self._make(entry, level, by, began) for level in wanted)
+            seen = tuple(
+                result
+                if result.level is Level.ISOLATE and result.enforcement is Enforcement.FULL
+                else self._levels.probe(entry, result.level)
+                for result in applied
+            )
         return Quarantine(agent=self._parts.agent(agent), applied=applied, seen=seen)
 
     def _place(self, agent: str, instance: str, order: Order) -> Entry:
