@@ -9,13 +9,14 @@ which are written after the effect was read back, the credentials' after the old
 from __future__ import annotations
 
 import mmap
+import os
 import shutil
 import struct
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,8 +95,14 @@ class Rig:
 
 
 @contextmanager
-def rig(*, journal_url: str = "", credentials: bool = True) -> Iterator[Rig]:
-    """Start the parts with a state of their own; at the end, agents and all are gone."""
+def rig(
+    *, journal_url: str = "", prefect_url: str = "", credentials: bool = True, embedded: bool = True
+) -> Iterator[Rig]:
+    """Start the parts with a state of their own; at the end, agents and all are gone.
+
+    prefect_url   of the database of Prefect's server; empty: SQLite
+    embedded      watch has a responder of its own
+    """
     log.configure(level=40)
     state = Path(tempfile.mkdtemp(prefix="cb-bench-", dir="/tmp"))
     state.chmod(0o755)
@@ -106,6 +113,8 @@ def rig(*, journal_url: str = "", credentials: bool = True) -> Iterator[Rig]:
             "state": str(state),
             "journal_url": journal_url,
             "watch": {"contained_per_minute": 0},
+            "responder": {"embedded": embedded},
+            "prefect": {"database_url": prefect_url},
             "approvals": {"rules": [{"actions": ["*"], "quorum": 0}]},
             "recovery": {"observe_seconds": 0.2, "restricted_seconds": 0.2},
             "core": {"cgroup": f"clawback-bench-{state.name}", "uid_base": uid_base(), "heartbeat_seconds": 60},
@@ -136,6 +145,17 @@ def rig(*, journal_url: str = "", credentials: bool = True) -> Iterator[Rig]:
             if server is not None:
                 server.stop()
         shutil.rmtree(state, ignore_errors=True)
+        _remove_groups(f"clawback-bench-{state.name}")
+
+
+def _remove_groups(name: str) -> None:
+    """The core's own cgroups, which it leaves to the next core: here there is none."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split()[0] in {"cgroup", "cgroup2"}:
+            for folder, _, _ in os.walk(Path(before.split()[4], name), topdown=False):
+                with suppress(OSError):  # nobody's any more, or another hierarchy's
+                    Path(folder).rmdir()
 
 
 def until(seen: Callable[[], T | None], seconds: float = _SECONDS) -> T:

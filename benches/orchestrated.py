@@ -1,0 +1,109 @@
+"""Incidents that are carried from open to closed in a minute, each a Prefect flow: on SQLite and on PostgreSQL.
+
+The playbook is `policy-latency`, which touches no agent, so that the orchestration is what is measured: a flow run and
+some six task runs each, every step journalled, read back, and shown. Two workers as `clawback worker` starts them share
+the journal. Counted from the moment that both have Prefect to the last incident's end; Prefect's own list of runs is
+read afterwards, for a run that it does not have as completed was not orchestrated.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benches.incidents import Rig, rig, until
+from benches.statistics import metric
+from clawback.enforcement.gateway.client import GatewayClient
+from clawback.model import Attempt, Finding, IncidentStatus, Lifecycle, Severity, Source
+from clawback.services.postgres import Postgres, find
+from clawback.services.prefect_server import credential
+from clawback.services.process import Service
+
+__all__ = ["RUNS", "measure"]
+
+RUNS = (150, 10)
+WORKERS = 2
+_DECISIONS = 200  # that the policy engine makes in time, for the playbook to see
+_SECONDS = 70.0
+
+
+def measure(n: int) -> dict[str, Any]:
+    """`n` incidents on each database: `orchestrated_…`, incidents a minute, one number each."""
+    notes: list[str] = []
+    metrics = {"orchestrated_sqlite": metric([_rate(n, "", "", notes)], "a minute")}
+    if find() is None:
+        return {"metrics": metrics, "ratios": {}, "notes": [*notes, "orchestrated: no PostgreSQL here"]}
+    with tempfile.TemporaryDirectory(prefix="cb-pg-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        with Postgres(Path(folder) / "pg") as server:
+            journal, prefect = server.create("clawback"), server.create("prefect").replace("+psycopg", "+asyncpg")
+            metrics["orchestrated_postgres"] = metric([_rate(n, journal, prefect, notes)], "a minute")
+    return {"metrics": metrics, "ratios": {}, "notes": notes}
+
+
+def _rate(n: int, journal_url: str, prefect_url: str, notes: list[str]) -> float:
+    with rig(journal_url=journal_url, prefect_url=prefect_url, credentials=False, embedded=False) as running:
+        found_ns = time.time_ns()
+        _decide(running)
+        with ExitStack() as workers:
+            for number in range(WORKERS):
+                workers.enter_context(_worker(running.state, number))
+            began = time.monotonic()
+            for number in range(n):
+                running.journal.open_or_join(_finding(number, found_ns), playbook="policy-latency")
+            until(lambda: True if not running.journal.incidents(IncidentStatus.OPEN) else None, _SECONDS)
+            seconds = time.monotonic() - began
+            shown = until(lambda: _completed(running.state, n), 30.0)
+    name = "PostgreSQL" if journal_url else "SQLite"
+    notes.append(f"orchestrated: {n} incidents on {name}, all closed, {shown} flow runs completed in Prefect")
+    return 60 * n / seconds
+
+
+def _finding(number: int, at_ns: int) -> Finding:
+    return Finding(
+        detector="policy.latency", agent=f"policy:bench-{number}", instance="policy:bench", severity=Severity.MEDIUM,
+        technique="policy-latency", resource=f"bench {number}", policy="bench", policy_version=1, title="slow",
+        summary="slow", time_ns=at_ns, events=(f"bench/{number}",),
+    )  # fmt: skip
+
+
+def _decide(running: Rig) -> None:
+    """Let the engine decide in time, and report it: by that the playbook sees that the trouble is over."""
+    gateway = GatewayClient(running.state / "run" / "gateway.sock")
+    after = time.time_ns()
+    for _ in range(_DECISIONS):
+        gateway.decide("bench", Attempt(kind="connect", target="example.com:443"))
+
+    def reported() -> bool | None:
+        read = running.world.telemetry.events(sources=(Source.POLICY,), since_ns=after)
+        return any(isinstance(x, Lifecycle) and x.component == "policy-engine" for x in read.events) or None
+
+    until(reported, 30.0)
+
+
+def _worker(state: Path, number: int) -> Service:
+    log = state / f"worker-{number}.log"
+    options = ["--work", "--state", str(state), "--config", str(state / "clawback.yaml")]
+    return Service(
+        f"worker-{number}",
+        [sys.executable, "-m", "clawback.orchestrate", *options],
+        log=log,
+        ready=lambda: '"prefect": true' in log.read_text(),
+        deadline=60,
+    )
+
+
+def _completed(state: Path, wanted: int) -> int | None:
+    """How many flow runs Prefect has as completed, once these are as many as are wanted."""
+    user, password = credential(state).split(":")
+    url = (state / "prefect" / "api_url").read_text().strip()
+    body = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    answer = httpx.post(f"{url}/flow_runs/count", json=body, auth=(user, password), timeout=30)
+    count = int(answer.raise_for_status().json())
+    return count if count >= wanted else None
