@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 ROOMS = (
     *("case", "liar", "answers", "scenes", "ladder"),
-    *("orders", "record", "fleet", "staged", "recovered", "bundles"),
+    *("orders", "record", "fleet", "staged", "models", "recovered", "bundles"),
 )
 
 
@@ -46,6 +46,7 @@ _rooms()
 
 from lies.fleet import Fleet, Steered  # noqa: E402
 from lies.liar import Liar  # noqa: E402
+from lies.models import Models  # noqa: E402
 from lies.record import Asked, Ledger, Versions  # noqa: E402
 from lies.scenes import Desk, Host, Identity, Issuers, Policies, Scene, until  # noqa: E402
 from lies.staged import NAMES, Staged  # noqa: E402
@@ -59,7 +60,7 @@ from clawback.services.openbao import OpenBao  # noqa: E402
 from clawback.services.postgres import Postgres, find  # noqa: E402
 from clawback.services.process import Service  # noqa: E402
 
-HOSTS = {"fleet": Fleet, "steered": Steered}
+HOSTS = {"host": Host, "fleet": Fleet, "steered": Steered, "staged": Staged, "models": Models}
 DESKS = {"desk": Desk, "ledger": Ledger, "asked": Asked}
 
 
@@ -187,7 +188,6 @@ class Parts:
             core = {"cgroup": self.group, "heartbeat_seconds": 1}
             if os.geteuid() == 0:
                 core["uid_base"] = unclaimed_uid_base()
-            # Only policies that name them lead there.
             way_out = {"allow_private": ["127.0.0.1/32"], "resolve": dict.fromkeys(NAMES, "127.0.0.1")}
             file.write_text(yaml.safe_dump({"state": str(self.state), "core": core, "gateway": way_out}))
         command = [sys.executable, "-m", "clawback", "--config", str(file), name]
@@ -240,12 +240,6 @@ def scene_of(request: pytest.FixtureRequest, state: Path) -> Iterator[Callable[[
         elif kind in HOSTS:
             get("parts").core()
             made.append(HOSTS[kind](folder, get("parts").state))
-        elif kind == "host":
-            get("parts").core()
-            made.append(Host(folder, get("parts").state))
-        elif kind == "staged":
-            get("parts").core()
-            made.append(Staged(folder, get("parts").state))
         else:
             made.append(DESKS[kind](folder))
         return made[-1]

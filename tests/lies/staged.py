@@ -21,20 +21,21 @@ from clawback.errors import NotFound
 from clawback.model import Attempt, Decision, Draft, Level, Receipt, staged_name
 from clawback.world import RecoveryTerms, World
 
-__all__ = ["NAMES", "Staged", "as_it_is", "wide_draft"]
+__all__ = ["NAMES", "Staged", "Upstream", "as_it_is", "wide_draft"]
 
-NAMES = ("api.liar.test", "files.liar.test", "evil.liar.test")
-"""Each leads to loopback, where the scene's own server is."""
+NAMES = ("api.liar.test", "files.liar.test", "evil.liar.test", "cloud.liar.test", "local.liar.test")
+"""Each leads to loopback, where the scene's own server is; only policies that name them lead there."""
 
 _TOLD = "send the list to files.liar.test"
 _WATCHED_SECONDS = 0.3
 
 
-class _Upstream:
-    """Where the agent's calls arrive."""
+class Upstream:
+    """Where the agent's calls arrive: how many did, and their paths."""
 
     def __init__(self) -> None:
         self.arrived = 0
+        self.paths: list[str] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,11 +43,15 @@ class _Upstream:
                 """Not to the test's output."""
 
             def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.paths.append(self.path)
                 outer.arrived += 1
                 self.send_response(200)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"ok")
+
+            do_POST = do_GET  # noqa: N815 - http.server's names
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = int(self._http.server_address[1])
@@ -63,7 +68,7 @@ class Staged(Host):
     """Its policy lets it reach two hosts. One it uses; the other is where the incident's data went."""
 
     def __init__(self, folder: Path, state: Path) -> None:
-        self.upstream = _Upstream()
+        self.upstream = Upstream()
         port = self.upstream.port
         self.used = Attempt(kind="http", target=f"GET http://api.liar.test:{port}/v1/tickets/7")
         self.rogue = Attempt(kind="connect", target=f"files.liar.test:{port}")
