@@ -11,7 +11,7 @@ from clawback.errors import ClawbackError, NotFound, Unreachable
 from clawback.model import AgentInfo, AgentState, AttemptResult, EgressOrder, Scope, ScopeKind, Subject
 from clawback.reports.escape import plain
 
-__all__ = ["Sight", "covered", "look", "subject_of"]
+__all__ = ["Sight", "covered", "look", "subject_of", "undecided"]
 
 
 @dataclass(slots=True)
@@ -44,18 +44,30 @@ def look(ctx: Context, order: EgressOrder, probes: Sequence[Probe]) -> Sight:
     for info in covered(ctx, order.scope):
         _look_at(ctx, order, probes, info, sight)
     if not (sight.seen or sight.told or sight.against):
-        value, kind = order.scope.value, order.scope.kind
-        someone = Subject(
-            agent=value if kind is ScopeKind.AGENT else "clawback-check",
-            tenant=value if kind is ScopeKind.TENANT else "",
-            team=value if kind is ScopeKind.TEAM else "",
-            tags=(value,) if kind is ScopeKind.TAG else (),
-        )
-        if why := _undecided(ctx, order, probes, "", someone):
+        if why := _undecided(ctx, order, probes, "", _somebody(order.scope)):
             sight.against.append(why)
         else:
             sight.told.append("no such agent on this host; one that is started will be refused")
     return sight
+
+
+def undecided(ctx: Context, order: EgressOrder, probes: Sequence[Probe]) -> list[str]:
+    """For whom of those that are meant the gateway decides otherwise, and why. Nothing is tried."""
+    hit = covered(ctx, order.scope)
+    asked = [(info.policy, subject_of(info)) for info in hit] or [("", _somebody(order.scope))]
+    said = ((subject.agent, _undecided(ctx, order, probes, policy, subject)) for policy, subject in asked)
+    return [f"{agent}: {why}" for agent, why in said if why]
+
+
+def _somebody(scope: Scope) -> Subject:
+    """Who would be meant, if there were anybody."""
+    value, kind = scope.value, scope.kind
+    return Subject(
+        agent=value if kind is ScopeKind.AGENT else "clawback-check",
+        tenant=value if kind is ScopeKind.TENANT else "",
+        team=value if kind is ScopeKind.TEAM else "",
+        tags=(value,) if kind is ScopeKind.TAG else (),
+    )
 
 
 def _look_at(ctx: Context, order: EgressOrder, probes: Sequence[Probe], info: AgentInfo, sight: Sight) -> None:

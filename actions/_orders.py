@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._order_probes import probes
-from clawback.actions._order_sight import Sight, covered, look, subject_of
+from clawback.actions._order_sight import Sight, covered, look, subject_of, undecided
 from clawback.model import AgentInfo, AgentState, EgressOrder, Enforcement, OrderKind, Phase, Scope, ScopeKind, Subject
 
 __all__ = ["ScopedParams", "order_action"]
@@ -172,6 +172,7 @@ def order_action(
         capture=capture,
         apply=apply,
         verify=verify,
+        recheck=lambda ctx, params, _captured, _outcome: _again(ctx, order(ctx, params)),
         revert=revert,
         verify_reverted=verify_reverted,
     )
@@ -185,6 +186,19 @@ def _shown(info: AgentInfo) -> str:
 
 def _not(proof: str) -> Verification:
     return Verification(verified=False, enforcement=Enforcement.NONE, proof=proof)
+
+
+def _again(ctx: Context, wanted: EgressOrder) -> Verification | None:
+    """By what the gateway says alone: each try from inside would be one more denied call in the telemetry."""
+    if all(one.id != wanted.id for one in ctx.world.orders.orders()):
+        return None  # lifted, by the response or by somebody who may
+    tries = probes(wanted, ctx.world.orders.inference())
+    if not tries:
+        return _not(f"{wanted.rule} stands over no declared inference endpoint: it denies nothing")
+    if against := undecided(ctx, wanted, tries):
+        return _not(f"{wanted.rule} stands, and does not decide: {'; '.join(against[:_SHOWN])}")
+    proof = f"{wanted.what}: {wanted.rule} stands for {wanted.scope} and decides"
+    return Verification(verified=True, enforcement=Enforcement.FULL, proof=proof)
 
 
 def _claim(order: EgressOrder, sight: Sight, outcome: Record) -> Verification:

@@ -16,7 +16,7 @@ from typing import Any
 
 from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
 from clawback.actions._aws import KINDS, bound_name, capture_uses, principals, ref_of, tried_accepted, tried_refused
-from clawback.actions._credentials import CredentialParams, credential_key, enforcement, held
+from clawback.actions._credentials import CredentialParams, credential_key, enforcement, held, rechecked
 from clawback.errors import InvalidInput
 from clawback.model import CredentialRef, Enforcement, Phase
 
@@ -82,6 +82,14 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
     )
 
 
+def _recheck(ctx: Context, params: CredentialParams, captured: Record, outcome: Record) -> Verification:
+    del params
+    name = captured["policy"]
+    gone = [target for target in outcome["principals"] if ctx.world.cloud.inline_policy(target, name) != DENY]
+    where = f"NOT IN PLACE at {', '.join(gone)}" if gone else "in place"
+    return rechecked(holds=not gone, proof=f"{name}: deny * is {where}")
+
+
 def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
     del params
     for target in reversed(principals(ref_of(captured))):
@@ -131,6 +139,7 @@ ACTION: Action[CredentialParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
 from clawback.actions._aws import value_of_key
-from clawback.actions._credentials import CredentialParams, as_record, enforcement, held, key_id
+from clawback.actions._credentials import CredentialParams, as_record, enforcement, held, key_id, rechecked
 from clawback.errors import InvalidInput, NotEnforced, NotFound, Refused
 from clawback.model import Enforcement, Phase
 
@@ -93,15 +93,21 @@ def _apply(ctx: Context, params: DetachParams, captured: Record) -> Record:
     return {"role": captured["role"], "profiles": [profile["name"] for profile in captured["profiles"]]}
 
 
-def _verify(ctx: Context, params: DetachParams, captured: Record, outcome: Record) -> Verification:
-    cloud, role, missing = ctx.world.cloud, outcome["role"], []
+def _still(ctx: Context, params: DetachParams, role: str) -> tuple[list[str], str]:
+    """By which profiles the role is handed out, and that in words."""
+    cloud = ctx.world.cloud
     holding = cloud.instance_profiles(role)
     if params.instance:
         still = sorted(name for name, arn in holding.items() if params.instance in cloud.profile_associations(arn))
-        proof = [f"{params.instance} {'STILL HAS ' + ', '.join(still) if still else f'is handed {role} no more'}"]
-    else:
-        still = sorted(holding)
-        proof = [f"{role} {'is STILL IN ' + ', '.join(still) if still else 'is in no instance profile'}"]
+        return still, f"{params.instance} {'HAS ' + ', '.join(still) if still else f'is handed {role} no more'}"
+    still = sorted(holding)
+    return still, f"{role} {'is IN ' + ', '.join(still) if still else 'is in no instance profile'}"
+
+
+def _verify(ctx: Context, params: DetachParams, captured: Record, outcome: Record) -> Verification:
+    cloud, missing = ctx.world.cloud, []
+    still, handed = _still(ctx, params, outcome["role"])
+    proof = [handed]
     old = value_of_key(ctx, params.agent, captured["access_key_id"])
     if old is None:
         missing.append("the agent's old session was not at hand to be used")
@@ -118,6 +124,11 @@ def _verify(ctx: Context, params: DetachParams, captured: Record, outcome: Recor
         proof="; ".join([*proof, *missing]),
         details={"profiles": outcome["profiles"], "missing": missing},
     )
+
+
+def _recheck(ctx: Context, params: DetachParams, _captured: Record, outcome: Record) -> Verification:
+    still, handed = _still(ctx, params, outcome["role"])
+    return rechecked(holds=not still, proof=handed)
 
 
 def _revert(ctx: Context, params: DetachParams, captured: Record) -> None:
@@ -176,6 +187,7 @@ ACTION: Action[DetachParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -21,7 +21,7 @@ from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._aws import value_of_key
-from clawback.actions._credentials import enforcement, key_id, watch_refused
+from clawback.actions._credentials import enforcement, key_id, rechecked, watch_refused
 from clawback.errors import NotEnforced, NotFound, Unreachable
 from clawback.model import Enforcement, Phase
 from clawback.world.cloud import UserCredential
@@ -162,6 +162,18 @@ def _verify(ctx: Context, params: ForeignParams, captured: Record, outcome: Reco
     )
 
 
+def _recheck(ctx: Context, params: ForeignParams, captured: Record, outcome: Record) -> Verification:
+    """What was set Inactive alone: a credential that came since may be its owner's."""
+    del params
+    users = {str(item["user"]) for item in captured["found"]}
+    listed = [item for user in sorted(users) for item in ctx.world.cloud.user_credentials(user)]
+    active = [_named(item) for item in listed if item.active and item.id in outcome["disabled"]]
+    return rechecked(
+        holds=not active,
+        proof=f"AGAIN ACTIVE: {', '.join(active)}" if active else "what was set Inactive is not Active",
+    )
+
+
 def _revert(ctx: Context, params: ForeignParams, captured: Record) -> None:
     del params
     gone = []
@@ -225,6 +237,7 @@ ACTION: Action[ForeignParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -21,7 +21,7 @@ from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._changes import NAMES, Change, by_agent, changes, moment, others
-from clawback.actions._credentials import enforcement, key_id, sealed, unsealed, watch_refused
+from clawback.actions._credentials import enforcement, key_id, rechecked, sealed, unsealed, watch_refused
 from clawback.errors import NotEnforced, NotFound
 from clawback.model import Enforcement, Phase
 
@@ -201,6 +201,22 @@ def _verify(ctx: Context, params: RevertChangesParams, captured: Record, outcome
     )
 
 
+def _recheck(ctx: Context, params: RevertChangesParams, captured: Record, _outcome: Record) -> Verification:
+    """Whether anything is again as the agent had left it; another state is its owner's business."""
+    del params
+    again = []
+    for row in captured["changes"]:
+        try:
+            if _state(ctx, *_key(row)) == unsealed(row["states"])["now"]:
+                again.append(_words(row))
+        except NotFound:
+            continue  # the principal is gone, and what it had with it
+    return rechecked(
+        holds=not again,
+        proof=f"AGAIN AS THE AGENT LEFT IT: {'; '.join(again)}" if again else "nothing is as the agent left it",
+    )
+
+
 def _revert(ctx: Context, params: RevertChangesParams, captured: Record) -> None:
     del params
     gone = []
@@ -266,6 +282,7 @@ ACTION: Action[RevertChangesParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

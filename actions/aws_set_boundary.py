@@ -18,7 +18,15 @@ from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Plan, Record, Reversibility, Verification
 from clawback.actions._aws import KINDS, bound_name, capture_uses, principals, ref_of, tried_accepted, tried_refused
-from clawback.actions._credentials import CredentialParams, credential_key, enforcement, held, sealed, unsealed
+from clawback.actions._credentials import (
+    CredentialParams,
+    credential_key,
+    enforcement,
+    held,
+    rechecked,
+    sealed,
+    unsealed,
+)
 from clawback.errors import InvalidInput, NotEnforced, Refused
 from clawback.model import Enforcement, Phase
 
@@ -125,6 +133,15 @@ def _allows_probe(allow: tuple[str, ...]) -> bool:
     return any(re.fullmatch(pattern, _PROBE, re.IGNORECASE) for pattern in patterns)
 
 
+def _recheck(ctx: Context, params: BoundaryParams, captured: Record, outcome: Record) -> Verification:
+    del params
+    cloud, arn = ctx.world.cloud, outcome["arn"]
+    same = cloud.managed_policy(arn) == unsealed(captured["document"])
+    bare = [target for target in outcome["principals"] if cloud.boundary(target) != arn]
+    wrong = [f"{arn} IS NOT WHAT WAS PUT"] * (not same) + [f"{target} HAS ANOTHER, OR NONE" for target in bare]
+    return rechecked(holds=not wrong, proof="; ".join(wrong) or f"{arn} is what was put, and binds")
+
+
 def _revert(ctx: Context, params: BoundaryParams, captured: Record) -> None:
     del params
     cloud = ctx.world.cloud
@@ -196,6 +213,7 @@ ACTION: Action[BoundaryParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -150,6 +150,20 @@ def _verify(ctx: Context, params: TightenParams, _captured: Record, outcome: Rec
     )
 
 
+def _recheck(ctx: Context, params: TightenParams, captured: Record, outcome: Record) -> Verification | None:
+    """Whether the text from before decides again; a newer policy is its author's business."""
+    if outcome["sha256"] == captured["sha256"]:
+        return None
+    active = ctx.world.policies.active(params.policy)
+    back = active.sha256 == captured["sha256"]
+    return Verification(
+        verified=not back,
+        enforcement=Enforcement.NONE if back else Enforcement.FULL,
+        proof=f"the engine decides by version {active.version} by {active.author}, whose text is "
+        f"{'that of' if back else 'not that of'} version {captured['version']}, which was too wide",
+    )
+
+
 def _revert(ctx: Context, params: TightenParams, captured: Record) -> None:
     ctx.world.policies.restore(
         params.policy,
@@ -190,6 +204,7 @@ ACTION = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
     revert=_revert,
     verify_reverted=_verify_reverted,
 )

@@ -104,6 +104,21 @@ def _verify(ctx: Context, params: RollBackParams, captured: Record, outcome: Rec
     )
 
 
+def _recheck(ctx: Context, params: RollBackParams, captured: Record, _outcome: Record) -> Verification | None:
+    """Whether the hold holds; a policy that is put later is its author's business."""
+    info = ctx.world.core.agent(params.agent)
+    held = [level for level in _HOLD if level in hold_levels(info)]
+    if info.instance != captured["instance"] or not held or gone(ctx, info):
+        return None  # replaced, let go by somebody who may, or ended
+    results = [ctx.world.core.probe(params.agent, level) for level in held]
+    holds = all(seen(result, Enforcement.FULL) for result in results)
+    return Verification(
+        verified=holds,
+        enforcement=Enforcement.FULL if holds else Enforcement.NONE,
+        proof="; ".join(f"{x.level.word}: {x.observed or 'nothing observed'}" for x in results),
+    )
+
+
 ACTION = Action(
     id="release.roll-back",
     summary="Take the release back: hold the agent, and close what its stages allowed.",
@@ -123,4 +138,5 @@ ACTION = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
 )

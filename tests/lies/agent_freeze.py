@@ -11,7 +11,7 @@ from clawback.model import Level
 CASE = ladder(
     ACTION,
     Level.FREEZE,
-    Lie(what="it is thawed", behind=thaw, races=True),
+    Lie(what="it is thawed", drifts=True, behind=thaw, races=True),
     holds=lambda scene: scene.stands_still(),
     undone=lambda scene: not scene.stands_still(2.0),
 )

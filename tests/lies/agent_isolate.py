@@ -13,5 +13,5 @@ _UP = "from clawback.drills.surroundings import loopback_up; loopback_up()"
 CASE = ladder(
     ACTION,
     Level.ISOLATE,
-    Lie(what="its loopback is raised", behind=lambda scene, _: in_its_network(scene, _UP), races=True),
+    Lie(what="its loopback is raised", drifts=True, behind=lambda scene, _: in_its_network(scene, _UP), races=True),
 )

@@ -21,4 +21,6 @@ def _kill_the_holder(scene, _outcome):
     os.killpg(os.getpgid(int(next(iter(pids)))), signal.SIGKILL)
 
 
-CASE = ladder(ACTION, Level.RESTRICT, Lie(what="what refuses is killed", behind=_kill_the_holder, races=True))
+CASE = ladder(
+    ACTION, Level.RESTRICT, Lie(what="what refuses is killed", drifts=True, behind=_kill_the_holder, races=True)
+)

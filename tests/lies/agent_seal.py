@@ -8,4 +8,4 @@ from lies.ladder import ladder, stranger
 from clawback.actions.agent_seal import ACTION
 from clawback.model import Level
 
-CASE = ladder(ACTION, Level.SEAL, Lie(what="an unsealed process joins", behind=stranger, races=True))
+CASE = ladder(ACTION, Level.SEAL, Lie(what="an unsealed process joins", drifts=True, behind=stranger, races=True))

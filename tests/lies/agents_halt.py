@@ -45,7 +45,12 @@ CASE = Case(
     params=lambda scene: {"kind": "tree", "value": scene.agent, "reason": "a lie suite"},
     holds=lambda scene, _: scene.all_still() and bool(scene.halts()),
     lies=(
-        Lie(what="one is thawed by the kernel's file", behind=lambda scene, _: scene.kernel("0"), races=True),
+        Lie(
+            what="one is thawed by the kernel's file",
+            drifts=True,
+            behind=lambda scene, _: scene.kernel("0"),
+            races=True,
+        ),
         Lie(what="one is thawed, and the core leaves it out", behind=_thaw_and_leave_out, races=True),
         Lie(what="somebody lifts it", behind=lambda scene, _: scene.lift_all()),
         Lie(

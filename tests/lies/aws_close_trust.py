@@ -44,8 +44,8 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent, "name": "aws-session"},
     holds=lambda scene, _: not _assumed(scene) and json.dumps(_trust(scene)) == json.dumps(CLOSED),
     lies=(
-        Lie(what="the user is trusted again", behind=_open),
-        Lie(what="the user is trusted beside the denial", behind=_open_beside),
+        Lie(what="the user is trusted again", drifts=True, behind=_open),
+        Lie(what="the user is trusted beside the denial", drifts=True, behind=_open_beside),
         Lie(what="closing is answered and not done", **_SWALLOWED),
     ),
     reads=("aws",),

@@ -50,17 +50,19 @@ CASE = Case(
     lies=(
         Lie(
             what="the user's is removed",
+            drifts=True,
             behind=lambda scene, outcome: scene.iam.delete_user_policy(
                 UserName=scene.grants.user, PolicyName=outcome["policy"]
             ),
         ),
         Lie(
             what="the role's is removed",
+            drifts=True,
             behind=lambda scene, outcome: scene.iam.delete_role_policy(
                 RoleName=_role(scene), PolicyName=outcome["policy"]
             ),
         ),
-        Lie(what="the role's denies nothing that matters", behind=_empty),
+        Lie(what="the role's denies nothing that matters", drifts=True, behind=_empty),
         Lie(what="denying the user is answered and not done", **_swallowed("Put", "User")),
         Lie(what="denying the role is answered and not done", **_swallowed("Put", "Role")),
     ),

@@ -35,6 +35,7 @@ CASE = Case(
     lies=(
         Lie(
             what="the role is put into it again",
+            drifts=True,
             behind=lambda scene, _: scene.iam.add_role_to_instance_profile(**_names(scene)),
         ),
         Lie(what="taking it out is answered and not done", **_swallowed("RemoveRoleFromInstanceProfile")),

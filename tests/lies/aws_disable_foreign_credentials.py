@@ -44,7 +44,7 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent},
     holds=lambda scene, _: "Active" not in _foreign(scene).values(),
     lies=(
-        Lie(what="it is set Active again", behind=_switch("Active")),
+        Lie(what="it is set Active again", drifts=True, behind=_switch("Active")),
         Lie(what="another one takes its place", behind=_another, mend=_remove),
         Lie(what="switching off is answered and not done", **_SWALLOWED),
     ),

@@ -61,15 +61,17 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent, "name": "aws-session"},
     holds=_holds,
     lies=(
-        Lie(what="the role's policy is removed", behind=_remove_from_role),
-        Lie(what="the user's policy is removed", behind=_remove_from_user),
+        Lie(what="the role's policy is removed", drifts=True, behind=_remove_from_role),
+        Lie(what="the user's policy is removed", drifts=True, behind=_remove_from_user),
         Lie(
             what="the moment is moved to long ago",
+            drifts=True,
             behind=_weaken,
             mend=lambda scene: scene.iam.delete_role_policy(RoleName=_role(scene), PolicyName=_policy(scene)),
         ),
         Lie(
             what="the policy denies something else",
+            drifts=True,
             behind=_empty,
             mend=lambda scene: scene.iam.delete_role_policy(RoleName=_role(scene), PolicyName=_policy(scene)),
         ),

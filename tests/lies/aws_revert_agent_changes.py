@@ -50,8 +50,8 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent, "since": "2020-01-01T00:00:00Z"},
     holds=lambda scene, _: _rights(scene) == 0,
     lies=(
-        Lie(what="the agent attaches it again", behind=_attach),
-        Lie(what="somebody puts it again", behind=_put_by_another),
+        Lie(what="the agent attaches it again", drifts=True, behind=_attach),
+        Lie(what="somebody puts it again", drifts=True, behind=_put_by_another),
         Lie(what="detaching is answered and not done", **_swallowed("DetachUserPolicy")),
         Lie(what="removing is answered and not done", **_swallowed("DeleteUserPolicy")),
     ),

@@ -37,7 +37,7 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent, "name": "aws-key"},
     holds=_holds,
     lies=(
-        Lie(what="the old key is enabled again", behind=_enable),
+        Lie(what="the old key is enabled again", drifts=True, behind=_enable),
         Lie(what="the old key is given back", behind=_give_it_back),
         Lie(
             what="disabling it is answered and not done",

@@ -53,10 +53,11 @@ CASE = Case(
     lies=(
         Lie(
             what="the role's is removed",
+            drifts=True,
             behind=lambda scene, _: scene.true_cloud.boundary_remove(scene.grants.role),
         ),
-        Lie(what="the user's is exchanged for a wide one", behind=_exchange),
-        Lie(what="the policy is widened", behind=_widen, mend=_narrow_again),
+        Lie(what="the user's is exchanged for a wide one", drifts=True, behind=_exchange),
+        Lie(what="the policy is widened", drifts=True, behind=_widen, mend=_narrow_again),
         Lie(what="binding the user is answered and not done", **_swallowed("Put", "User")),
         Lie(what="binding the role is answered and not done", **_swallowed("Put", "Role")),
     ),

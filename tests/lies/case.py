@@ -19,6 +19,7 @@ class Lie:
     behind   done behind the action's back, once its effect is there: (scene, what apply returned; of a revert nothing)
     part     or a part that lies meanwhile: what it is asked `about` it swallows and answers with `answer`
     mend     ends what would not end by itself, before the action is resumed
+    drifts   done once the step is verified, it is seen by looking again (`recheck`)
     races    something in the real part mends it within moments, as the core's keeper does: seen mended, it is done anew
     """
 
@@ -28,6 +29,7 @@ class Lie:
     about: Callable[[Any], bool] | None = None
     answer: Any = None
     mend: Callable[[Any], None] | None = None
+    drifts: bool = False
     races: bool = False
 
 
@@ -44,6 +46,7 @@ class Case:
     never_undone      why nobody can undo the effect behind the action's back
     no_api            why there is no API that could say yes and do nothing
     files_only        why verifying asks no part that could be of no use
+    never_drifts      why nobody can make untrue later what looking again (`recheck`) would see
     """
 
     action: Action[Any]
@@ -60,3 +63,4 @@ class Case:
     never_undone: str = ""
     no_api: str = ""
     files_only: str = ""
+    never_drifts: str = ""

@@ -44,7 +44,7 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent, "kind": "aws-access-key", "id": scene.made_id},
     holds=lambda scene, _: not scene.key_works(scene.made),
     lies=(
-        Lie(what="the key is enabled again", behind=_set("Active")),
+        Lie(what="the key is enabled again", drifts=True, behind=_set("Active")),
         Lie(what="disabling it is answered and not done", **_swallowed("Inactive")),
     ),
     reads=("aws",),

@@ -33,5 +33,6 @@ CASE = Case(
         ),
     ),
     reads=("vault",),
+    never_drifts="a token that was revoked is not to be had again",
     never_undone="a token that was revoked is not to be had again from the issuer, by anybody",
 )

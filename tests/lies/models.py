@@ -98,9 +98,9 @@ def inferred(action: Action[Any], *stopped: str) -> Case:
         scene="models",
         holds=lambda scene, _: arrived(scene) == every - set(stopped),
         lies=(
-            *case.lies,
-            Lie(what="its models are said to be none", behind=_unmark, mend=lambda scene: scene.mark()),
+            Lie(what="its models are said to be none", drifts=True, behind=_unmark, mend=lambda scene: scene.mark()),
             Lie(what="it is lifted, and the gateway swears that it decides", behind=_lift_and_swear),
+            *case.lies,
         ),
         undone=lambda scene, _: arrived(scene) == every,
     )

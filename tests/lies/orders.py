@@ -69,7 +69,7 @@ def ordered(action: Action[Any], **denies: Any) -> Case:
         holds=stands,
         lies=(
             Lie(what="somebody lifts it", behind=_lift),
-            Lie(what="it is lifted, and listed all the same", behind=_lift_and_list),
+            Lie(what="it is lifted, and listed all the same", drifts=True, behind=_lift_and_list),
             Lie(
                 what="the gateway says placed and does nothing",
                 part="gateway",

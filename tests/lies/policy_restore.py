@@ -17,6 +17,10 @@ def _put(scene, _outcome=None):
     scene.true_policies.put(scene.agent, scene.WIDER, author="somebody", reason="quick fix")
 
 
+def _put_back(scene, _outcome):
+    scene.true_policies.put(scene.agent, scene.WIDE, author="somebody", reason="it was needed")
+
+
 def _edit(scene, _outcome):
     """The file that is there to be edited."""
     file = scene.store_folder / "current.yaml"
@@ -50,6 +54,7 @@ CASE = Case(
     holds=lambda scene, _: _decides(scene) == scene.GOOD,
     lies=(
         Lie(what="another text is put", behind=_put),
+        Lie(what="the text that was taken away is put", drifts=True, behind=_put_back),
         Lie(what="the file is swapped", behind=_edit),
         Lie(
             what="restoring is answered and not done",

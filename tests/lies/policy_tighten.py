@@ -34,7 +34,11 @@ CASE = Case(
     params=lambda scene: {"policy": scene.agent, "reason": "a lie suite"},
     holds=_narrower,
     lies=(
-        Lie(what="the text from before is put", behind=lambda scene, _: scene.put(scene.agent, scene.POLICY)),
+        Lie(
+            what="the text from before is put",
+            drifts=True,
+            behind=lambda scene, _: scene.put(scene.agent, scene.POLICY),
+        ),
         Lie(what="the file is swapped", behind=_edit),
         Lie(
             what="putting is answered and not done",

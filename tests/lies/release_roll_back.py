@@ -43,7 +43,7 @@ CASE = Case(
     params=_params,
     holds=_rolled_back,
     lies=(
-        Lie(what="it is thawed", behind=thaw, races=True),
+        Lie(what="it is thawed", drifts=True, behind=thaw, races=True),
         Lie(what="it is let go", behind=lambda scene, _: scene.let_go(Level.FREEZE)),
         Lie(what="its network is given back", behind=lambda scene, _: scene.let_go(Level.ISOLATE)),
         Lie(what="its stage allows again", behind=lambda scene, _: scene.put(scene.copy, scene.POLICY)),

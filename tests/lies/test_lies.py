@@ -1,12 +1,14 @@
 """Each action of the catalogue is lied to, in every way that its file in this folder declares, and must not believe it.
 
 For each way: the same scene without the lie ends `verified` (or `reverted`) and is seen from outside to be so; with it,
-the receipt claims nothing; once the lie has ended, going on makes it true and says so.
+the receipt claims nothing; once the lie has ended, going on makes it true and says so. What is done only once a step is
+verified is seen by looking again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import os
@@ -24,6 +26,7 @@ from clawback import actions
 from clawback.action import Action
 from clawback.catalog import load
 from clawback.model import Receipt, ReceiptState
+from clawback.response import recheck
 
 HERE = Path(__file__).parent
 ROOMS = {
@@ -43,6 +46,7 @@ _MARKS = {
     ),
     **dict.fromkeys(("desk", "ledger", "asked"), ()),
 }
+_ALL = os.environ.get("CLAWBACK_LIES") == "all"
 _TELLING = ("garbage", "an empty object", "hanging")
 _RACES = 20
 _RESUMES = 3  # an action may want to be told twice, where it would delete what might be somebody's
@@ -77,9 +81,13 @@ def _lies(lies: tuple[Lie, ...]) -> tuple[tuple[str, Lie], ...]:
     return tuple((lie.what, lie) for lie in lies)
 
 
+def _drifting(case: Case) -> tuple[Lie, ...]:
+    return tuple(lie for lie in case.lies if lie.drifts)
+
+
 def _useless(reads: tuple[str, ...]) -> tuple[tuple[str, tuple[str, str]], ...]:
     """All of them take long; without `make lies`, by turns one of those that have been believed before."""
-    if os.environ.get("CLAWBACK_LIES") == "all":
+    if _ALL:
         return tuple((f"{part} {fault}", (part, fault)) for part in reads for fault in FAULTS)
     turns = zip(sorted(reads), itertools.cycle(_TELLING), strict=False)
     return tuple((f"{part} {fault}", (part, fault)) for part, fault in turns)
@@ -97,13 +105,15 @@ def test_every_action_is_lied_to() -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_each_file_must_have(case: Case) -> None:
-    for why in (case.changes_nothing, case.never_undone, case.no_api, case.files_only):
+    for why in (case.changes_nothing, case.never_undone, case.no_api, case.files_only, case.never_drifts):
         assert not why or len(why) > 20, "an exemption gives its reason"
     assert case.lies, "it can be told something untrue, and must not claim what it was not shown"
     if not case.changes_nothing:
         assert case.never_undone or any(lie.behind for lie in case.lies), "an effect that is undone behind its back"
         assert case.no_api or any(lie.part for lie in case.lies), "an API that says yes and does nothing"
         assert case.no_api or case.files_only or case.reads, "a part that verifying asks in vain"
+    if case.action.recheck is not None:
+        assert case.never_drifts or _drifting(case), "what looking again sees"
     if case.action.revert is not None and not case.changes_nothing:
         assert case.undone is not None
         assert case.revert_lies
@@ -116,11 +126,34 @@ def test_what_each_file_must_have(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("case", "_"), _each(lambda _: (("", None),)))
-def test_without_a_lie_it_is_verified_and_true(case: Case, _: None, scene_of: Make) -> None:
+def test_without_a_lie_it_is_verified_and_true_and_seen_when_that_ends(case: Case, _: None, scene_of: Make) -> None:
     scene, params = _begin(case, scene_of)
     receipt = scene.step(case.action, **params)
     assert receipt.state is ReceiptState.VERIFIED, receipt
     assert case.holds(scene, receipt), receipt.proof
+    if case.action.recheck is not None:
+        _is_looked_at_again(case, scene, params)
+
+
+def _is_looked_at_again(case: Case, scene: Scene, params: Mapping[str, Any]) -> None:
+    """Another scene is not made for it: what is done later is done to what was verified."""
+    look = functools.partial(recheck, scene.response(case.action))
+    assert look() == ()
+    for part in case.reads:
+        for fault in FAULTS if _ALL else ("garbage", "an empty object"):
+            scene.liars[part].lie(lambda _: True, FAULTS[fault])
+            assert look() == (), f"{part} {fault} is taken for drift"
+            scene.honest()
+    for lie in _drifting(case)[: None if _ALL else 1]:
+        assert lie.behind is not None
+        for _ in range(_RACES if lie.races else 1):
+            lie.behind(scene, scene.journal.incident(scene.incident_id).receipts[-1].outcome)
+            if drifted := look():
+                break
+        assert [one.state for one in drifted] == [ReceiptState.UNVERIFIED], f"{lie.what}: looking again does not see it"
+        scene.honest()
+        _goes_on(case, scene, params, lie)
+        assert look() == ()
 
 
 @pytest.mark.parametrize(("case", "lie"), _each(lambda case: _lies(case.lies)))

@@ -48,7 +48,7 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent, "name": "key"},
     holds=lambda scene, _: not _readable(scene),
     lies=(
-        Lie(what="the minimum is lowered again", behind=_lower),
+        Lie(what="the minimum is lowered again", drifts=True, behind=_lower),
         Lie(
             what="raising the minimum is answered and not done",
             part="vault",

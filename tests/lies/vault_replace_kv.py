@@ -38,6 +38,7 @@ CASE = Case(
     lies=(
         Lie(
             what="the leaked version is undeleted",
+            drifts=True,
             behind=lambda scene, _: scene.true_vault.kv.undelete("secret", scene.path, [scene.leaked]),
         ),
         Lie(

@@ -33,4 +33,5 @@ CASE = Case(
         ),
     ),
     reads=("vault",),
+    never_drifts="a lease that was revoked is gone, and a new one has another name",
 )

@@ -39,4 +39,5 @@ CASE = Case(
         ),
     ),
     reads=("vault",),
+    never_drifts="the issuer makes no wrapping token with the value of one that was revoked",
 )

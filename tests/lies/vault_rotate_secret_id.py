@@ -59,6 +59,15 @@ def _log_in_again(scene, _outcome):
     scene.true_vault.approle.destroy("approle", scene.agent, accessor)
 
 
+def _make_again(scene, _outcome):
+    """An administrator may choose a secret-id's value: the old one."""
+    scene.bao._call("POST", f"{scene.at}/custom-secret-id", {"secret_id": scene.old})
+
+
+def _destroy_the_made_again(scene):
+    scene.bao._call("POST", f"{scene.at}/secret-id/destroy", {"secret_id": scene.old})
+
+
 def _destroy_the_new(scene, outcome):
     scene.true_vault.approle.destroy("approle", scene.agent, outcome["accessor"])
 
@@ -81,6 +90,7 @@ CASE = Case(
     params=lambda scene: {"agent": scene.agent, "name": "approle"},
     holds=_holds,
     lies=(
+        Lie(what="the old one is made again", drifts=True, behind=_make_again, mend=_destroy_the_made_again),
         Lie(what="a token got with the old one lives", behind=_log_in_again),
         Lie(what="the new one is destroyed", behind=_destroy_the_new),
         Lie(

@@ -51,6 +51,7 @@ CASE = Case(
         ),
     ),
     reads=("vault",),
+    never_drifts="the issuer makes no token with the value of one that was revoked",
     undone=_undone,
     revert_lies=(
         Lie(what="what was given back is revoked", behind=_kill_the_restored),

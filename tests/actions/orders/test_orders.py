@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -262,3 +263,18 @@ def test_the_same_in_memory(there: Any, drive: Any) -> None:
         there.orders.idle = False
         assert step.revert().verified
     assert there.world.policies.decide("support", Attempt(kind="connect", target="x.test:1")).orders == ()
+
+
+def test_looking_again_tries_nothing_and_leaves_a_lifted_order_to_who_lifted_it(there: Any, drive: Any) -> None:
+    for action, params in ONE:
+        step = drive(action, of="a", reason="rogue", **params)
+        step.run()
+        look = partial(action.recheck, step.context, step.params, step.captured, step.outcome)
+        tries, there.core.attempt = there.core.attempt, None  # would be an error
+        assert look().verified, action.id
+        there.orders.idle = True
+        assert not look().verified
+        there.orders.idle = False
+        there.orders.lift(step.captured["order"], reason="a false alarm", by="analyst")
+        assert look() is None
+        there.core.attempt = tries
