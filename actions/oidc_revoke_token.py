@@ -26,6 +26,7 @@ from clawback.actions._credentials import (
     enforcement,
     from_record,
     held,
+    rechecked,
     watch_refused,
 )
 from clawback.actions._oidc import client_of, identity, jwt_expiry, mark, tokens_of, value_with
@@ -129,6 +130,25 @@ def _verify(ctx: Context, params: CredentialParams, captured: Record, outcome: R
         enforcement=enforcement(verified=verified, missing=tuple(seen.missing)),
         proof="; ".join([f"tokens of {client_id} at {issuer}", *seen.proof, *seen.missing]),
         details={"left": outcome["left"], "missing": seen.missing},
+    )
+
+
+def _recheck(ctx: Context, params: CredentialParams, captured: Record, _outcome: Record) -> Verification | None:
+    """By introspection alone, which uses no token and wins none."""
+    issuer, client_id = identity(from_record(captured["ref"]))
+    value = value_with(ctx, params.agent, params.name, captured["mark"])
+    active = []
+    for kind, token in tokens_of(value).items() if value is not None else ():
+        if captured["before"][kind.removesuffix("_token")]["expires"] is not None:
+            continue  # a JWT: nobody recalled it
+        said = _introspected(ctx, issuer, token, kind)
+        active += [(kind, bool(said["active"]))] if said is not None else []
+    if not active:
+        return None
+    words = (f"{_words(kind)} {'ACTIVE' if lives else 'inactive'}" for kind, lives in active)
+    return rechecked(
+        holds=not any(lives for _, lives in active),
+        proof=f"introspection at {issuer} calls of {client_id}'s: {', '.join(words)}",
     )
 
 
@@ -256,4 +276,5 @@ ACTION: Action[CredentialParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
 )

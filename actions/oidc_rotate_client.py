@@ -28,6 +28,7 @@ from clawback.actions._credentials import (
     from_record,
     held,
     other_holders,
+    rechecked,
     sealed,
     unsealed,
     watch_accepted,
@@ -247,6 +248,18 @@ def _verify(ctx: Context, params: RotateClientParams, captured: Record, outcome:
     )
 
 
+def _recheck(ctx: Context, params: RotateClientParams, captured: Record, outcome: Record) -> Verification | None:
+    """The old secret alone: the new one is its holder's to replace."""
+    old = value_with(ctx, params.agent, params.name, captured["mark"])
+    if old is None:
+        return None
+    accepted, answer = ctx.world.oidc.authenticates(outcome["issuer"], old)
+    return rechecked(
+        holds=not accepted,
+        proof=f"old secret of {outcome['replaced']} used: {'ACCEPTED' if accepted else 'refused'} ({answer})",
+    )
+
+
 ACTION: Action[RotateClientParams] = Action(
     id="oidc.rotate-client",
     summary="Replace the secret of the agent's OAuth client, or the client where its issuer keeps secrets.",
@@ -262,4 +275,5 @@ ACTION: Action[RotateClientParams] = Action(
     capture=_capture,
     apply=_apply,
     verify=_verify,
+    recheck=_recheck,
 )

@@ -46,6 +46,7 @@ class Case:
     never_undone      why nobody can undo the effect behind the action's back
     no_api            why there is no API that could say yes and do nothing
     files_only        why verifying asks no part that could be of no use
+    not_looked_at     why a containment or an eradication is not looked at again
     never_drifts      why nobody can make untrue later what looking again (`recheck`) would see
     """
 
@@ -63,4 +64,5 @@ class Case:
     never_undone: str = ""
     no_api: str = ""
     files_only: str = ""
+    not_looked_at: str = ""
     never_drifts: str = ""

@@ -16,5 +16,6 @@ CASE = Case(
     params=lambda scene: scene.who,
     holds=lambda scene, receipt: whole(scene, receipt) and receipt.outcome["files"] > 3,
     lies=tampering(_anothers),
+    not_looked_at="a bundle is verified when it is made, and whenever somebody reads it",
     files_only="verifying reads the bundle's files, which no server stands between",
 )

@@ -25,8 +25,13 @@ CASE = Case(
     scene="identity",
     params=lambda scene: {"agent": scene.agent, "name": "tokens"},
     holds=lambda scene, _: not _alive(scene),
-    never_undone="a token that was revoked is deleted at the issuer: nobody makes it live again",
     lies=(
+        Lie(
+            # Were the refresh token back too, verifying would use it, and by that end it.
+            what="a backup of the issuer's access tokens is put back",
+            drifts=True,
+            behind=lambda scene, _: scene.restore("AccessToken", "Grant"),
+        ),
         Lie(
             what="revoking is answered and not done",
             part="oidc",

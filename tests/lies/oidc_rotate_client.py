@@ -43,6 +43,11 @@ CASE = Case(
         not _accepted(scene, scene.client) and _accepted(scene, scene.store.current(scene.agent, "client"))
     ),
     lies=(
+        Lie(
+            what="a backup of the issuer's clients is put back",
+            drifts=True,
+            behind=lambda scene, _: scene.restore("Client"),
+        ),
         Lie(what="the new secret is replaced too", behind=_rotate_again),
         Lie(what="a new secret is answered and not set", part="oidc", about=asked("PUT", "/reg/"), answer=_made_up),
     ),

@@ -152,6 +152,7 @@ class Identity(Scene):
         self.tokens = provider.control_(
             "grant", client_id=registered["client_id"], sub="joe", scope="openid offline_access"
         )
+        self.backup = provider.control_("backup", client_id=registered["client_id"], **self.tokens)
         for kind, name, value in (("client", "client", self.client), ("token", "tokens", json.dumps(self.tokens))):
             self.store.put(self.agent, CredentialRef(kind=f"oidc-{kind}", name=name, identifiers=identifiers), value)
         ours = CredentialRef(kind="oidc-registration", name=self.agent, identifiers={**identifiers, "uri": self.uri})
@@ -161,6 +162,10 @@ class Identity(Scene):
     def world(self) -> World:
         absent: Any = Absent()
         return World(core=absent, policies=absent, secrets=self.store, tickets=self.tickets, oidc_or_none=self.oidc)
+
+    def restore(self, *models: str) -> None:
+        """These parts of the issuer's database are put back as they were when the scene began."""
+        self.provider.control_("restore", kept=[row for row in self.backup["kept"] if row["model"] in models])
 
 
 class Issuers(Scene):

@@ -25,7 +25,7 @@ from lies.scenes import Scene
 from clawback import actions
 from clawback.action import Action
 from clawback.catalog import load
-from clawback.model import Receipt, ReceiptState
+from clawback.model import Phase, Receipt, ReceiptState
 from clawback.response import recheck
 
 HERE = Path(__file__).parent
@@ -105,13 +105,16 @@ def test_every_action_is_lied_to() -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_each_file_must_have(case: Case) -> None:
-    for why in (case.changes_nothing, case.never_undone, case.no_api, case.files_only, case.never_drifts):
+    whys = (case.changes_nothing, case.never_undone, case.no_api, case.files_only, case.never_drifts)
+    for why in (*whys, case.not_looked_at):
         assert not why or len(why) > 20, "an exemption gives its reason"
     assert case.lies, "it can be told something untrue, and must not claim what it was not shown"
     if not case.changes_nothing:
         assert case.never_undone or any(lie.behind for lie in case.lies), "an effect that is undone behind its back"
         assert case.no_api or any(lie.part for lie in case.lies), "an API that says yes and does nothing"
         assert case.no_api or case.files_only or case.reads, "a part that verifying asks in vain"
+    if case.action.phase in (Phase.CONTAIN, Phase.ERADICATE) and not case.changes_nothing:
+        assert (case.action.recheck is None) == bool(case.not_looked_at), "what it claims may cease to be so"
     if case.action.recheck is not None:
         assert case.never_drifts or _drifting(case), "what looking again sees"
     if case.action.revert is not None and not case.changes_nothing:

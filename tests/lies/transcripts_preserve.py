@@ -51,5 +51,6 @@ CASE = Case(
         Lie(what="what it was told is reworded", behind=_reword),
         Lie(what="what it was told is left out", behind=_leave_out),
     ),
+    not_looked_at="a bundle is verified when it is made, and whenever somebody reads it",
     files_only="verifying reads the bundle's files, which no server stands between",
 )

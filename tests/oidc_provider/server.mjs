@@ -86,6 +86,23 @@ const made = {
     await found?.destroy();
     return {};
   },
+  // What its database holds of one client and its tokens, and putting that back, as a restored backup would.
+  async backup({ client_id: clientId, access_token: access, refresh_token: refresh }) {
+    const kept = [];
+    const keep = async (model, id) => {
+      const payload = await provider[model].adapter.find(id);
+      kept.push({ model, id, payload });
+      return payload;
+    };
+    await keep('Client', clientId);
+    await keep('RefreshToken', refresh);
+    await keep('Grant', (await keep('AccessToken', access)).grantId);
+    return { kept };
+  },
+  async restore({ kept }) {
+    for (const { model, id, payload } of kept) await provider[model].adapter.upsert(id, payload, 3600);
+    return {};
+  },
 };
 
 provider.use(async (ctx, next) => {
