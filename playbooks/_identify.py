@@ -36,9 +36,11 @@ def warranted(respond: Respond, incident: Incident) -> bool:
 
 
 def look(respond: Respond, incident: Incident) -> Receipt:
-    """Record the reach, open the ticket, tell people: the agent stands still, so there is time."""
+    """Record the reach, open the ticket, tell people. No more is waited for than the reach: a tracker or a chat that
+    hangs holds up nothing.
+    """
     scope = respond(SCOPE, SCOPE.params(**who(incident)))
-    respond.together(
+    respond.beside(
         Step(WRITE_TICKET, WRITE_TICKET.params(stage="opened")),
         Step(NOTIFY, NOTIFY.params(stage="opened")),
     )

@@ -18,6 +18,7 @@ __all__ = ["document", "finish", "review", "revision", "ticket"]
 
 def review(respond: Respond, policy: str) -> None:
     """Times, causes and what to change, where there is a policy; the ticket; and, if so, word that it is over."""
+    respond.join()
     if policy:
         finish(respond, REVIEW)
         respond(REVIEW, REVIEW.params(policy=policy, revision=revision(respond)))
@@ -33,7 +34,8 @@ def document(respond: Respond, kind: str) -> None:
 
 
 def ticket(respond: Respond) -> None:
-    """The ticket as things stand."""
+    """The ticket as things stand; after what is being written of how they stood."""
+    respond.join()
     finish(respond, WRITE_TICKET)
     respond(WRITE_TICKET, WRITE_TICKET.params(stage="latest", revision=revision(respond)))
 

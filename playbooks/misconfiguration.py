@@ -14,10 +14,11 @@ from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.actions.agent_release import ACTION as RELEASE
 from clawback.actions.policy_impact import ACTION as IMPACT
 from clawback.actions.policy_roll_back import ACTION as ROLL_BACK
+from clawback.actions.ticket_write import ACTION as WRITE_TICKET
 from clawback.model import Incident, Phase, Receipt, ReceiptState
-from clawback.playbook import Respond, playbook
+from clawback.playbook import Respond, Step, playbook
 from clawback.playbooks._identify import why
-from clawback.playbooks._post_incident import review, ticket
+from clawback.playbooks._post_incident import review
 
 __all__ = ["PLAYBOOK"]
 
@@ -34,7 +35,7 @@ def misconfiguration(incident: Incident, respond: Respond) -> None:
 
     with respond.phase(Phase.IDENTIFY):
         impacts = tuple(respond(IMPACT, IMPACT.params(policy=name, version=number)) for name, number in versions)
-        ticket(respond)
+        respond.beside(Step(WRITE_TICKET, WRITE_TICKET.params(stage="opened")))  # the holds wait for no tracker
     harmed = _harmed(impacts)
 
     with respond.phase(Phase.CONTAIN):

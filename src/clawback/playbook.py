@@ -55,6 +55,18 @@ class Respond(Protocol):
         """
         ...
 
+    def beside(self, *steps: Step) -> None:
+        """Begin these steps, and go on: what follows waits for none of them, nor do they for each other.
+
+        For steps that nothing depends on and that may hang, as a message to people. The journal holds them where they
+        were begun. One that is asked for again is waited for first, and all of them by `join`.
+        """
+        ...
+
+    def join(self) -> None:
+        """Wait for all that was begun `beside`; so does the end of the playbook, however it ends."""
+        ...
+
     def incident(self) -> Incident:
         """The incident as it stands now."""
         ...

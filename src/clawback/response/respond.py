@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -37,6 +37,8 @@ class Responder:
         self._held = held
         self._turn = turn
         self._phase: Phase | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._beside: dict[str, Future[Receipt]] = {}
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
@@ -51,6 +53,7 @@ class Responder:
     def __call__(self, action: Action[Any], params: Params, *, after: tuple[Receipt, ...] = ()) -> Receipt:
         """Run the action, or adopt what the journal already holds."""
         self._still_ours()
+        self._wait_for(step_key(action, params))
         phase = self._phase or action.phase
         return self.make(action, params, lambda: self.response.execute(action, params, phase=phase, after=after))
 
@@ -61,14 +64,43 @@ class Responder:
         keys = [step_key(step.action, step.params) for step in steps]
         for key, step in zip(keys, steps, strict=True):
             if key not in reserved:  # asked for twice, it is made once
-                phase = self._phase or step.action.phase
-                reserved[key] = step, self.response.reserve(step.action, step.params, phase=phase, after=step.after)
+                self._wait_for(key)
+                reserved[key] = step, self._reserve(step)
         with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="step") as threads:
-            made = {
-                key: threads.submit(contextvars.copy_context().run, self.make, step.action, step.params, call)
-                for key, (step, call) in reserved.items()
-            }
+            made = {key: self._submit(threads, step, call) for key, (step, call) in reserved.items()}
         return tuple(made[key].result() for key in keys)
+
+    def beside(self, *steps: Step) -> None:
+        """A thread for each, up to `SIDE_BY_SIDE` at once; what one of them raises is raised by `join`."""
+        self._still_ours()
+        for step in steps:
+            key = step_key(step.action, step.params)
+            self._wait_for(key)
+            call = self._reserve(step)
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="beside")
+            self._beside[key] = self._submit(self._threads, step, call)
+
+    def join(self) -> None:
+        """Wait for all that was begun `beside`; they have all ended when this returns or raises."""
+        begun, self._beside = tuple(self._beside.values()), {}
+        wait(begun)
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
+        for one in begun:
+            one.result()
+
+    def _wait_for(self, key: str) -> None:
+        if (begun := self._beside.pop(key, None)) is not None:
+            begun.result()
+
+    def _reserve(self, step: Step) -> Callable[[], Receipt]:
+        phase = self._phase or step.action.phase
+        return self.response.reserve(step.action, step.params, phase=phase, after=step.after)
+
+    def _submit(self, threads: ThreadPoolExecutor, step: Step, call: Callable[[], Receipt]) -> Future[Receipt]:
+        return threads.submit(contextvars.copy_context().run, self.make, step.action, step.params, call)
 
     def make(self, action: Action[Any], params: Params, call: Callable[[], Receipt]) -> Receipt:
         """One step, made by `call`, on whichever thread; an orchestrator puts itself around it here."""

@@ -52,7 +52,7 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
         if incident.status is IncidentStatus.CLOSED:
             break
         began, at = len(incident.findings), incident
-        ended = guarded(f"playbook {playbook.id}", lambda at=at: playbook.run(at, responder))  # type: ignore[misc]  # mypy infers no type for a lambda's default
+        ended = guarded(f"playbook {playbook.id}", lambda at=at: _whole(playbook, at, responder))  # type: ignore[misc]  # mypy infers no type for a lambda's default
         if not ended.ok:
             journal.note(incident_id, journal.incident(incident_id).phase, "playbook stopped", ended.error)
             return Run(incident=journal.incident(incident_id), error=ended.error)
@@ -64,6 +64,14 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
         waiting = ", ".join(f"{receipt.action} {receipt.state.value}" for receipt in unsettled(incident))
         journal.note(incident_id, incident.phase, "incident stays open", waiting or "findings kept joining")
     return Run(incident=journal.incident(incident_id))
+
+
+def _whole(playbook: Playbook, incident: Incident, responder: Responder) -> None:
+    """With what runs beside it: who leaves lets go of the agent's lock, and nothing may be made after that."""
+    try:
+        playbook.run(incident, responder)
+    finally:
+        responder.join()
 
 
 def _finish_reverts(responder: Responder, incident: Incident) -> None:
