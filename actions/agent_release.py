@@ -1,8 +1,11 @@
 """Lift the hold on an agent, and say what stays enforced without it.
 
 Freeze, isolate and restrict end with the hold. Seal and stop do not: they hold for as long as the old processes exist,
-and only a relaunch ends that. Reverting contains the agent again at the levels that were recorded, if it is still the
-instance that was let go: one that was started since was never held by what is reverted.
+and only a relaunch ends that. Where other incidents hold the agent too, it stays held: this one's order is lifted, and
+the release is handed over to them (`held_by` in the outcome). The last to lift its order finds no other's, and lets the
+agent go; so two incidents that hold each other's agents cannot wait for each other. Reverting contains the agent again
+at the levels that were recorded, if it is still the instance that was let go: one that was started since was never held
+by what is reverted.
 """
 
 from __future__ import annotations
@@ -11,7 +14,16 @@ from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import gone, hold_levels, result_record, seen
-from clawback.model import Enforcement, Level, LevelResult, Phase
+from clawback.model import (
+    AgentInfo,
+    AgentState,
+    Enforcement,
+    IncidentStatus,
+    Level,
+    LevelResult,
+    Order,
+    Phase,
+)
 
 __all__ = ["ACTION", "ReleaseParams"]
 
@@ -58,9 +70,32 @@ def _plan(ctx: Context, params: ReleaseParams) -> Plan:
     )
 
 
+def _orders(ctx: Context, info: AgentInfo, *, others: bool) -> tuple[Order, ...]:
+    """The orders that this release lifts, or those that it does not. What was ordered by hand belongs to whoever works
+    on the agent.
+    """
+    orders = info.hold.orders if info.hold else ()
+    return tuple(x for x in orders if others == (bool(x.halt) or x.incident not in ("", ctx.incident.id)))
+
+
+def _in(orders: tuple[Order, ...]) -> tuple[Level, ...]:
+    return tuple(sorted({level for order in orders for level in order.levels}))
+
+
+def _lets_go(ctx: Context, order: Order, agent: str) -> bool:
+    """Whether the order's incident goes on and will itself come to let the agent go: as its own agent, or by a release
+    that is still to be made.
+    """
+    incident = ctx.other(order.incident) if order.incident and not order.halt else None
+    if incident is None or incident.status is not IncidentStatus.OPEN or incident.undoing:
+        return False
+    made = [x for x in incident.receipts if x.action == "agent.release" and x.params.get("agent") == agent]
+    return incident.agent == agent or not any(x.state.settled and not x.params.get("levels") for x in made)
+
+
 def _capture(ctx: Context, params: ReleaseParams) -> Record:
     info = ctx.world.core.agent(params.agent)
-    held = hold_levels(info)
+    held = _in(_orders(ctx, info, others=False))
     wanted = _levels(params.levels) or held
     return {
         "instance": info.instance,
@@ -71,20 +106,34 @@ def _capture(ctx: Context, params: ReleaseParams) -> Record:
 
 
 def _apply(ctx: Context, params: ReleaseParams, captured: Record) -> Record:
-    held = hold_levels(ctx.world.core.agent(params.agent))
     # From what stands now: after a crash, some or all of it is lifted already.
+    held = _in(_orders(ctx, ctx.world.core.agent(params.agent), others=False))
     levels = tuple(level for level in _levels(captured["released"]) if level in held)
     results: tuple[LevelResult, ...] = ()
     if levels:
         results = ctx.world.core.release(
             params.agent, levels=levels, reason=params.reason, by=ctx.actor, incident=ctx.incident.id
         )
-    return {"left": [result_record(result) for result in results]}
+    # Read after the lifting: of all whose orders are lifted, the last one to read finds none.
+    info = ctx.world.core.agent(params.agent)
+    heirs = {x.incident for x in _orders(ctx, info, others=True) if _lets_go(ctx, x, params.agent)}
+    return {
+        "left": [result_record(result) for result in results],
+        "held_by": sorted(heirs),
+        "ended": not heirs and _ended(ctx, info),
+    }
 
 
-def _verify(ctx: Context, params: ReleaseParams, captured: Record, _outcome: Record) -> Verification:
+def _ended(ctx: Context, info: AgentInfo) -> bool:
+    """Its processes are gone, and not because it had done its work: only a relaunch brings it back."""
+    return gone(ctx, info) and not (info.state is AgentState.EXITED and info.exit_status == 0)
+
+
+def _verify(ctx: Context, params: ReleaseParams, captured: Record, outcome: Record) -> Verification:
     info = ctx.world.core.agent(params.agent)
     levels = _levels(captured["released"])
+    if heirs := outcome.get("held_by"):
+        return _handed_over(ctx, info, levels, heirs)
     if still := [level.word for level in levels if level in hold_levels(info)]:
         return Verification(
             verified=False, enforcement=Enforcement.NONE, proof=f"the hold still orders {', '.join(still)}"
@@ -108,6 +157,23 @@ def _verify(ctx: Context, params: ReleaseParams, captured: Record, _outcome: Rec
         enforcement=Enforcement.PARTIAL if stuck or lasting else Enforcement.FULL,
         proof=f"hold lifted; what still holds: {said}{after}",
         details={"left": [result_record(result) for result in left.values()]},
+    )
+
+
+def _handed_over(ctx: Context, info: AgentInfo, levels: tuple[Level, ...], heirs: list[str]) -> Verification:
+    mine = [level.word for level in _in(_orders(ctx, info, others=False)) if level in levels]
+    theirs = [x for x in _orders(ctx, info, others=True) if x.incident not in heirs]
+    if wrong := [*mine, *(f"{level.word} ({x.holder})" for x in theirs for level in x.levels)]:
+        return Verification(
+            verified=False, enforcement=Enforcement.NONE, proof=f"the hold still orders {', '.join(wrong)}"
+        )
+    lifted = ", ".join(level.word for level in levels) or "nothing"
+    now = ", ".join(level.word for level in hold_levels(info)) or "nothing any more"
+    return Verification(
+        verified=True,
+        enforcement=Enforcement.PARTIAL,
+        proof=f"this incident's hold on {lifted} lifted; held by {', '.join(heirs)}, to which its release is handed "
+        f"over (now at {now})",
     )
 
 

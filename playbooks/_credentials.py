@@ -97,12 +97,16 @@ def reissue_credentials(
 def discard_credentials(respond: Respond, incident: Incident, scope: Receipt, *, after: tuple[Receipt, ...]) -> None:
     """Destroy the old values. Until the new key is proved in use, the old one can still be given back; a release that
     was rolled back proved nothing.
+
+    One that was handed over to another incident proves nothing either. The keys are deleted, as that incident replaces
+    what was issued here; the store's old value may be its by now, and is its to destroy.
     """
     if any(receipt.action == ROLL_BACK.id for receipt in after):
         return
+    handed = any(receipt.outcome.get("held_by") for receipt in after)
     for who, held in _everybody(incident, scope):
         deleted = _each(respond, DELETE_KEY, who, _of(held, "aws-access-key"), after=after)
-        if held:
+        if held and not handed:
             respond(DISCARD_OLD, DISCARD_OLD.params(agent=who), after=(*after, *deleted))
 
 

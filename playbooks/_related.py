@@ -13,7 +13,7 @@ from clawback.model import Incident, Receipt
 from clawback.playbook import Respond, Step
 from clawback.playbooks._identify import why
 
-__all__ = ["contain_related", "release_related"]
+__all__ = ["contain_related", "let_go_on", "release_related"]
 
 
 def contain_related(respond: Respond, incident: Incident, scope: Receipt) -> tuple[Receipt, ...]:
@@ -37,11 +37,20 @@ def release_related(
     done: list[Receipt] = []
     for other in _related(scope):
         params = {**_who(other), "reason": _reason(incident, other)}
-        released = respond(RELEASE, RELEASE.params(**params), after=after)
-        done.append(released)
-        if other.get("credentials"):
-            done.append(respond(RELAUNCH, RELAUNCH.params(**params), after=(released,)))
+        done += let_go_on(respond, params, after=after, anew=bool(other.get("credentials")))
     return tuple(done)
+
+
+def let_go_on(
+    respond: Respond, params: dict[str, Any], *, after: tuple[Receipt, ...], anew: bool = False
+) -> tuple[Receipt, ...]:
+    """Release an agent that is not the incident's own. It goes on where it stood, or starts anew: if it is to, or if
+    an incident that was through earlier stopped it and handed its release over.
+    """
+    released = respond(RELEASE, RELEASE.params(**params), after=after)
+    if released.outcome.get("held_by") or not (anew or released.outcome.get("ended")):
+        return (released,)
+    return released, respond(RELAUNCH, RELAUNCH.params(**params), after=(released,))
 
 
 def _related(scope: Receipt) -> tuple[dict[str, Any], ...]:

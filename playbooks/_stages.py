@@ -41,7 +41,11 @@ _STEPS: tuple[_Make, ...] = (
 
 
 def let_go(respond: Respond, incident: Incident, released: Receipt) -> Receipt:
-    """The replay in the agent that was let go in full; else the step that it did not get past."""
+    """The replay in the agent that was let go in full; else the step that it did not get past. The release itself where
+    it is handed over: who holds the agent starts it.
+    """
+    if released.outcome.get("held_by"):
+        return released
     reason = why(incident)
     last = respond(OBSERVE, OBSERVE.params(**who(incident), reason=reason), after=(released,))
     instance = str(last.outcome.get("instance", ""))

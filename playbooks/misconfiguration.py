@@ -11,7 +11,6 @@ from typing import Any
 
 from clawback.actions.agent_freeze import ACTION as FREEZE
 from clawback.actions.agent_isolate import ACTION as ISOLATE
-from clawback.actions.agent_release import ACTION as RELEASE
 from clawback.actions.policy_impact import ACTION as IMPACT
 from clawback.actions.policy_roll_back import ACTION as ROLL_BACK
 from clawback.actions.ticket_write import ACTION as WRITE_TICKET
@@ -19,6 +18,7 @@ from clawback.model import Incident, Phase, Receipt, ReceiptState
 from clawback.playbook import Respond, Step, playbook
 from clawback.playbooks._identify import why
 from clawback.playbooks._post_incident import review
+from clawback.playbooks._related import let_go_on
 
 __all__ = ["PLAYBOOK"]
 
@@ -55,7 +55,7 @@ def misconfiguration(incident: Incident, respond: Respond) -> None:
                 respond(IMPACT, IMPACT.params(policy=name, version=number, stage="mended"))
         for agent, instance in harmed.items():
             again: dict[str, Any] = {"agent": agent, "instance": instance, "reason": why(incident)}
-            respond(RELEASE, RELEASE.params(**again), after=(*held, *mended))
+            let_go_on(respond, again, after=(*held, *mended))
 
     with respond.phase(Phase.POST_INCIDENT):
         review(respond, policies[0] if policies else "")

@@ -59,6 +59,7 @@ class Context:
     one, as it stands when it is called.
 
     reread   the incident as the journal has it at this moment, with the receipt of the step that is being made
+    other    any incident by its id, as it stands when it is called; None for one that there is not
     """
 
     incident: Incident
@@ -67,6 +68,7 @@ class Context:
     history: Callable[[], tuple[Incident, ...]] = tuple
     approvals: Callable[[], tuple[Approval, ...]] = tuple
     reread: Callable[[], Incident] | None = None
+    other: Callable[[str], Incident | None] = lambda _incident: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

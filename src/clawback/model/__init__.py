@@ -45,6 +45,7 @@ from clawback.model.events import (
 )
 from clawback.model.hold import Halt, HaltedAgent, HaltReport, Hold, Order, Selector, SelectorKind
 from clawback.model.incident import (
+    UNDOING,
     Finding,
     Incident,
     IncidentStatus,
@@ -61,6 +62,7 @@ __all__ = [
     "CREDENTIAL_KINDS",
     "CREDENTIAL_MISUSED",
     "SLOW_DECISION_MS",
+    "UNDOING",
     "AgentInfo",
     "AgentState",
     "Approval",

@@ -10,6 +10,7 @@ from clawback.model.events import Severity
 from clawback.model.level import Enforcement, Level
 
 __all__ = [
+    "UNDOING",
     "Finding",
     "Incident",
     "IncidentStatus",
@@ -19,6 +20,9 @@ __all__ = [
     "ReceiptState",
     "TimelineEntry",
 ]
+
+UNDOING = "undoing began"
+"""The timeline's line of an incident that somebody undoes."""
 
 
 class Phase(StrEnum):
@@ -181,3 +185,9 @@ class Incident:
     def about_agent(self) -> bool:
         """It is about an agent, not about a part of Clawback or a policy."""
         return not self.agent.startswith(_PARTS)
+
+    @property
+    def undoing(self) -> str:
+        """Who began to undo it and why; empty where nobody did."""
+        said = [line.detail for line in self.timeline if line.what == UNDOING]
+        return (said[-1] or "no reason on record") if said else ""

@@ -10,7 +10,7 @@ from clawback.action import Action, Context, Params, Plan, Verification
 from clawback.config import ApprovalSettings
 from clawback.errors import NotFound
 from clawback.journal import Journal
-from clawback.model import Receipt
+from clawback.model import Incident, Receipt
 from clawback.response.reach import reach
 from clawback.world import World
 
@@ -74,7 +74,14 @@ class Acting:
             history=lambda: self.journal.of_agent(incident.agent, drill=incident.drill),
             approvals=lambda: self.journal.approvals(incident=incident.id),
             reread=lambda: self.journal.incident(self.incident_id),
+            other=self._other,
         )
+
+    def _other(self, incident: str) -> Incident | None:
+        try:
+            return self.journal.incident(incident)
+        except NotFound:
+            return None
 
     def _current(self, receipt: Receipt) -> Receipt:
         for current in self.journal.incident(self.incident_id).receipts:

@@ -11,7 +11,7 @@ from clawback.model import Incident, IncidentStatus, Phase, Receipt, ReceiptStat
 from clawback.playbook import Playbook
 from clawback.response.guard import guarded
 from clawback.response.respond import Responder
-from clawback.response.undo import undo, undoing
+from clawback.response.undo import undo
 
 __all__ = ["Run", "run_playbook", "unfinished", "unsettled"]
 
@@ -43,7 +43,7 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
     """
     journal, incident_id = responder.response.journal, responder.response.incident_id
     incident = journal.incident(incident_id)
-    if incident.status is IncidentStatus.OPEN and (why := undoing(incident)):
+    if incident.status is IncidentStatus.OPEN and (why := incident.undoing):
         for _ in undo(responder.response, f"gone on with: {why}"):
             pass
         return Run(incident=journal.incident(incident_id))

@@ -12,13 +12,11 @@ from enum import StrEnum
 
 from clawback.errors import Refused
 from clawback.journal import REVERTED
-from clawback.model import Incident, Phase, Receipt, ReceiptState
+from clawback.model import UNDOING, Phase, Receipt, ReceiptState
 from clawback.response.guard import guarded
 from clawback.response.response import Response
 
-__all__ = ["Fate", "Undone", "plan_undo", "undo", "undoing"]
-
-_BEGAN = "undoing began"
+__all__ = ["Fate", "Undone", "plan_undo", "undo"]
 
 
 class Fate(StrEnum):
@@ -61,12 +59,6 @@ def _fate(response: Response, receipt: Receipt) -> Undone:
     return Undone(fate=Fate.UNDO, receipt=receipt)
 
 
-def undoing(incident: Incident) -> str:
-    """Who began to undo the incident and why; empty where nobody did."""
-    said = [line.detail for line in incident.timeline if line.what == _BEGAN]
-    return (said[-1] or "no reason on record") if said else ""
-
-
 def undo(response: Response, reason: str) -> Iterator[Undone]:
     """Undo, yielding each step as it is done with. One that cannot be undone now does not stop the others. A step that
     was never begun is settled as such: nobody begins it any more.
@@ -76,8 +68,8 @@ def undo(response: Response, reason: str) -> Iterator[Undone]:
     if not reason.strip():
         raise Refused("an incident is not undone without a reason", hint="--reason")
     steps = plan_undo(response)
-    if not undoing(response.journal.incident(response.incident_id)):
-        response.journal.note(response.incident_id, Phase.RECOVER, _BEGAN, f"{response.actor}: {reason}"[:1000])
+    if not response.journal.incident(response.incident_id).undoing:
+        response.journal.note(response.incident_id, Phase.RECOVER, UNDOING, f"{response.actor}: {reason}"[:1000])
     left = []
     for step in steps:
         if step.fate is Fate.NOTHING and step.receipt.state not in REVERTED:
