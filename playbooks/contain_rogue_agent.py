@@ -27,6 +27,7 @@ __all__ = ["PLAYBOOK"]
         "secrets.outside-allow-list",
     },
     runbook="contain-rogue-agent",
+    covers={"violation-spike"},
 )
 def contain_rogue_agent(incident: Incident, respond: Respond) -> None:
     """Freeze and isolate first, so that evidence survives; only then replace what leaked; bring it back last."""

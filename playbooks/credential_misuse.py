@@ -22,6 +22,7 @@ __all__ = ["PLAYBOOK"]
     title="Credential misuse: refuse the credentials at once, then look",
     answers={"credentials.misused"},
     runbook="credential-misuse",
+    covers={"contain-rogue-agent", "violation-spike"},
 )
 def credential_misuse(incident: Incident, respond: Respond) -> None:
     """Freeze, evidence, refuse; only then tighten what holds the agent, and find out who used what from where."""

@@ -23,6 +23,7 @@ __all__ = ["PLAYBOOK"]
     title="Data exfiltration: cut the way out, count what left, replace what was in it",
     answers={"access.high-volume", "exfiltration.new-destination"},
     runbook="data-exfiltration",
+    covers={"contain-rogue-agent", "violation-spike"},
 )
 def data_exfiltration(incident: Incident, respond: Respond) -> None:
     """Cut, count, replace; and write down for those whose data it was what left, and where to."""

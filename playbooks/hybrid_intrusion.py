@@ -28,6 +28,7 @@ _ALERT = "intrusion."
     title="Host or person compromised, agent misused: agent, identity and host together",
     answers={"intrusion.host-and-agent"},
     runbook="hybrid-intrusion",
+    covers={"contain-rogue-agent", "credential-misuse", "violation-spike"},
 )
 def hybrid_intrusion(incident: Incident, respond: Respond) -> None:
     """Agent and tree held, credentials refused, then people clean what is theirs; only then recovery."""

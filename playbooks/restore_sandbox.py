@@ -25,6 +25,7 @@ __all__ = ["PLAYBOOK"]
     title="A sandbox is down: halt all agents, restore it, let the others go on",
     answers={"sandbox.down"},
     runbook="restore-sandbox",
+    covers={"contain-rogue-agent", "violation-spike"},
 )
 def restore_sandbox(incident: Incident, respond: Respond) -> None:
     """The agent that is down first, then every other; credentials too, since nobody saw what it did meanwhile."""

@@ -23,6 +23,7 @@ __all__ = ["PLAYBOOK"]
     title="Rogue tool calls: hold, account for the calls, close the path",
     answers={"tools.denied-call", "tools.new-call"},
     runbook="rogue-tool-calls",
+    covers={"contain-rogue-agent", "violation-spike"},
 )
 def rogue_tool_calls(incident: Incident, respond: Respond) -> None:
     """The calls are accounted for before credentials change: afterwards a tool's own record is harder to match."""

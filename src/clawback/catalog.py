@@ -172,6 +172,8 @@ def _check_ring(
             if detector in answered:
                 raise _wrong(path, "answers", f"{detector} is answered by {answered[detector]} already", "one of them")
             answered[detector] = name
+        if strangers := sorted(book.covers - playbooks.keys()):
+            raise _wrong(path, "covers", f"{strangers[0]} is no playbook", "see playbooks/")
         if book.runbook not in runbooks:
             raise _wrong(path, "runbook", f"{book.runbook} is not in runbooks/", "every playbook has a human face")
     for name in detectors:

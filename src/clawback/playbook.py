@@ -5,6 +5,9 @@
         with respond.phase(Phase.CONTAIN):
             respond(freeze, freeze.params(agent=incident.agent))
 
+An incident that a finding of another kind joins runs the playbook that answers that one too, side by side by phases:
+none recovers before all have contained and eradicated.
+
 The function must be deterministic in the incident: a resumed response runs it again from the top, and every step that
 the journal already knows as verified is adopted instead of repeated.
 """
@@ -12,6 +15,7 @@ the journal already knows as verified is adopted instead of repeated.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -74,7 +78,11 @@ class Respond(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playbook:
-    """A playbook, declared. `answers` are the detector ids it is started by."""
+    """A playbook, declared. `answers` are the detector ids it is started by.
+
+    `covers` are ids of playbooks all of whose containment and eradication is in this one: where both are asked for in
+    one incident, this one is enough.
+    """
 
     id: str
     title: str
@@ -82,6 +90,7 @@ class Playbook:
     runbook: str
     run: Callable[[Incident, Respond], None]
     doc: str = ""
+    covers: frozenset[str] = frozenset()
 
 
 def playbook(
@@ -90,12 +99,19 @@ def playbook(
     title: str,
     answers: set[str],
     runbook: str,
+    covers: AbstractSet[str] = frozenset(),
 ) -> Callable[[Callable[[Incident, Respond], None]], Playbook]:
     """Turn the function below into a `Playbook`; its docstring is its description."""
 
     def declare(run: Callable[[Incident, Respond], None]) -> Playbook:
         return Playbook(
-            id=id, title=title, answers=frozenset(answers), runbook=runbook, run=run, doc=(run.__doc__ or "").strip()
+            id=id,
+            title=title,
+            answers=frozenset(answers),
+            runbook=runbook,
+            run=run,
+            doc=(run.__doc__ or "").strip(),
+            covers=frozenset(covers),
         )
 
     return declare

@@ -12,7 +12,7 @@ from clawback.journal import records
 from clawback.journal.schema import findings, incidents, timeline
 from clawback.journal.states import SETTLED
 from clawback.journal.store import Store, id_of
-from clawback.model import Finding, Incident, IncidentStatus, Orchestration, Phase
+from clawback.model import PLAYBOOK_JOINS, Finding, Incident, IncidentStatus, Orchestration, Phase
 
 __all__ = ["Incidents"]
 
@@ -50,6 +50,7 @@ class Incidents(Store):
 
         Joins the open incident of the same agent instance; a finding already in it (`Finding.key`) changes nothing. The
         same events seen again, as by a watch that restarts, lead to the incident they led to before, closed or not.
+        `playbook` answers the finding: another one than the incident has joins it.
         """
         agent = records.identifier(finding.agent, "agent")
         instance = records.identifier(finding.instance, "instance")
@@ -79,7 +80,17 @@ class Incidents(Store):
                 self._line(
                     connection, incident, Phase.IDENTIFY, f"finding {finding.detector}", finding.summary, at_ns=now
                 )
+                if row is not None and playbook not in ("", row.playbook):
+                    self._join(connection, incident, records.bounded(playbook, 256))
             return self._incident(connection, incident), row is None
+
+    def _join(self, connection: Connection, incident: str, playbook: str) -> None:
+        """A further playbook, once, by the same transaction as the finding that brings it."""
+        there = select(timeline.c.id).where(
+            timeline.c.incident == incident, timeline.c.what == PLAYBOOK_JOINS, timeline.c.detail == playbook
+        )
+        if connection.execute(there.limit(1)).scalar() is None:
+            self._line(connection, incident, Phase.IDENTIFY, PLAYBOOK_JOINS, playbook)
 
     def _open(self, connection: Connection, finding: Finding, playbook: str, *, drill: bool, now: int) -> str:
         day = time.strftime("%Y%m%d", time.gmtime(now / 1e9))

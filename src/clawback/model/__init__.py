@@ -45,6 +45,7 @@ from clawback.model.events import (
 )
 from clawback.model.hold import Halt, HaltedAgent, HaltReport, Hold, Order, Selector, SelectorKind
 from clawback.model.incident import (
+    PLAYBOOK_JOINS,
     UNDOING,
     Finding,
     Incident,
@@ -61,6 +62,7 @@ from clawback.model.policy import Decision, Draft, Narrowing, PolicyVersion, sta
 __all__ = [
     "CREDENTIAL_KINDS",
     "CREDENTIAL_MISUSED",
+    "PLAYBOOK_JOINS",
     "SLOW_DECISION_MS",
     "UNDOING",
     "AgentInfo",

@@ -10,6 +10,7 @@ from clawback.model.events import Severity
 from clawback.model.level import Enforcement, Level
 
 __all__ = [
+    "PLAYBOOK_JOINS",
     "UNDOING",
     "Finding",
     "Incident",
@@ -23,6 +24,8 @@ __all__ = [
 
 UNDOING = "undoing began"
 """The timeline's line of an incident that somebody undoes."""
+PLAYBOOK_JOINS = "playbook joins"
+"""The timeline's line of a playbook, named in its detail, that a finding brought to an open incident."""
 
 
 class Phase(StrEnum):
@@ -185,6 +188,12 @@ class Incident:
     def about_agent(self) -> bool:
         """It is about an agent, not about a part of Clawback or a policy."""
         return not self.agent.startswith(_PARTS)
+
+    @property
+    def playbooks(self) -> tuple[str, ...]:
+        """The one that it was opened with, then those that joined, in that order."""
+        joined = (line.detail for line in self.timeline if line.what == PLAYBOOK_JOINS)
+        return tuple(name for name in dict.fromkeys((self.playbook, *joined)) if name)
 
     @property
     def undoing(self) -> str:

@@ -262,7 +262,8 @@ class Engine:
         first[0] = time.monotonic()
         if shown is None or loop is None:
             self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
-            return run_playbook(playbook, Responder(response, held=lambda: not held.lost, turn=self.pace.step))
+            responder = Responder(response, held=lambda: not held.lost, turn=self.pace.step)
+            return run_playbook(playbook, responder, self._playbooks)
         return self._as_flow(playbook, response, loop, shown, held)
 
     def _as_flow(
@@ -278,7 +279,7 @@ class Engine:
             responder.settle()  # before the incident is closed, so that its record says who drove it
 
         try:
-            run = run_playbook(dataclasses.replace(playbook, run=whole), responder)
+            run = run_playbook(dataclasses.replace(playbook, run=whole), responder, self._playbooks)
         finally:
             kept = asyncio.run_coroutine_threadsafe(responder.finish(partial(flow_state, run)), loop).result()
             if not kept:

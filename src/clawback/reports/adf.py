@@ -122,7 +122,7 @@ def _body(facts: Facts, write: _Writer) -> list[Node]:
         ("Status", facts.status),
         ("Severity", incident.severity.name.lower()),
         ("Assessment", f"{facts.verdict}: {'; '.join(facts.reasons)}" if facts.reasons else facts.verdict),
-        ("Playbook", f"{incident.playbook or 'none yet'}, orchestration: {incident.orchestration.value}"),
+        ("Playbook", f"{', '.join(incident.playbooks) or 'none yet'}, orchestration: {incident.orchestration.value}"),
         *((name.capitalize(), value) for name, value in facts.agent),
         ("Policy", ", ".join(facts.policies) or "unknown"),
     ]

@@ -1,15 +1,17 @@
-"""What the engine insists on, whoever wrote the playbook: evidence before a rotation or a kill."""
+"""What the engine insists on, whoever wrote the playbook, as evidence before a rotation; and where it is lenient."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from clawback.action import Action, Reversibility
-from clawback.model import Incident, Phase, ReceiptState
+from clawback.model import Incident, Phase, Receipt, ReceiptState
 
-__all__ = ["destroys_evidence", "evidence_is_held"]
+__all__ = ["as_far_as_it_goes", "destroys_evidence", "evidence_is_held"]
 
 EVIDENCE = "evidence."
+# What a host may lack a part of. It is looked for and said to be missing, and no recovery waits for it to appear.
+_TIGHTER = ("agent.restrict", "agent.seal")
 _ISSUERS = ("vault:", "iam:", "oidc:", "sts:")
 
 
@@ -26,3 +28,8 @@ def evidence_is_held(incident: Incident) -> bool:
     return any(
         receipt.action.startswith(EVIDENCE) and receipt.state is ReceiptState.VERIFIED for receipt in incident.receipts
     )
+
+
+def as_far_as_it_goes(receipt: Receipt) -> bool:
+    """It was made and seen to be less than asked for, because this host gives no more."""
+    return receipt.action in _TIGHTER and receipt.state is ReceiptState.UNVERIFIED

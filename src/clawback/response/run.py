@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from clawback.journal import SETTLED, Journal
 from clawback.model import Incident, IncidentStatus, Phase, Receipt, ReceiptState
 from clawback.playbook import Playbook
+from clawback.response.books import Grown, chosen, run_all
 from clawback.response.guard import guarded
 from clawback.response.respond import Responder
 from clawback.response.undo import undo
@@ -36,9 +38,10 @@ class Run:
         return unsettled(self.incident)
 
 
-def run_playbook(playbook: Playbook, responder: Responder) -> Run:
+def run_playbook(playbook: Playbook, responder: Responder, known: Mapping[str, Playbook] | None = None) -> Run:
     """From the top, every time: steps that are done are adopted. The incident closes only when all is settled.
 
+    With it go the playbooks that joined the incident, found by id among `known`: the catalogue's, if none are given.
     An incident that somebody began to undo is undone to its end instead.
     """
     journal, incident_id = responder.response.journal, responder.response.incident_id
@@ -52,10 +55,13 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
         if incident.status is IncidentStatus.CLOSED:
             break
         began, at = len(incident.findings), incident
-        ended = guarded(f"playbook {playbook.id}", lambda at=at: _whole(playbook, at, responder))  # type: ignore[misc]  # mypy infers no type for a lambda's default
+        ended = guarded(f"playbook {playbook.id}", lambda at=at: _whole(playbook, at, responder, known))  # type: ignore[misc]  # mypy infers no type for a lambda's default
         if not ended.ok:
             journal.note(incident_id, journal.incident(incident_id).phase, "playbook stopped", ended.error)
             return Run(incident=journal.incident(incident_id), error=ended.error)
+        if ended.value:
+            incident = journal.incident(incident_id)
+            continue
         _finish_containments(responder, at)
         incident = journal.close(incident_id, findings_seen=began)
         if len(incident.findings) == began:
@@ -66,12 +72,19 @@ def run_playbook(playbook: Playbook, responder: Responder) -> Run:
     return Run(incident=journal.incident(incident_id))
 
 
-def _whole(playbook: Playbook, incident: Incident, responder: Responder) -> None:
-    """With what runs beside it: who leaves lets go of the agent's lock, and nothing may be made after that."""
+def _whole(first: Playbook, incident: Incident, responder: Responder, known: Mapping[str, Playbook] | None) -> bool:
+    """Whether another playbook joined meanwhile: then all begin anew."""
+    if known is None and any(name != first.id for name in incident.playbooks):
+        from clawback.catalog import load  # walks the folders; most incidents have one playbook
+
+        known = load().playbooks
     try:
-        playbook.run(incident, responder)
+        run_all(chosen(incident, first, known or {}), incident, responder)
+    except Grown:
+        return True
     finally:
-        responder.join()
+        responder.join()  # who leaves lets go of the agent's lock, and nothing may be made after that
+    return False
 
 
 def _finish_reverts(responder: Responder, incident: Incident) -> None:
