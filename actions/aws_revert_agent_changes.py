@@ -1,9 +1,10 @@
 """Undo what the agent's identities changed in IAM during the incident: policies, attachments, boundaries, trust.
 
 CloudTrail names the changes and who made them; each thing is put back to what the last change by anybody else had made
-of it (see `_changes`), but only where it still is as the agent left it: what somebody mended since is left alone. Other
-ways in that the agent made (keys, users, groups) are named; `aws.disable-foreign-credentials` has the keys. It waits
-for a person, because rights of others may hang on it; the plan is the diff.
+of it (see `_changes`), but only where it still is as the agent left it, or as this incident's closing did: what
+somebody mended since is left alone. Other ways in that the agent made (keys, users, groups) are named;
+`aws.disable-foreign-credentials` has the keys. It waits for a person, because rights of others may hang on it; the plan
+is the diff.
 
 Proof: IAM shows every thing as it was, for as long as it may still know the state before, and the record names no later
 change by the agent; one that comes later fails the proof, and a run with a higher `revision` takes it. CloudTrail lags
@@ -74,7 +75,7 @@ def _look(ctx: Context, params: RevertChangesParams) -> _Found:
     since_ns = _ns(params.since)
     trail = ctx.world.cloud_records.trail_named(NAMES, since_ns=since_ns - _HISTORY_NS)
     ours = by_agent(trail.events, keys=keys - {""}, users=users, roles=roles)
-    todo, left = [], []
+    todo, left, taken = [], [], _taken(ctx)
     for change in changes(trail.events, ours, since_ns=since_ns):
         try:
             now = _state(ctx, change.principal, change.kind, change.name)
@@ -84,11 +85,20 @@ def _look(ctx: Context, params: RevertChangesParams) -> _Found:
             continue
         if not change.known:
             left.append(f"{_words(change)}: what it was is in no record; mend it by hand")
-        elif now != change.left:
+        elif now != change.left and not (now in (None, False) and f"{change.principal}/{change.name}" in taken):
             left.append(f"{_words(change)}: changed since by somebody else; left as it is")
         else:
             todo.append((change, now))
     return _Found(todo=tuple(todo), left=tuple(left), others=others(ours, since_ns=since_ns), cut=trail.cut)
+
+
+def _taken(ctx: Context) -> set[str]:
+    """Rights that this incident's own closing took away: what they were before the agent is still to be put back."""
+    return {
+        str(x.params.get("id", ""))
+        for x in ctx.incident.receipts
+        if x.action == "credential.refuse" and x.params.get("kind") == "aws-grant" and x.applied_ns
+    }
 
 
 def _state(ctx: Context, principal: str, kind: str, name: str) -> Any:

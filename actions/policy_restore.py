@@ -1,4 +1,8 @@
-"""Make the policy engine decide by the last known-good version again, recorded as a new version."""
+"""Make the policy engine decide by the last known-good version again, recorded as a new version.
+
+Known-good is what people said before they knew of this incident: rogue calls that this version still allows are named
+in the outcome (`still_allows`), for `policy.tighten`.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,15 @@ from hashlib import sha256
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions.policy_validate import rogue_calls
 from clawback.errors import NotFound
 from clawback.model import Enforcement, Phase, PolicyVersion
+from clawback.reports.escape import plain
 
 __all__ = ["ACTION", "RestoreParams"]
+
+_MOST_ASKED = 256
+_MOST_NAMED = 20
 
 
 class RestoreParams(Params):
@@ -66,7 +75,13 @@ def _restore(ctx: Context, params: RestoreParams, version: int, reason: str) -> 
 
 def _apply(ctx: Context, params: RestoreParams, captured: Record) -> Record:
     new = _restore(ctx, params, captured["target_version"], params.reason)
-    return {"version": new.version, "sha256": new.sha256}
+    calls = [call for call in rogue_calls(ctx.incident) if call.kind in ("http", "connect")][:_MOST_ASKED]
+    still = [call for call in calls if ctx.world.policies.decide(params.policy, call).allowed]
+    return {
+        "version": new.version,
+        "sha256": new.sha256,
+        "still_allows": [f"{call.kind} {plain(call.target, 120)}" for call in still[:_MOST_NAMED]],
+    }
 
 
 def _active_is(ctx: Context, policy: str, wanted: str, what: str) -> Verification:
@@ -113,7 +128,7 @@ ACTION = Action(
     summary="Return the policy to its last known-good version.",
     phase=Phase.ERADICATE,
     reversibility=Reversibility.REVERSIBLE,
-    needs=frozenset({"policies:versions", "policies:restore", "policies:active"}),
+    needs=frozenset({"policies:versions", "policies:restore", "policies:active", "policies:decide"}),
     scope="one policy, and thereby every agent that runs under it",
     openc2="restore",
     d3fend="D3-RC",

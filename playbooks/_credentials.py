@@ -36,7 +36,7 @@ from clawback.model import CredentialGraph, CredentialNode, CredentialRef, Incid
 from clawback.playbook import Respond, Step
 from clawback.playbooks._related import contain_related
 
-__all__ = ["TURNS", "close_credentials", "discard_credentials", "reissue_credentials"]
+__all__ = ["TURNS", "close_credentials", "discard_credentials", "everybody", "reissue_credentials"]
 
 _Held = tuple[CredentialRef, ...]
 
@@ -63,16 +63,16 @@ def close_credentials(respond: Respond, incident: Incident, scope: Receipt) -> t
     """
     with respond.phase(Phase.CONTAIN):
         related = contain_related(respond, incident, scope)
-    agent, everybody = incident.agent, _everybody(incident, scope)
+    agent, holders = incident.agent, everybody(incident, scope)
     first = _graph(respond(TRACE, TRACE.params(agent=agent, turn=1)))
-    covered = _covered(everybody)
+    covered = _covered(holders)
     found = [node for node in _in_order(first.alive) if node.known is not Known.INVENTORY and node.key not in covered]
-    taken = [respond(CLOSE_TRUST, CLOSE_TRUST.params(agent=who, name=name)) for who, name in _trusts(everybody)]
+    taken = [respond(CLOSE_TRUST, CLOSE_TRUST.params(agent=who, name=name)) for who, name in _trusts(holders)]
     closings = [_close(respond, agent, node, 1) for node in found if not kinds()[node.kind].sessions]
-    for who, held in everybody:
+    for who, held in holders:
         taken += _rotate(respond, who, held)
     closings += [_close(respond, agent, node, 1) for node in found if kinds()[node.kind].sessions]
-    for who, held in everybody:
+    for who, held in holders:
         taken += _refuse_sessions(respond, who, held)
     return (*related, *taken, _until_nothing_lives(respond, agent, closings))
 
@@ -81,13 +81,13 @@ def reissue_credentials(
     respond: Respond, incident: Incident, scope: Receipt, *, after: tuple[Receipt, ...]
 ) -> tuple[Receipt, ...]:
     """Trusts are opened again, and sessions and leases issued anew, once all of `after` is verified."""
-    everybody = _everybody(incident, scope)
+    holders = everybody(incident, scope)
     trusted = tuple(
         respond(RESTORE_TRUST, RESTORE_TRUST.params(agent=who, name=name), after=after)
-        for who, name in _trusts(everybody)
+        for who, name in _trusts(holders)
     )
     issued: list[Receipt] = []
-    for who, held in everybody:
+    for who, held in holders:
         issued += _each(respond, ISSUE_SESSION, who, _of(held, "aws-session"), after=(*after, *trusted))
         leases = tuple(ref.name for ref in held if ref.kind == "vault-lease" and ref.identifiers.get("path"))
         issued += _each(respond, ISSUE_LEASE, who, leases, after=after)
@@ -104,7 +104,7 @@ def discard_credentials(respond: Respond, incident: Incident, scope: Receipt, *,
     if any(receipt.action == ROLL_BACK.id for receipt in after):
         return
     handed = any(receipt.outcome.get("held_by") for receipt in after)
-    for who, held in _everybody(incident, scope):
+    for who, held in everybody(incident, scope):
         deleted = _each(respond, DELETE_KEY, who, _of(held, "aws-access-key"), after=after)
         if held and not handed:
             respond(DISCARD_OLD, DISCARD_OLD.params(agent=who), after=(*after, *deleted))
@@ -151,9 +151,9 @@ def _refuse_sessions(respond: Respond, agent: str, credentials: _Held) -> tuple[
     return (*sessions, *_each(respond, REFUSE_SESSIONS, agent, tuple(lone)))
 
 
-def _covered(everybody: tuple[tuple[str, _Held], ...]) -> set[str]:
+def _covered(holders: tuple[tuple[str, _Held], ...]) -> set[str]:
     """Nodes that the inventory's own actions close in the first turn."""
-    every = [ref for _, held in everybody for ref in held]
+    every = [ref for _, held in holders for ref in held]
     users = {ref.identifiers.get("user", "") for ref in every if ref.kind in {"aws-access-key", "aws-session"}}
     return {f"aws-user-sessions/{user}" for user in users}
 
@@ -178,7 +178,7 @@ def _each(
     return tuple(respond(action, action.params(agent=agent, name=name), after=after) for name in names)
 
 
-def _everybody(incident: Incident, scope: Receipt) -> tuple[tuple[str, _Held], ...]:
+def everybody(incident: Incident, scope: Receipt) -> tuple[tuple[str, _Held], ...]:
     """The agent with all it held; those in scope with it: a sub-agent with all, a sharer with what it shares.
 
     As the journal has it: the same on every run.
@@ -200,10 +200,10 @@ def _of(held: _Held, kind: str) -> tuple[str, ...]:
     return tuple(ref.name for ref in held if ref.kind == kind)
 
 
-def _trusts(everybody: tuple[tuple[str, _Held], ...]) -> tuple[tuple[str, str], ...]:
+def _trusts(holders: tuple[tuple[str, _Held], ...]) -> tuple[tuple[str, str], ...]:
     """One holder and name for each role. Closed twice, the second capture would take the closed trust for the old."""
     first: dict[str, tuple[str, str]] = {}
-    for who, held in everybody:
+    for who, held in holders:
         for ref in held:
             if ref.kind == "aws-session" and ref.identifiers.get("role"):
                 first.setdefault(ref.identifiers["role"], (who, ref.name))

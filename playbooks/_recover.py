@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from clawback.actions.agent_release import ACTION as RELEASE
 from clawback.actions.agent_stop import ACTION as STOP
 from clawback.actions.policy_restore import ACTION as RESTORE_POLICY
+from clawback.actions.policy_tighten import ACTION as TIGHTEN
 from clawback.actions.recovery_check import ACTION as CHECK
 from clawback.actions.recovery_permit import ACTION as PERMIT
 from clawback.actions.release_roll_back import ACTION as ROLL_BACK
@@ -22,7 +23,7 @@ from clawback.playbooks._identify import policy_of, who, why
 from clawback.playbooks._related import release_related
 from clawback.playbooks._stages import let_go
 
-__all__ = ["Recovered", "bring_back", "restore_policy"]
+__all__ = ["Recovered", "bring_back", "restore_policy", "tighten_policy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +37,25 @@ class Recovered:
 
 
 def restore_policy(respond: Respond, incident: Incident, scope: Receipt) -> tuple[Receipt, ...]:
-    """Return the policy to its last known-good version; nothing where the agent runs under none."""
+    """Return the policy to its last known-good version, and make it narrower where that is not enough; nothing where
+    the agent runs under none.
+    """
     policy = policy_of(incident, scope)
     if not policy:
         return ()
-    return (respond(RESTORE_POLICY, RESTORE_POLICY.params(policy=policy, reason=why(incident))),)
+    restored = respond(RESTORE_POLICY, RESTORE_POLICY.params(policy=policy, reason=why(incident)))
+    return (restored, *tighten_policy(respond, incident, restored))
+
+
+def tighten_policy(respond: Respond, incident: Incident, restored: Receipt) -> tuple[Receipt, ...]:
+    """Where the known-good version allows a rogue call: suggest one that does not, for a person to say yes to."""
+    if restored.state is not ReceiptState.VERIFIED:
+        return ()
+    policy = str(restored.params["policy"])
+    if restored.outcome.get("still_allows"):
+        return (respond(TIGHTEN, TIGHTEN.params(policy=policy, reason=why(incident))),)
+    respond.skip(TIGHTEN, f"the known-good version of {policy} allows no rogue call that is on record")
+    return ()
 
 
 def bring_back(

@@ -2,12 +2,15 @@
 
 Freezing the agent does not stop a thief: the credential works from anywhere. So refusing it is containment here, and
 waits for no approval; evidence comes before it, in the same breath, because a refused credential shows nothing more.
+Users and roles in AWS are denied everything first, which is one call, and until all that came of them is closed; what
+the agent changed in IAM is put back when a person has said yes.
 """
 
 from __future__ import annotations
 
 from clawback.model import Incident, Phase
 from clawback.playbook import Respond, playbook
+from clawback.playbooks._cloud import allow_principals, deny_principals, mend_cloud
 from clawback.playbooks._contain import hold, tighten
 from clawback.playbooks._credentials import close_credentials, discard_credentials
 from clawback.playbooks._identify import look, policy_of, review_access, warranted
@@ -33,6 +36,7 @@ def credential_misuse(incident: Incident, respond: Respond) -> None:
     with respond.phase(Phase.CONTAIN):
         held = hold(respond, incident)
         scope = look(respond, incident)  # whom to refuse is read from it
+        denied = deny_principals(respond, incident, scope)
         refused = close_credentials(respond, incident, scope)
         held = tighten(respond, incident, held)
 
@@ -40,10 +44,13 @@ def credential_misuse(incident: Incident, respond: Respond) -> None:
         used = review_access(respond, incident)
 
     with respond.phase(Phase.ERADICATE):
+        mended = mend_cloud(respond, incident, scope, refused[-1])
         restored = restore_policy(respond, incident, scope)
 
     with respond.phase(Phase.RECOVER):
-        back = bring_back(respond, incident, scope, held, after=(used, *refused, *restored))
+        clean = (used, *refused, *mended, *restored)
+        allowed = allow_principals(respond, denied, after=clean)
+        back = bring_back(respond, incident, scope, held, after=(*clean, *allowed))
 
     with respond.phase(Phase.POST_INCIDENT):
         discard_credentials(respond, incident, scope, after=(back.validated,))

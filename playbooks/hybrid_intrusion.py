@@ -12,6 +12,7 @@ from clawback.actions.agents_lift import ACTION as LIFT
 from clawback.actions.handoff_confirm import ACTION as CONFIRM
 from clawback.model import Incident, Phase
 from clawback.playbook import Respond, playbook
+from clawback.playbooks._cloud import allow_principals, deny_principals, mend_cloud
 from clawback.playbooks._contain import hold, tighten
 from clawback.playbooks._credentials import close_credentials, discard_credentials
 from clawback.playbooks._identify import look, policy_of, review_access, warranted, why
@@ -41,6 +42,7 @@ def hybrid_intrusion(incident: Incident, respond: Respond) -> None:
         held = hold(respond, incident)
         halted = respond(HALT, HALT.params(kind="tree", value=incident.agent, reason=why(incident)))
         scope = look(respond, incident)
+        denied = deny_principals(respond, incident, scope)
         refused = close_credentials(respond, incident, scope)
         held = tighten(respond, incident, held)
 
@@ -48,14 +50,16 @@ def hybrid_intrusion(incident: Incident, respond: Respond) -> None:
         done = review_access(respond, incident)
 
     with respond.phase(Phase.ERADICATE):
+        mended = mend_cloud(respond, incident, scope, refused[-1])
         restored = restore_policy(respond, incident, scope)
         clean = respond(CONFIRM, CONFIRM.params(what="the host is clean or replaced", about=alerts[:200]))
         ended = respond(CONFIRM, CONFIRM.params(what="the person's sessions are ended", about=alerts[:200]))
 
     with respond.phase(Phase.RECOVER):
         lifted = respond(LIFT, LIFT.params(reason=why(incident)), after=(halted, clean, ended))
-        after = (done, lifted, *refused, *restored)
-        back = bring_back(respond, incident, scope, held, after=after)
+        after = (done, lifted, *refused, *mended, *restored)
+        allowed = allow_principals(respond, denied, after=after)
+        back = bring_back(respond, incident, scope, held, after=(*after, *allowed))
 
     with respond.phase(Phase.POST_INCIDENT):
         discard_credentials(respond, incident, scope, after=(back.validated,))

@@ -2,7 +2,8 @@
 
 No agent is punished for a policy that people made: only one that used what it should not have had is held, frozen and
 isolated, until the policy is mended. The roll-back waits for a person, because it takes something from every agent
-under the policy, and perhaps somebody meant it.
+under the policy, and perhaps somebody meant it. Where the reviewed version allows what was found to be wrong, too, a
+narrower one is suggested.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from clawback.model import Incident, Phase, Receipt, ReceiptState
 from clawback.playbook import Respond, Step, playbook
 from clawback.playbooks._identify import why
 from clawback.playbooks._post_incident import review
+from clawback.playbooks._recover import tighten_policy
 from clawback.playbooks._related import let_go_on
 
 __all__ = ["PLAYBOOK"]
@@ -48,6 +50,7 @@ def misconfiguration(incident: Incident, respond: Respond) -> None:
     with respond.phase(Phase.ERADICATE):
         policies = tuple(dict.fromkeys(name for name, _ in versions))
         mended = tuple(respond(ROLL_BACK, ROLL_BACK.params(policy=name, reason=why(incident))) for name in policies)
+        mended += tuple(made for rolled in mended for made in tighten_policy(respond, incident, rolled))
 
     with respond.phase(Phase.RECOVER):
         if all(x.state is ReceiptState.VERIFIED for x in mended):

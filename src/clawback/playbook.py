@@ -71,6 +71,10 @@ class Respond(Protocol):
         """Wait for all that was begun `beside`; so does the end of the playbook, however it ends."""
         ...
 
+    def skip(self, action: Action[Any], reason: str) -> None:
+        """Say in the timeline, once, why a step that this playbook may make is not made in this incident."""
+        ...
+
     def incident(self) -> Incident:
         """The incident as it stands now."""
         ...

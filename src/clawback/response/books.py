@@ -120,6 +120,10 @@ class _Part:
         """Wait for all that was begun `beside`."""
         self._responder.join()
 
+    def skip(self, action: Action[Any], reason: str) -> None:
+        """Say why a step is not made."""
+        self._responder.skip(action, reason)
+
     def incident(self) -> Incident:
         """The incident as it stands now."""
         return self._responder.incident()

@@ -112,6 +112,12 @@ class Responder:
         if not self._held():
             raise Refused("the agent's lock was lost: another response goes on", hint="see the incident's timeline")
 
+    def skip(self, action: Action[Any], reason: str) -> None:
+        """A line in the timeline, in the phase that the step would be of; the same line again adds none."""
+        incident, what = self.incident(), f"{action.id} skipped"
+        if not any((line.what, line.detail) == (what, reason) for line in incident.timeline):
+            self.response.journal.note(incident, self._phase or action.phase, what, reason)
+
     def incident(self) -> Incident:
         """The incident as it stands now."""
         return self.response.journal.incident(self.response.incident_id)
