@@ -6,7 +6,7 @@ then all as far as the next. A step that two playbooks have is one step, made on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -44,9 +44,11 @@ def chosen(incident: Incident, first: Playbook, known: Mapping[str, Playbook]) -
     return first, *(book for book in joined if book.id not in covered)
 
 
-def run_all(books: Sequence[Playbook], incident: Incident, responder: Responder) -> None:
-    """Run them, to the end of the last. `Grown` where another joined before an agent could be let go."""
-    parts = [_Part(book, incident, responder) for book in books]
+def run_all(
+    books: Sequence[Playbook], incident: Incident, responder: Responder, grown: Callable[[Incident], bool]
+) -> None:
+    """Run them, to the end of the last. `Grown` where the incident, before an agent could be let go, has `grown`."""
+    parts = [_Part(book, incident, responder, grown) for book in books]
     for stop in (*(_STOPS if len(books) > 1 else ()), None):
         for part in parts:
             part.run(stop, others=frozenset().union(*(x.taken for x in parts if x is not part)) - part.taken)
@@ -59,8 +61,10 @@ class _Part:
     run, whatever came of it.
     """
 
-    def __init__(self, book: Playbook, incident: Incident, responder: Responder) -> None:
-        self._book, self._at, self._responder = book, incident, responder
+    def __init__(
+        self, book: Playbook, incident: Incident, responder: Responder, grown: Callable[[Incident], bool]
+    ) -> None:
+        self._book, self._at, self._responder, self._grown = book, incident, responder, grown
         self._stop: Phase | None = None
         self._others: frozenset[str] = frozenset()
         self._recovering = False
@@ -84,7 +88,7 @@ class _Part:
         """Enter a phase, or come no further for now."""
         if self._stop in _STOPS and phase in _STOPS and _STOPS.index(phase) >= _STOPS.index(self._stop):
             raise _Far
-        if phase is Phase.RECOVER and self.incident().playbooks != self._at.playbooks:
+        if phase is Phase.RECOVER and self._grown(self.incident()):
             raise Grown
         before, self._recovering = self._recovering, phase is Phase.RECOVER
         try:

@@ -74,12 +74,18 @@ def run_playbook(playbook: Playbook, responder: Responder, known: Mapping[str, P
 
 def _whole(first: Playbook, incident: Incident, responder: Responder, known: Mapping[str, Playbook] | None) -> bool:
     """Whether another playbook joined meanwhile: then all begin anew."""
-    if known is None and any(name != first.id for name in incident.playbooks):
-        from clawback.catalog import load  # walks the folders; most incidents have one playbook
 
-        known = load().playbooks
+    def books(now: Incident) -> tuple[Playbook, ...]:
+        nonlocal known
+        if known is None and any(name != first.id for name in now.playbooks):
+            from clawback.catalog import load  # walks the folders; most incidents have one playbook
+
+            known = load().playbooks
+        return chosen(now, first, known or {})
+
     try:
-        run_all(chosen(incident, first, known or {}), incident, responder)
+        at = books(incident)
+        run_all(at, incident, responder, lambda now: books(now) != at)
     except Grown:
         return True
     finally:
