@@ -116,7 +116,9 @@ def _apply(ctx: Context, params: ReleaseParams, captured: Record) -> Record:
         )
     # Read after the lifting: of all whose orders are lifted, the last one to read finds none.
     info = ctx.world.core.agent(params.agent)
-    heirs = {x.incident for x in _orders(ctx, info, others=True) if _lets_go(ctx, x, params.agent)}
+    asked = set(_levels(params.levels) or Level)
+    theirs = (x for x in _orders(ctx, info, others=True) if asked & set(x.levels))
+    heirs = {x.incident for x in theirs if _lets_go(ctx, x, params.agent)}
     return {
         "left": [result_record(result) for result in results],
         "held_by": sorted(heirs),
@@ -134,7 +136,8 @@ def _verify(ctx: Context, params: ReleaseParams, captured: Record, outcome: Reco
     levels = _levels(captured["released"])
     if heirs := outcome.get("held_by"):
         return _handed_over(ctx, info, levels, heirs)
-    if still := [level.word for level in levels if level in hold_levels(info)]:
+    asked = _levels(params.levels)
+    if still := [level.word for level in hold_levels(info) if level in asked or not asked]:
         return Verification(
             verified=False, enforcement=Enforcement.NONE, proof=f"the hold still orders {', '.join(still)}"
         )

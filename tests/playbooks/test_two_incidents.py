@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from clawback.actions.agent_release import ACTION as RELEASE
 from clawback.journal import Journal
 from clawback.model import AgentState, IncidentStatus, Level, ReceiptState
 from clawback.response import undo
@@ -168,3 +169,14 @@ def test_an_agent_that_goes_rogue_again_before_its_first_incident_is_through(jou
     assert ended.status is CLOSED, [(x.key, x.error or x.proof) for x in ended.receipts if x.state is not V]
     assert there.core.known["a"].hold is None
     assert there.core.known["a"].state is AgentState.RUNNING
+
+
+@pytest.mark.parametrize("levels", [(), ("freeze",)], ids=["whole", "one level"])
+def test_a_strangers_hold_alone_is_no_hold_that_is_lifted(
+    journal: Journal, there: Any, levels: tuple[str, ...]
+) -> None:
+    there.core.contain("a", Level.FREEZE, reason="r", by="ann", incident="INC-20260101-000000")
+    case = Case(journal, there)
+    receipt = case.response().execute(RELEASE, RELEASE.params(agent="a", instance="i1", reason="r", levels=levels))
+    assert receipt.state is ReceiptState.UNVERIFIED
+    assert "the hold still orders freeze" in receipt.proof
