@@ -23,8 +23,14 @@ def review(respond: Respond, policy: str) -> None:
         finish(respond, REVIEW)
         respond(REVIEW, REVIEW.params(policy=policy, revision=revision(respond)))
     ticket(respond)
-    if all(receipt.state.settled for receipt in respond.incident().receipts):
-        respond(NOTIFY, NOTIFY.params(stage="over", over=True))
+    over = NOTIFY.params(stage="over", over=True)
+    said = over.model_dump(mode="json")
+    if all(
+        receipt.state.settled
+        for receipt in respond.incident().receipts
+        if (receipt.action, receipt.params) != (NOTIFY.id, said)  # cut off itself, it is sent again
+    ):
+        respond(NOTIFY, over)
 
 
 def document(respond: Respond, kind: str) -> None:
