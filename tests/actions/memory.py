@@ -138,7 +138,7 @@ class MemoryTelemetry:
 class MemoryCore:
     """One host. `enforced` is the truth about each agent; `lies` are levels that `contain` claims and does not make."""
 
-    def __init__(self, folder: Path, policies: MemoryPolicies, secrets: MemorySecrets) -> None:
+    def __init__(self, folder: Path, policies: MemoryPolicies, secrets: Any) -> None:
         self.folder, self.policies, self.secrets = folder, policies, secrets
         self.orders: MemoryOrders | None = None
         self.telemetry = MemoryTelemetry()
@@ -709,24 +709,28 @@ class MemoryTickets:
 
 
 class MemoryWorld:
-    """All of it, with one agent `a` that runs under a widened policy and holds one Vault token."""
+    """All of it, with one agent that runs under a widened policy and holds one Vault token, or `held`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.policies, self.secrets, self.tickets = MemoryPolicies(), MemorySecrets(), MemoryTickets()
+    def __init__(
+        self, folder: Path, *, agent: str = "a", secrets: Any = None, held: Sequence[tuple[CredentialRef, str]] = ()
+    ) -> None:
+        self.policies, self.secrets, self.tickets = MemoryPolicies(), secrets or MemorySecrets(), MemoryTickets()
         self.core = MemoryCore(folder, self.policies, self.secrets)
         self.reviews = MemoryReviews()
         self.telemetry, self.documents = self.core.telemetry, MemoryDocuments()
         self.policies.put("support", GOOD, author="soc", reason="reviewed", known_good=True)
         self.policies.put("support", WIDE, author="dev", reason="quick fix")
-        self.secrets.put("a", TOKEN, "hvs.never-in-a-record-0123456789")
+        held = held or ((TOKEN, "hvs.never-in-a-record-0123456789"),)
+        for ref, value in held:
+            self.secrets.put(agent, ref, value)
         self.core.launch(
             LaunchSpec(
-                agent="a",
+                agent=agent,
                 command=("python3", "agent.py", "--goal", "answer tickets"),
                 policy="support",
                 policy_version=2,
                 policy_text=WIDE,
-                credentials=(TOKEN,),
+                credentials=tuple(ref for ref, _ in held),
                 tenant="acme",
                 team="support",
             )

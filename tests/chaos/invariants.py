@@ -16,7 +16,7 @@ __all__ = ["Baseline", "baseline", "broken"]
 
 _V = ReceiptState.VERIFIED
 _UNDONE = {ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT}
-_FIRST_TOKEN = "acc-1"
+_FIRST_TOKEN = "acc-1"  # of the world in memory
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,18 @@ def _level(level: Level) -> Callable[[Incident, Receipt, Any], bool]:
 
 
 def _rotated(incident: Incident, _receipt: Receipt, there: Any) -> bool:
-    return _FIRST_TOKEN not in there.vault.live and _current(incident, there) in there.vault.live
+    first, live = getattr(there, "first_token", _FIRST_TOKEN), there.vault.live
+    return first not in live and _current(incident, there) in live
 
 
-def _current(incident: Incident, there: Any) -> str:
-    (held,) = (ref for ref in there.secrets.refs(incident.agent) if ref.kind == "vault-token")
-    return str(held.identifiers["accessor"])
+def _current(incident: Incident, there: Any, kind: str = "vault-token", by: str = "accessor") -> str:
+    (held,) = (ref for ref in there.secrets.refs(incident.agent) if ref.kind == kind)
+    return str(held.identifiers[by])
+
+
+def _key_rotated(incident: Incident, _receipt: Receipt, there: Any) -> bool:
+    active = {key for key, status in there.keys().items() if status == "Active"}
+    return active == {_current(incident, there, "aws-access-key", "access_key_id")} - {there.first_key}
 
 
 def _restored(_incident: Incident, receipt: Receipt, there: Any) -> bool:
@@ -141,6 +147,7 @@ def _ticket(incident: Incident, _receipt: Receipt, there: Any) -> bool:
 _TRUE: dict[str, Callable[[Incident, Receipt, Any], bool]] = {
     **{f"agent.{level.word}": _level(level) for level in Level},
     "vault.rotate-token": _rotated,
+    "aws.rotate-key": _key_rotated,
     "policy.restore": _restored,
     "evidence.collect": _evidence,
     "agent.relaunch": _relaunched,

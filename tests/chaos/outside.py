@@ -14,21 +14,20 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clawback.connectors.documents import FileDocuments
-from clawback.errors import ClawbackError, Unreachable
+from clawback.errors import ClawbackError, NotEnforced, Unreachable
 from clawback.model import Enforcement, EvidenceBundle, LevelResult, PolicyVersion
 from clawback.world import World
 
 __all__ = ["KINDS", "PARTS", "Fault", "Outside", "world_over"]
 
-PARTS = ("core", "policies", "secrets", "tickets", "orders_or_none", "vault_or_none", "vault_records_or_none")
+PARTS = ("core", "policies", "tickets", "orders_or_none", "vault_or_none", "vault_records_or_none")
 PARTS += ("telemetry_or_none", "reviews_or_none")
 KINDS = ("down", "failing", "hanging", "slow", "lying")
-_STORE = "secrets"  # on the same disk as the journal: it neither hangs nor lies by itself
 
 _MUTATING = {
     "contain",
@@ -97,6 +96,7 @@ class Outside:
 
     def __init__(self, there: Any) -> None:
         self.there = there
+        self.own: Mapping[str, Any] = getattr(there, "own", {})
         documents = FileDocuments(there.core.folder / "compliance")
         there.world = dataclasses.replace(there.world, documents_or_none=documents)
         self.parts = {name: getattr(there.world, name) for name in PARTS}
@@ -104,7 +104,7 @@ class Outside:
         self.asked: dict[str, int] = {}
         self.lied = 0
 
-    def live(self, life: Callable[[World], None], *, patience: float = 60.0, kill_after: float = 0.0) -> int:
+    def live(self, life: Callable[[World], None], *, patience: float, kill_after: float = 0.0) -> int:
         """Fork, let `life` run on this world, and serve it to its end; how it ended (a negative number: the signal).
 
         `kill_after` seconds it is killed from outside, wherever it is.
@@ -116,7 +116,7 @@ class Outside:
             status = 70
             try:
                 ours.close()
-                life(world_over(theirs, self.there.world))
+                life(world_over(theirs, self.there.world, self.own))
                 status = 0
             except BaseException:
                 import traceback
@@ -147,7 +147,7 @@ class Outside:
         fault = next(
             (one for one in self.faults if one.part == part and one.first <= self.asked[part] <= one.last), None
         )
-        kind = fault.kind if fault and part != _STORE else ""
+        kind = fault.kind if fault else ""
         if kind in {"down", "failing"}:
             return False, Unreachable(f"{part} is {kind}")
         if kind == "lying" and method in _MUTATING:
@@ -159,6 +159,8 @@ class Outside:
             answer = getattr(self.parts[part], method)(*args, **kwargs)
         except ClawbackError as error:
             return False, error
+        except OSError as error:  # its disk is full
+            return False, NotEnforced(f"{part}: {error.strerror}")
         except Exception as error:  # the world's own defect: the life shall say so
             return False, error
         if kind == "hanging":
@@ -189,10 +191,8 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
 class _Part:
     """A part as the killed process sees it."""
 
-    def __init__(
-        self, name: str, like: Any, sock: socket.socket, lock: threading.Lock, tick: Callable[[str], None]
-    ) -> None:
-        self._name, self._like, self._sock, self._lock, self._tick = name, like, sock, lock, tick
+    def __init__(self, name: str, like: Any, sock: socket.socket, lock: threading.Lock) -> None:
+        self._name, self._like, self._sock, self._lock = name, like, sock, lock
 
     def __getattr__(self, method: str) -> Any:
         if method == "prepare":
@@ -201,14 +201,34 @@ class _Part:
             return setting
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._tick(f"before {self._name}.{method}")
+            TICK[0](f"before {self._name}.{method}")
             with self._lock:
                 _send(self._sock, (self._name, method, args, kwargs))
                 good, value = _receive(self._sock)
-            self._tick(f"after {self._name}.{method}")
+            TICK[0](f"after {self._name}.{method}")
             if not good:
                 raise value
             return value
+
+        return call
+
+
+class Own:
+    """A part that is the killed process's own: it may be cut off before and after each of its calls too."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return Own(found) if type(found).__name__.endswith("Connector") else found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            TICK[0](f"before {name}")
+            answer = found(*args, **kwargs)
+            TICK[0](f"after {name}")
+            return answer
 
         return call
 
@@ -217,12 +237,8 @@ TICK: list[Callable[[str], None]] = [lambda _: None]
 """Called at every border that a life crosses; whoever runs the life sets it."""
 
 
-def world_over(sock: socket.socket, like: World) -> World:
-    """The world whose every part is at the other end; the settings in it stay."""
+def world_over(sock: socket.socket, like: World, own: Mapping[str, Any]) -> World:
+    """The world whose parts are at the other end, but for those that are its `own`; the settings in it stay."""
     lock = threading.Lock()
-
-    def tick(where: str) -> None:
-        TICK[0](where)  # as it is by then
-
-    parts: dict[str, Any] = {name: _Part(name, getattr(like, name), sock, lock, tick) for name in PARTS}
-    return dataclasses.replace(like, **parts)
+    parts = {name: _Part(name, getattr(like, name), sock, lock) for name in PARTS if name not in own}
+    return dataclasses.replace(like, **parts, **{name: Own(part) for name, part in own.items()})

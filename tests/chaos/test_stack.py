@@ -78,6 +78,7 @@ def test_killed_at_seeded_moments(house: Any, seed: int) -> None:
             if hangs is not None:
                 time.sleep(chance.uniform(0.0, 2.5))
     incident = _closed(house, info)
+    _tell(house)
     said = (seed, kills, [(x.action, x.state.value, x.error or x.proof[:120]) for x in incident.receipts])
     assert incident.status is IncidentStatus.CLOSED, said
     assert {receipt.state for receipt in incident.receipts} == {ReceiptState.VERIFIED}, said
@@ -93,6 +94,18 @@ def test_killed_at_seeded_moments(house: Any, seed: int) -> None:
     assert now.instance != info.instance, said
     assert now.hold is None, said
     house.end(info)
+
+
+def _tell(house: Any) -> None:
+    """Shown where the test fails: the record of all that happened."""
+    for incident in house.journal.incidents():
+        print(incident.id, incident.playbook, incident.agent, incident.instance, incident.status, incident.orchestration)
+        for found in incident.findings:
+            print("  finding", found.detector, found.instance, found.summary)
+        for receipt in incident.receipts:
+            print("  receipt", receipt.key, receipt.state, receipt.attempts, receipt.error or receipt.proof)
+        for line in incident.timeline:
+            print("  line", line.at_ns, line.phase, line.what, line.detail)
 
 
 def _closed(house: Any, info: Any) -> Any:

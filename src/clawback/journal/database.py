@@ -21,6 +21,7 @@ from clawback.journal.schema import VERSION
 __all__ = ["open_database", "reason"]
 
 BUSY_MS = 10_000
+_MIGRATION_SECONDS = 3_600.0
 _LOCK = 0x636C6177  # this database's advisory locks are Clawback's alone
 
 
@@ -49,6 +50,13 @@ def open_database(url: str) -> Engine:
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
     elif engine.dialect.name == "postgresql":
+        from clawback.journal.patient import CONNECT_SECONDS, Patient
+
+        event.listen(
+            engine,
+            "do_connect",
+            lambda _dialect, _record, where, how: Patient.connect(*where, connect_timeout=CONNECT_SECONDS, **how),
+        )
         event.listen(engine, "begin", _stand_in_line)
     else:
         raise InvalidInput(f"journal_url: {engine.dialect.name} is not supported", hint="SQLite or PostgreSQL")
@@ -109,15 +117,19 @@ def _bring_up_to_date(engine: Engine) -> None:
     from alembic.config import Config
     from alembic.util import CommandError
 
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        # Another process may have got here first; with the write lock held the second look is final.
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.set_main_option("version_path_separator", "os")
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError:  # it names none of our versions
-            raise InvalidInput(
-                f"the journal has schema {version!a}, which no Clawback has", hint="is it damaged?"
-            ) from None
+    with engine.connect().execution_options(writes=True) as connection:
+        if engine.dialect.name == "postgresql":  # a long record takes long to change
+            connection.connection.driver_connection.seconds = _MIGRATION_SECONDS  # type: ignore[union-attr]  # ours
+        with connection.begin():
+            # Another process may have got here first; with the write lock held the second look is final.
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.set_main_option("version_path_separator", "os")
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError:  # it names none of our versions
+                raise InvalidInput(
+                    f"the journal has schema {version!a}, which no Clawback has", hint="is it damaged?"
+                ) from None
+    engine.dispose()  # that connection is more patient than others are to be
