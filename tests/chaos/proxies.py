@@ -30,9 +30,8 @@ from tracker import Tracker
 SLOW_SECONDS = 0.15
 FOR_LONG = 900
 """A fault that lasts for so many calls or more is there for the whole life: a part that is down then refuses."""
-_FAILED = (
-    b"E" + (lambda said: (len(said) + 4).to_bytes(4, "big") + said)(b"SERROR\0VERROR\0C53100\0Mno space left\0\0")
-)  # fmt: skip
+_ERROR = b"SERROR\0VERROR\0C53100\0Mno space left on device\0\0"
+_FAILED = b"E" + (len(_ERROR) + 4).to_bytes(4, "big") + _ERROR
 _READY = b"Z\0\0\0\5E"
 
 
@@ -124,7 +123,9 @@ class Way:
                 to.write(head)
                 await asyncio.gather(_pump(reader, to), _pump(there, writer))
                 return b""
-            to.write(re.sub(rb"(?i)\r\n(connection|expect):[^\r]*", b"", head)[:-2] + b"Connection: close\r\n\r\n" + body)
+            to.write(
+                re.sub(rb"(?i)\r\n(connection|expect):[^\r]*", b"", head)[:-2] + b"Connection: close\r\n\r\n" + body
+            )
             answer = await there.read()
             if not re.search(rb"(?i)\r\nconnection: *close", answer.partition(b"\r\n\r\n")[0]):
                 answer = answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
@@ -178,7 +179,9 @@ def _whole(piece: bytes) -> int:
     return ends if at == len(piece) and kind in {b"Q", b"S"} else 0
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event | None = None) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event | None = None
+) -> None:
     try:
         while piece := await reader.read(1 << 18):
             if silent is None or not silent.is_set():
@@ -218,7 +221,8 @@ def _believable(name: str, method: str, target: str, body: bytes) -> bytes | Non
 
 def _done(action: str) -> bytes:
     key = "<UserName>x</UserName><AccessKeyId>AKIAMADEUP0000000000</AccessKeyId><Status>Active</Status>"
-    result = f"<AccessKey>{key}<SecretAccessKey>made-up</SecretAccessKey></AccessKey>" if action == "CreateAccessKey" else ""
+    made = f"<AccessKey>{key}<SecretAccessKey>made-up</SecretAccessKey></AccessKey>"
+    result = made if action == "CreateAccessKey" else ""
     return (
         f'<{action}Response xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><{action}Result>{result}</{action}Result>'
         f"<ResponseMetadata><RequestId>0</RequestId></ResponseMetadata></{action}Response>"

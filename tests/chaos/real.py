@@ -1,4 +1,4 @@
-"""Trials whose issuers, tracker, journal and Prefect are real servers, each behind a proxy of ours that spoils its answers.
+"""Trials whose issuers, tracker, journal and Prefect are real servers, each behind a proxy that spoils its answers.
 
 Core and gateway stay in memory, outside the lives. What is not installed is left out, and said (`missing`).
 """
@@ -120,7 +120,7 @@ class Real:
         self._control.flush()
         return json.loads(self._control.readline())
 
-    # -- as `trial.Place` has it ----------------------------------------------------------------------------------------
+    # -- as `trial.Place` has it -------------------------------------------------------------------------------------
 
     def begin(self, folder: Path, seed: int) -> Any:
         name = f"t{next(self._numbers)}"
@@ -215,7 +215,7 @@ class _Tokens:
 
 
 class _Issues:
-    """The tracker's issues, by the incident that each is labelled with; a second one of an incident stands by its key."""
+    """The tracker's issues, by the incident that each is labelled with; a second one of it stands by its own key."""
 
     def __init__(self, issues: dict[str, list[str]]) -> None:
         self.issues = issues

@@ -1,4 +1,4 @@
-"""Chaos: `python tests/chaos/run.py --kills 1000 [--real] [--seed N] [--only SEED]`. The last line counts; it names what failed.
+"""Chaos: `python tests/chaos/run.py --kills 1000 [--real] [--seed N] [--only SEED]`. The last line names what failed.
 
 Each seed is one trial, the same whenever it is run: which playbook, which processes of its response are killed where,
 which parts are down, failing, hanging, slow or lying meanwhile, whose disk is full, whose clock is wrong.

@@ -99,7 +99,7 @@ def test_killed_at_seeded_moments(house: Any, seed: int) -> None:
 def _tell(house: Any) -> None:
     """Shown where the test fails: the record of all that happened."""
     for incident in house.journal.incidents():
-        print(incident.id, incident.playbook, incident.agent, incident.instance, incident.status, incident.orchestration)
+        print(incident.id, incident.playbook, incident.agent, incident.instance, incident.status)
         for found in incident.findings:
             print("  finding", found.detector, found.instance, found.summary)
         for receipt in incident.receipts:

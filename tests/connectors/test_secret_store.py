@@ -1,3 +1,5 @@
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawback.connectors.secret_store import FileSecretStore
-from clawback.errors import ClawbackError, InvalidInput, NotFound
+from clawback.errors import ClawbackError, InvalidInput, NotFound, Unreachable
 from clawback.model import CredentialRef
 
 
@@ -65,6 +67,22 @@ def test_names_that_could_leave_the_folder_are_refused(store, name):
         store.put("refunds", ref(0, name), "value")
     with pytest.raises(InvalidInput):
         store.current(name, "token")
+
+
+def test_a_full_disk_is_a_part_that_does_not_answer(store, monkeypatch):
+    store.put("refunds", ref(0), "zero")
+
+    def full(_handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unreachable, match="No space left") as said:
+        store.stage("refunds", ref(1), "a-secret-value")
+    assert "a-secret-value" not in str(said.value)
+    monkeypatch.undo()
+    assert (store.current("refunds", "token"), store.staged("refunds", "token")) == ("zero", None)
+    store.stage("refunds", ref(1), "one")
+    assert store.staged("refunds", "token") == "one"
 
 
 def test_what_is_not_there_is_not_found(store):

@@ -262,3 +262,21 @@ def test_killed_anywhere_it_resumes_and_repeats_nothing(journal: Journal, there:
     assert (calls.count("relaunch"), calls.count("contain stop")) == (2, 1)
     assert there.vault.created == 1
     assert there.core.known["a"].instance == "i1rr"
+
+
+def test_cut_off_while_saying_that_it_is_over_it_says_so_and_closes(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied = case.journal.applied
+
+    def die(receipt: int, outcome: Any) -> Receipt:
+        if any(told.params["over"] for told in case.receipts("notify.send")):
+            monkeypatch.undo()
+            raise Killed
+        return applied(receipt, outcome)
+
+    monkeypatch.setattr(case.journal, "applied", die)
+    with pytest.raises(Killed):
+        case.run()
+    assert case.state("notify.send") is ReceiptState.INTENDED
+    assert case.run().status is IncidentStatus.CLOSED

@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clawback.errors import ClawbackError, InvalidInput, NotFound
+from clawback.errors import ClawbackError, InvalidInput, NotFound, Unreachable
 from clawback.model import CredentialRef
 
 __all__ = ["FileSecretStore"]
@@ -125,13 +125,19 @@ class FileSecretStore:
     @contextmanager
     def _locked(self, agent: str, name: str) -> Iterator[Path]:
         home = self._home(agent, name)
-        _make_private(home, upto=self._folder)
-        handle = os.open(home.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield home
-        finally:
-            os.close(handle)
+            _make_private(home, upto=self._folder)
+            handle = os.open(home.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield home
+            finally:
+                os.close(handle)
+        except OSError as error:  # a full disk, as a rule: the step is pending, and is gone on with when there is space
+            raise Unreachable(
+                f"secret {name} of {agent} could not be kept: {error.strerror}",
+                hint="check space and permissions; `clawback resume` goes on",
+            ) from None
 
 
 def _checked(text: str, what: str) -> str:
