@@ -44,6 +44,8 @@ _Held = tuple[CredentialRef, ...]
 # has a way that is not known here, and a person must look.
 TURNS = 6
 
+_BY_ID: dict[str, Action[Any]] = {action.id: action for action in (TRACE, REFUSE, REVOKE)}
+
 # One line after the other: by a live login a token could be had, by a live client too, and by a live token the new
 # password read. Within a line nothing depends on the other. A delivery comes last: it hands out what was replaced.
 _REPLACED_BY: tuple[dict[str, Action[Any]], ...] = (
@@ -68,13 +70,17 @@ def close_credentials(respond: Respond, incident: Incident, scope: Receipt) -> t
     covered = _covered(holders)
     found = [node for node in _in_order(first.alive) if node.known is not Known.INVENTORY and node.key not in covered]
     taken = [respond(CLOSE_TRUST, CLOSE_TRUST.params(agent=who, name=name)) for who, name in _trusts(holders)]
-    closings = [_close(respond, agent, node, 1) for node in found if not kinds()[node.kind].sessions]
+    for node in found:
+        if not kinds()[node.kind].sessions:
+            _close(respond, agent, node, 1)
     for who, held in holders:
         taken += _rotate(respond, who, held)
-    closings += [_close(respond, agent, node, 1) for node in found if kinds()[node.kind].sessions]
+    for node in found:
+        if kinds()[node.kind].sessions:
+            _close(respond, agent, node, 1)
     for who, held in holders:
         taken += _refuse_sessions(respond, who, held)
-    return (*related, *taken, _until_nothing_lives(respond, agent, closings))
+    return (*related, *taken, _until_nothing_lives(respond, agent))
 
 
 def reissue_credentials(
@@ -110,27 +116,36 @@ def discard_credentials(respond: Respond, incident: Incident, scope: Receipt, *,
             respond(DISCARD_OLD, DISCARD_OLD.params(agent=who), after=(*after, *deleted))
 
 
-def _until_nothing_lives(respond: Respond, agent: str, closings: list[Receipt]) -> Receipt:
+def _until_nothing_lives(respond: Respond, agent: str) -> Receipt:
     for turn in range(2, TURNS + 1):
         alive = _in_order(_graph(respond(TRACE, TRACE.params(agent=agent, turn=turn))).alive)
         if not alive:
             confirmed = respond(CONFIRM_CLOSED, CONFIRM_CLOSED.params(agent=agent))
             if confirmed.state is ReceiptState.VERIFIED or not _graph(confirmed).alive:
                 break  # or nothing is left that could be closed here
-        closings += [_close(respond, agent, node, turn) for node in alive]
+        for node in alive:
+            _close(respond, agent, node, turn)
     else:
         confirmed = respond(CONFIRM_CLOSED, CONFIRM_CLOSED.params(agent=agent))
-    # A closing that was undone before it was seen was made again by a later turn: by now it is seen.
-    for closing in closings:
-        if closing.state is not ReceiptState.VERIFIED:
-            action = REVOKE if closing.action == REVOKE.id else REFUSE
-            respond(action, action.params.model_validate(closing.params))
+    _finish(respond, agent, turn)
     return confirmed
 
 
-def _close(respond: Respond, agent: str, node: CredentialNode, turn: int) -> Receipt:
+def _finish(respond: Respond, agent: str, reached: int) -> None:
+    """A closing that was undone before it was seen was made again by a later turn: by now it is seen. And what an
+    earlier life was cut off in, in turns that this one had no need of, would keep the incident open.
+    """
+    for cut in respond.incident().receipts:
+        action = _BY_ID.get(cut.action)
+        if action is None or cut.state is ReceiptState.VERIFIED or cut.params.get("agent") != agent:
+            continue
+        if action is not TRACE or cut.params["turn"] > reached:
+            respond(action, action.params.model_validate(cut.params))
+
+
+def _close(respond: Respond, agent: str, node: CredentialNode, turn: int) -> None:
     action = REFUSE if kinds()[node.kind].reversible else REVOKE
-    return respond(action, action.params(agent=agent, kind=node.kind, id=node.id, turn=turn))
+    respond(action, action.params(agent=agent, kind=node.kind, id=node.id, turn=turn))
 
 
 def _rotate(respond: Respond, agent: str, held: _Held) -> tuple[Receipt, ...]:

@@ -209,7 +209,9 @@ class _Tokens:
 
     @property
     def live(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        found = self._server.token_find({"agent": self._agent})
+        # What replaced a token that the issuer no longer knew bears our own name for it alone.
+        named = ({"agent": self._agent}, {"clawback_agent": self._agent})
+        found = {accessor for name in named for accessor in self._server.token_find(name)}
         facts = {accessor: self._server.token_lookup(accessor) for accessor in found}
         return {accessor: ("", about) for accessor, about in facts.items() if about is not None}
 

@@ -280,3 +280,11 @@ def test_cut_off_while_saying_that_it_is_over_it_says_so_and_closes(
         case.run()
     assert case.state("notify.send") is ReceiptState.INTENDED
     assert case.run().status is IncidentStatus.CLOSED
+
+
+def test_a_later_walk_that_an_earlier_life_was_cut_off_in_keeps_nothing_open(case: Case) -> None:
+    """It had found something alive to close; by now nothing is, and no run gets as far as that walk again."""
+    params = {"agent": "a", "turn": 4}
+    case.journal.intend(case.id, "credential.trace:a:4", "credential.trace", Phase.ERADICATE, params, "responder")
+    assert case.run().status is IncidentStatus.CLOSED
+    assert {receipt.state for receipt in case.receipts("credential.trace")} == {V}
