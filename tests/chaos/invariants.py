@@ -207,7 +207,9 @@ def _settled(incident: Incident, there: Any, *, undone: bool, lied: bool, like: 
         contained = info.hold is not None and there.core.enforced[incident.agent].get(Level.FREEZE) is Enforcement.FULL
         # Recovered and proved, it may run, though a level on the old tree was not seen: the record stays open.
         done = {x.action for x in incident.receipts if x.state is _V}
-        recovered = waiting_actions <= _BEYOND and {"agent.stop", "agent.relaunch", "policy.validate"} <= done
+        # So may one whose tracker named an issue that it never made: who deletes issues is not overruled.
+        left = _BEYOND | ({"ticket.write"} if lied else frozenset())
+        recovered = waiting_actions <= left and {"agent.stop", "agent.relaunch", "policy.validate"} <= done
         if not contained and not recovered:  # held, it waits for a person; free, it may not
             problems.append(f"open{'' if contained else ' and NOT CONTAINED'}: {'; '.join(waiting)}")
     return problems
