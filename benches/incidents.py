@@ -9,14 +9,13 @@ which are written after the effect was read back, the credentials' after the old
 from __future__ import annotations
 
 import mmap
-import os
 import shutil
 import struct
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from benches.statistics import metric
 from clawback import config, log
 from clawback.connectors.assemble import assemble
 from clawback.enforcement.gateway.client import GatewayClient
+from clawback.enforcement.kernel import cgroups
 from clawback.errors import NotEnforced
 from clawback.journal import Journal
 from clawback.model import AgentState, CredentialRef, Incident, IncidentStatus, LaunchSpec, Level, Phase, ReceiptState
@@ -106,6 +106,7 @@ def rig(
     log.configure(level=40)
     state = Path(tempfile.mkdtemp(prefix="cb-bench-", dir="/tmp"))
     state.chmod(0o755)
+    group = f"clawback-bench-{state.name}"
     bao = OpenBao(state / "openbao").start() if credentials else None
     aws = Ministack(state / "ministack").start() if credentials else None
     try:
@@ -117,7 +118,7 @@ def rig(
             "prefect": {"database_url": prefect_url},
             "approvals": {"rules": [{"actions": ["*"], "quorum": 0}]},
             "recovery": {"observe_seconds": 0.2, "restricted_seconds": 0.2},
-            "core": {"cgroup": f"clawback-bench-{state.name}", "uid_base": uid_base(), "heartbeat_seconds": 60},
+            "core": {"cgroup": group, "uid_base": uid_base(), "heartbeat_seconds": 60},
         }
         if bao is not None and aws is not None:
             written["vault"] = {"address": bao.address, "token_file": str(bao.token_file)}
@@ -145,17 +146,7 @@ def rig(
             if server is not None:
                 server.stop()
         shutil.rmtree(state, ignore_errors=True)
-        _remove_groups(f"clawback-bench-{state.name}")
-
-
-def _remove_groups(name: str) -> None:
-    """The core's own cgroups, which it leaves to the next core: here there is none."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if after.split()[0] in {"cgroup", "cgroup2"}:
-            for folder, _, _ in os.walk(Path(before.split()[4], name), topdown=False):
-                with suppress(OSError):  # nobody's any more, or another hierarchy's
-                    Path(folder).rmdir()
+        cgroups.remove_parent(cgroups.discover(), group, timeout=5.0)  # the core leaves them to the next one
 
 
 def until(seen: Callable[[], T | None], seconds: float = _SECONDS) -> T:
