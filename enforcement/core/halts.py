@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from clawback.enforcement.core import durable
+from clawback.enforcement import durable
 from clawback.errors import InvalidInput, NotFound
 from clawback.model import Halt, Level, Order, Selector, SelectorKind
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from clawback.enforcement.core import durable
+from clawback.enforcement import durable
 from clawback.errors import InvalidInput
 from clawback.model import Hold, Level, Order
 

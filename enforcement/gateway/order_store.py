@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from clawback.enforcement.core import durable
+from clawback.enforcement import durable
 from clawback.enforcement.policy.order_form import ID, checked
 from clawback.errors import ClawbackError, NotEnforced, Refused
 from clawback.model import EgressOrder, OrderKind, Scope, ScopeKind

@@ -141,7 +141,7 @@ def test_a_file_of_another_agent_is_damage(tmp_path, holds):
 def test_an_order_for_nothing_is_damage(tmp_path, holds):
     holds.place("a", order())
     path = tmp_path / "holds" / "a.json"
-    from clawback.enforcement.core import durable
+    from clawback.enforcement import durable
 
     durable.write(path, "clawback-hold/2 a", json.dumps([]).encode())
     assert Holds(tmp_path / "holds").get("a").levels == (Level.FREEZE, Level.ISOLATE)
