@@ -77,7 +77,11 @@ def _each(pick: Callable[[Case], tuple[tuple[str, Any], ...]]) -> Any:
     ]
 
 
-def _lies(lies: tuple[Lie, ...]) -> tuple[tuple[str, Lie], ...]:
+def _lies(case: Case, lies: tuple[Lie, ...]) -> tuple[tuple[str, Lie], ...]:
+    """All of them; without `make lies`, where servers or sandboxes make each take seconds, the first of either kind."""
+    if not _ALL and _MARKS[case.scene]:
+        behind = [lie for lie in lies if lie.behind]
+        lies = (*behind[:1], *[lie for lie in lies if not lie.behind][:1])
     return tuple((lie.what, lie) for lie in lies)
 
 
@@ -159,7 +163,7 @@ def _is_looked_at_again(case: Case, scene: Scene, params: Mapping[str, Any]) -> 
         assert look() == ()
 
 
-@pytest.mark.parametrize(("case", "lie"), _each(lambda case: _lies(case.lies)))
+@pytest.mark.parametrize(("case", "lie"), _each(lambda case: _lies(case, case.lies)))
 def test_a_lie_is_not_believed(case: Case, lie: Lie, scene_of: Make) -> None:
     for _ in range(_RACES if lie.races else 1):
         scene, params = _begin(case, scene_of)
@@ -220,7 +224,7 @@ def test_without_a_lie_a_revert_is_seen_and_true(case: Case, _: None, scene_of: 
     assert case.undone(scene, receipt), receipt.proof
 
 
-@pytest.mark.parametrize(("case", "lie"), _each(lambda case: _lies(case.revert_lies)))
+@pytest.mark.parametrize(("case", "lie"), _each(lambda case: _lies(case, case.revert_lies)))
 def test_a_lie_about_a_revert_is_not_believed(case: Case, lie: Lie, scene_of: Make) -> None:
     assert case.undone is not None
     for _ in range(_RACES if lie.races else 1):
