@@ -44,32 +44,21 @@ def test_side_by_side_as_long_as_few_alerts_come(threads: ThreadPoolExecutor) ->
     assert [one.result() for one in made] == [None] * 3
 
 
-def test_one_at_a_time_in_a_rush_and_side_by_side_after_it(threads: ThreadPoolExecutor) -> None:
+def test_none_begins_in_a_rush_and_all_go_on_after_it(threads: ThreadPoolExecutor) -> None:
     pace = Pace(patience=60)
     pace.look(RUSH)
     steps = Steps(pace)
     made = [threads.submit(steps.make) for _ in range(3)]
-    assert steps.one_more()
     assert not steps.one_more(0.1)
     pace.look(CALM + 1)
     assert pace.rush, "it is not over yet"
     pace.look(CALM)
-    assert steps.one_more()
-    assert steps.one_more()
+    assert all(steps.one_more() for _ in made)
     steps.may_end.set()
     assert [one.result() for one in made] == [None] * 3
 
 
-def test_the_next_one_begins_when_the_one_before_has_ended(threads: ThreadPoolExecutor) -> None:
-    pace = Pace(patience=60)
-    pace.look(RUSH)
-    steps = Steps(pace)
-    steps.may_end.set()
-    for one in [threads.submit(steps.make) for _ in range(8)]:
-        one.result()
-
-
-def test_a_step_that_hangs_keeps_no_other_for_longer_than_the_patience(threads: ThreadPoolExecutor) -> None:
+def test_a_rush_keeps_no_step_for_longer_than_the_patience(threads: ThreadPoolExecutor) -> None:
     pace = Pace(patience=0.05)
     pace.look(RUSH)
     steps = Steps(pace)
@@ -78,12 +67,3 @@ def test_a_step_that_hangs_keeps_no_other_for_longer_than_the_patience(threads: 
     steps.may_end.set()
     for one in made:
         one.result()
-
-
-def test_a_step_that_fails_gives_its_place_up() -> None:
-    pace = Pace(patience=60)
-    pace.look(RUSH)
-    with pytest.raises(ValueError, match="x"), pace.step():
-        raise ValueError("x")
-    with pace.step():
-        pass

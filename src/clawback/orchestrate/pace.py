@@ -1,8 +1,8 @@
 """Holds playbooks back while alerts pour in: each contains its agent in the kernel, and that goes first.
 
 Sixteen playbooks at work keep two processors busy, the core's among them, and an agent that has just gone rogue would
-wait its turn for seconds. So while incidents are opened at a rate, steps are made one at a time, by one playbook if it
-can be. None is held for longer than `PATIENCE`: a flood of alerts must not keep the credentials of others open.
+wait its turn for seconds. So while incidents are opened at a rate, no step is begun, and no playbook beside one that
+runs. None is held for longer than `PATIENCE`: a flood of alerts must not keep the credentials of others open.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class Pace:
         self._patience = patience
         self._changed = threading.Condition()
         self._rush = False
-        self._busy = 0
 
     @property
     def rush(self) -> bool:
@@ -42,15 +41,9 @@ class Pace:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Make a step within: in a rush once no other is being made, or after the patience."""
+        """Make a step within: in a rush once that is over, or after the patience."""
         until = time.monotonic() + self._patience
         with self._changed:
-            while self._rush and self._busy and (left := until - time.monotonic()) > 0:
+            while self._rush and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
-            self._busy += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._busy -= 1
-                self._changed.notify()
+        yield

@@ -19,6 +19,7 @@ from clawback.watch.reflex import Answer
 __all__ = ["Lanes"]
 
 WAITING_LIMIT = 1000  # findings of one agent that wait at most; the agent is contained by the first of them
+PATIENCE = 0.1  # seconds that a finding waits before its agent is frozen ahead, which costs half of what an answer does
 _TRIES = 3  # of a finding whose answer ends in a defect
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts while a part is away
 
@@ -28,7 +29,7 @@ _log = structlog.get_logger()
 class Lanes:
     """`answer` runs in one of `threads` threads; `done` is called there after each answer.
 
-    Where all of them are busy, `hurry` is called at once, on a thread of its own, with the finding that has to wait.
+    Where all of them are busy, `hurry` is called on a thread of its own with the finding that has waited too long.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Lanes:
         done: Callable[[Finding, Answer], None],
         *,
         hurry: Callable[[Finding], None] | None = None,
+        patience: float = PATIENCE,
         threads: int = 4,
     ) -> None:
         self.counts: Counter[str] = Counter()
@@ -47,6 +49,7 @@ class Lanes:
         self._begun: set[str] = set()
         self._threads = threads
         self._hurry = hurry
+        self._patience = patience
         self._stopping = threading.Event()
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=go_first)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflex", initializer=go_first)
@@ -67,7 +70,7 @@ class Lanes:
             busy = len(self._begun) >= self._threads
         self._pool.submit(self._work, finding.agent)
         if busy and self._hurry is not None:
-            self._ahead.submit(self._go_ahead, self._hurry, finding)
+            self._ahead.submit(self._go_ahead, self._hurry, finding, time.monotonic() + self._patience)
 
     @property
     def idle(self) -> bool:
@@ -113,7 +116,8 @@ class Lanes:
             with self._lock:
                 lane.popleft()
 
-    def _go_ahead(self, hurry: Callable[[Finding], None], finding: Finding) -> None:
+    def _go_ahead(self, hurry: Callable[[Finding], None], finding: Finding, due: float) -> None:
+        self._stopping.wait(max(0.0, due - time.monotonic()))
         with self._lock:
             if finding.agent in self._begun or finding.agent not in self._waiting:
                 return  # its turn has come meanwhile
