@@ -12,6 +12,8 @@ import select
 import socket
 import struct
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,9 @@ _ANSWER = struct.Struct("=BBBBIII")
 _SHOW_PEER, _ATTRIBUTE_PEER = 4, 2
 _SIOCGSKNS = 0x894C
 _SO_PEERCRED = struct.Struct("=iII")
+_FRESH_SECONDS = 0.02
+_listing = threading.Lock()
+_listed: dict[str, tuple[float, tuple[str, ...]]] = {}
 
 
 def peers(diag: socket.socket) -> dict[int, int | None]:
@@ -70,9 +75,23 @@ def dead(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def bound_paths(listing: str = "/proc/thread-self/net/unix") -> Iterator[str]:
-    """Paths that sockets of a namespace are bound to and wait for connections or datagrams at; abstract names not."""
-    for line in Path(listing).read_text("utf-8", "surrogateescape").splitlines()[1:]:
+def bound_paths(listing: str = "/proc/thread-self/net/unix") -> tuple[str, ...]:
+    """Paths that sockets of a namespace are bound to and wait for connections or datagrams at; abstract names not.
+
+    As they were at most `_FRESH_SECONDS` ago: the whole host's are listed, milliseconds where there are a thousand
+    agents, and in a storm each order asks.
+    """
+    with _listing:
+        at, paths = _listed.get(listing, (0.0, ()))
+        if time.monotonic() - at > _FRESH_SECONDS:
+            at = time.monotonic()
+            paths = tuple(_paths(Path(listing).read_text("utf-8", "surrogateescape")))
+            _listed[listing] = at, paths
+        return paths
+
+
+def _paths(text: str) -> Iterator[str]:
+    for line in text.splitlines()[1:]:
         fields = line.split(None, 7)
         path = fields[-1] if len(fields) == 8 else ""
         if path.startswith("/"):

@@ -225,9 +225,8 @@ int main(int argc, char **argv)
         return puts(CLAWBACK_RECIPE) == EOF;
     if (argc != 3)
         return 64;
-    static const int inherited[] = {SIGPIPE, SIGXFSZ, SIGINT, SIGHUP, SIGTERM};
-    for (size_t index = 0; index < sizeof inherited / sizeof *inherited; index++)
-        signal(inherited[index], SIG_DFL); /* what is ignored stays ignored across an exec */
+    for (int number = 1; number <= SIGRTMAX; number++)
+        signal(number, SIG_DFL); /* what is ignored stays ignored across an exec */
     self.core = atoi(argv[1]);
     on_failure = give_up;
     setsid();

@@ -22,8 +22,8 @@ EXIT = struct.Struct("BB")
 """The one thing the init says at the end: exit status and signal. Fixed size, for an agent may have taken it over."""
 
 _PR_SET_NAME = 15
-# Python and the zygote ignore these, and what is ignored stays ignored across an exec.
-_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP)
+# What is ignored, by Python or by whoever started the core, stays ignored across an exec.
+_DEFAULT = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -41,7 +41,7 @@ def _spawn(path: str, command: list[str], environment: dict[str, str], stdio: Se
     os.environ["PATH"] = path  # where posix_spawnp searches
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
     return os.posix_spawnp(
-        command[0], command, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED, setsigmask=()
+        command[0], command, environment, file_actions=actions, setsid=True, setsigdef=_DEFAULT, setsigmask=()
     )
 
 

@@ -51,7 +51,8 @@ def test_a_full_disk_stops_no_containment_and_is_counted(core):
         core.start()
         (folder / "filler").write_bytes(b"x" * (os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize))
         info, out = core.launch(DENIED)
-        assert os.read(out, 16) == b"done\n"
+        with os.fdopen(out) as said:
+            assert said.readline() == "done\n"
         core.until(lambda: lost_to_the_file(core) >= 100, why="the loss was not counted")
         result = core.client.contain(info.agent, Level.FREEZE, reason="test", by="test")
         assert result.enforcement is Enforcement.FULL, result
