@@ -22,6 +22,7 @@ from clawback.enforcement.core.levels import Levels
 from clawback.enforcement.core.orders import SETTLE_SECONDS, Orders
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.core.snapshots import Snapshots
+from clawback.enforcement.quarantine import freeze
 from clawback.errors import ClawbackError, Refused
 from clawback.model import (
     Enforcement,
@@ -194,7 +195,7 @@ class Halting:
         """The levels after freezing, for one agent. What goes wrong is what that agent's results say."""
         with self._parts.slow[entry.box.agent]:
             if self._parts.halts.stands(halt):
-                mass_freeze.order(entry.box)
+                freeze.order(entry.box)
         for level in halt.order.levels[1:]:
             if self._closing or not self._parts.halts.stands(halt):
                 return

@@ -7,11 +7,10 @@ import time
 
 import structlog
 
-from clawback.enforcement.core import mass_freeze
 from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.core.terms import Terms, terms
-from clawback.enforcement.quarantine import ladder, responders
+from clawback.enforcement.quarantine import freeze, ladder, responders
 from clawback.model import Enforcement, Hold, Level, LevelResult
 
 __all__ = ["Levels"]
@@ -30,7 +29,7 @@ class Levels:
         hold = self._parts.hold(entry.box.agent)
         letting = letting or terms(hold.orders if hold else ())
         if level in {Level.RESTRICT, Level.SEAL} and hold is not None and Level.FREEZE in hold.levels:
-            mass_freeze.order(entry.box)  # what thaws the agent on its way has to find it, whoever froze it and how
+            freeze.order(entry.box)  # what thaws the agent on its way has to find it, whoever froze it and how
         if level is Level.ISOLATE and (letting.allow or responders.ordered(entry.box)):
             self._parts.link.suspend(entry.box.instance)  # a relay takes the gateway's place, after a restart too
         result = ladder.apply(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Sequence
 
 from clawback.enforcement.core import group_freeze
 from clawback.enforcement.core.entry import Entry
-from clawback.enforcement.quarantine.freeze import ORDER
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.model import Enforcement, Level, LevelResult
 
-__all__ = ["order", "read_back", "strike"]
+__all__ = ["read_back", "strike"]
 
 _BYTES = 1 << 16
 
@@ -23,12 +21,6 @@ def strike(entries: Sequence[Entry]) -> frozenset[str]:
     return frozenset(
         entry.box.instance for entry in entries if entry.box.cgroup and group_freeze.strike(entry.box.cgroup)
     )
-
-
-def order(box: Sandbox) -> None:
-    """Leave the word that the agent is to stand still, by which a seal, that thaws it for a moment, goes when done."""
-    with contextlib.suppress(OSError):  # as `freeze` does: a full disk must not keep an agent running
-        os.close(os.open(f"{box.folder}/{ORDER}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
 
 def read_back(box: Sandbox) -> LevelResult | None:

@@ -15,7 +15,7 @@ from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import NotEnforced
 from clawback.model import Level, LevelResult
 
-__all__ = ["ORDER", "apply", "frozen", "ordered", "probe", "release", "set_frozen", "strike"]
+__all__ = ["ORDER", "apply", "frozen", "order", "ordered", "probe", "release", "set_frozen", "strike"]
 
 ORDER = "freeze.order"
 """In the sandbox's folder while it is to be frozen."""
@@ -40,7 +40,7 @@ def apply(box: Sandbox, run: Run | None = None, *, patience: float = 1.0) -> Lev
         failed = _stop_all(box, run, patience)
         return _judge_signals(box, clock, *failed)
     strike(box)
-    _order(box, wanted=True)
+    order(box)
     # Written again: a seal under way thaws for a moment, and from now on finds the order when it is done.
     set_frozen(box, wanted=True, patience=patience)
     for pid in _strays(box):
@@ -65,7 +65,8 @@ def probe(box: Sandbox) -> LevelResult:
 def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
     """Let it run again."""
     clock = Clock(Level.FREEZE)
-    _order(box, wanted=False)
+    with contextlib.suppress(OSError):
+        Path(box.folder, ORDER).unlink(missing_ok=True)
     if box.cgroup:
         if set_frozen(box, wanted=False, patience=patience):
             return clock.none(_ENDED if tree.gone(box) else f"{_count(len(tree.processes(box)))} thawed")
@@ -79,6 +80,14 @@ def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
         for pid in stopped:
             _signal(pid, signal.SIGCONT)
     return clock.partial(f"{_count(len(stopped))} still stopped", _NO_CGROUP)
+
+
+def order(box: Sandbox) -> None:
+    """Leave the word that the agent is to stand still, by which a seal, that thaws it for a moment, goes when done."""
+    # A full disk must not keep an agent running: without the name only a seal at the same moment could thaw it. It is
+    # one more name of a file that is there, for a file of its own would want an inode, and a storm wants a thousand.
+    with contextlib.suppress(OSError):
+        os.link(f"{box.folder}/agent.json", f"{box.folder}/{ORDER}")
 
 
 def ordered(box: Sandbox) -> bool:
@@ -104,15 +113,6 @@ def set_frozen(box: Sandbox, *, wanted: bool, patience: float = 1.0) -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _order(box: Sandbox, *, wanted: bool) -> None:
-    # A full disk must not keep an agent running: without this file only a seal at the same moment could thaw it.
-    with contextlib.suppress(OSError):
-        if wanted:
-            os.close(os.open(f"{box.folder}/{ORDER}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        else:
-            Path(box.folder, ORDER).unlink(missing_ok=True)
 
 
 def _judge(box: Sandbox, clock: Clock) -> LevelResult:

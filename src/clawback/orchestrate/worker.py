@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import structlog
 
-from clawback.errors import ClawbackError
+from clawback.errors import ClawbackError, NotFound
 from clawback.journal import Journal
 from clawback.orchestrate.end import End
 from clawback.orchestrate.engine import WORKERS, Engine
@@ -44,6 +44,7 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._names: set[str] = set()
         self._decided: set[str] = set()
+        self._asked: set[str] = set()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -63,7 +64,12 @@ class Worker:
                 pass
 
     async def wake(self, incident: str) -> None:
-        """It is due: nobody need wait for the next look. `NotFound` for one that there is not."""
+        """It is due: nobody need wait for the next look. `NotFound` for one that there is not. In a rush each alert
+        asks, and is heard when that is over.
+        """
+        if self._engine.pace.rush:
+            self._asked.add(incident)
+            return
         if not await asyncio.to_thread(self._journal.waits, incident):
             await asyncio.to_thread(self._journal.enqueue, incident)
         self._awake.set()
@@ -79,6 +85,13 @@ class Worker:
                 await asyncio.to_thread(self._journal.enqueue, incident)
         self._decided = {approval for approval, _ in decided}  # what is left of it by then waits for something else
         self._engine.pace.look(await asyncio.to_thread(self._journal.opened_within, WINDOW))
+        while self._asked and not self._engine.pace.rush:
+            asked = next(iter(self._asked))
+            try:
+                await self.wake(asked)
+            except NotFound:
+                _log.warning("no such incident", incident=asked)
+            self._asked.discard(asked)
         room = (1 if self._engine.pace.rush else WORKERS) - len(self._running)
         if room <= 0:
             return

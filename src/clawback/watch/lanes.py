@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -19,8 +20,9 @@ from clawback.watch.reflex import Answer
 __all__ = ["Lanes"]
 
 WAITING_LIMIT = 1000  # findings of one agent that wait at most; the agent is contained by the first of them
-PATIENCE = 0.1  # seconds that a finding waits before its agent is frozen ahead, which costs half of what an answer does
+PATIENCE = 0.5  # seconds that a finding waits before its agent is frozen ahead, which costs half of what an answer does
 _TRIES = 3  # of a finding whose answer ends in a defect
+_BUSY_SWITCH = 0.005  # seconds; Python's own
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts while a part is away
 
 _log = structlog.get_logger()
@@ -50,6 +52,8 @@ class Lanes:
         self._threads = threads
         self._hurry = hurry
         self._patience = patience
+        self._busy = False
+        self._usual = sys.getswitchinterval()
         self._stopping = threading.Event()
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=go_first)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflex", initializer=go_first)
@@ -68,6 +72,7 @@ class Lanes:
                 return
             self._waiting[finding.agent] = deque([finding])
             busy = len(self._begun) >= self._threads
+            self._hands()
         self._pool.submit(self._work, finding.agent)
         if busy and self._hurry is not None:
             self._ahead.submit(self._go_ahead, self._hurry, finding, time.monotonic() + self._patience)
@@ -94,6 +99,7 @@ class Lanes:
                 if not lane:
                     del self._waiting[agent]
                     self._begun.discard(agent)
+                    self._hands()
                     return
                 finding = lane[0]
             try:
@@ -115,6 +121,15 @@ class Lanes:
             pause, defects = _FIRST_PAUSE, 0
             with self._lock:
                 lane.popleft()
+
+    def _hands(self) -> None:
+        """How long a thread keeps the interpreter from others: briefly while one answer is all there is to make; with
+        more than there are threads, what counts is when the last is made, and each change of hands costs.
+        """
+        busy = len(self._waiting) > self._threads
+        if busy is not self._busy:
+            self._busy = busy
+            sys.setswitchinterval(_BUSY_SWITCH if busy else self._usual)
 
     def _go_ahead(self, hurry: Callable[[Finding], None], finding: Finding, due: float) -> None:
         self._stopping.wait(max(0.0, due - time.monotonic()))
