@@ -18,6 +18,7 @@ __all__ = ["AUTOMATION", "Cap", "Waiting"]
 
 AUTOMATION = ("watch", "responder")  # whose containments count
 _MINUTE = 60.0
+_OVERLAP_NS = 10 * 1_000_000_000
 _MOST_WAITING = 100_000
 
 
@@ -37,6 +38,7 @@ class Cap:
         self.withheld = 0
         self.override: Override | None = None
         self._lock = threading.Lock()
+        self._looked_ns = 0
         self._recent: dict[str, float] = {}  # agent → when it was last contained, by the monotonic clock
         self._waiting: dict[str, Finding] = {}
 
@@ -58,8 +60,11 @@ class Cap:
         """Take in what the journal has: overrides, and containments by this watch's former life and by others."""
         now_ns, now = time.time_ns(), time.monotonic()
         override = journal.overridden()
-        found = journal.contained(now_ns - round(_MINUTE * 1e9), AUTOMATION)
+        # What was read before is remembered; only the newest need be read again, which another writes a moment late.
+        since = min(now_ns, self._looked_ns) - _OVERLAP_NS if self._looked_ns else now_ns - round(_MINUTE * 1e9)
+        found = journal.contained(since, AUTOMATION)
         with self._lock:
+            self._looked_ns = now_ns
             self.override = override
             for agent, at_ns in found:
                 # A clock that was set back in between must not make the minute longer.
