@@ -130,7 +130,7 @@ def rig(
         file = state / "clawback.yaml"
         file.write_text(yaml.safe_dump(written))
         settings = config.load(file)
-        with Stack(settings, config_file=file):
+        with Stack(settings, config_file=file) as stack:
             world = assemble(settings)
             GatewayClient(settings.gateway_socket).put("bench", POLICY, author="bench", reason="bench", known_good=True)
             running = Rig(
@@ -139,6 +139,8 @@ def rig(
             try:
                 yield running
             finally:
+                if stack.watch is not None:  # and with it whoever would start an agent again
+                    stack.watch.stop()
                 for info in world.core.agents():
                     running.end(info.agent)
     finally:
