@@ -27,10 +27,10 @@ lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup  ## all tests: the quick ones, those with servers, those with sandboxes, which want the machine for themselves
+test: setup  ## all tests: the quick ones, those with servers, those with sandboxes
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not kernel and not parts and not slow'
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m '(parts or slow) and not kernel'
-	$(BIN)/python -m pytest -m kernel
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist worksteal -m kernel
 
 demo: setup  ## a rogue agent is detected, contained, cut off, restored
 	@$(BIN)/clawback demo

@@ -58,6 +58,33 @@ def _processes() -> set[str]:
     return {f"{pid} {names[pid][:100]}" for pid in ours - {os.getpid()}}
 
 
+_BEFORE = pytest.StashKey[tuple[set[str], set[str], set[str]]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Of several workers none can tell whose a group or a mount is: whoever started them looks for all."""
+    if getattr(session.config.option, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        session.config.stash[_BEFORE] = _cgroups(), _mounts(), _namespaces()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run of several workers if a cgroup, mount or named network namespace of it is still there."""
+    before = session.config.stash.get(_BEFORE, None)
+    if before is None:
+        return
+    with Path(tempfile.gettempdir(), f"clawback-tests-{os.getuid()}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # another run of these tests is on
+        now = (_cgroups(), _mounts(), _namespaces())
+    left = [name for there, then in zip(now, before, strict=True) for name in sorted(there - then)]
+    if left:
+        print(f"\nleft behind: {', '.join(left)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fails the run if a process, cgroup, mount or named network namespace of it is still there at its end.
@@ -69,7 +96,7 @@ def nothing_left_behind() -> Iterator[None]:
         before = (_cgroups(), _mounts(), _namespaces())
         yield
         left = {"processes": _processes()}
-        if "PYTEST_XDIST_WORKER" in os.environ:  # of several; the run that makes sandboxes is one alone
+        if "PYTEST_XDIST_WORKER" in os.environ:
             assert not left["processes"], f"left behind: {sorted(left['processes'])}"
             return
         try:

@@ -22,7 +22,8 @@ time.sleep(600)
 
 def test_workers_and_what_they_started_stand_below_their_parents(core):
     info, out = core.launch(WORKERS)
-    assert os.read(out, 16) == b"ready\n"
+    with os.fdopen(out) as said:
+        assert said.readline() == "ready\n"
     box = next(one for one in core.records() if one.agent == info.agent)
     core.until(lambda: any(one.command == "sleep 600" for one in family(box)))
     members = family(box)
