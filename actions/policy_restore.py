@@ -11,6 +11,7 @@ from hashlib import sha256
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._policy_away import still_away
 from clawback.actions.policy_validate import rogue_calls
 from clawback.errors import NotFound
 from clawback.model import Enforcement, Phase, PolicyVersion
@@ -105,14 +106,7 @@ def _recheck(ctx: Context, params: RestoreParams, captured: Record, _outcome: Re
     """Whether what was taken away decides again; a newer policy is its author's business."""
     if captured["sha256"] == captured["target_sha256"]:
         return None
-    active = ctx.world.policies.active(params.policy)
-    back = active.sha256 == captured["sha256"]
-    return Verification(
-        verified=not back,
-        enforcement=Enforcement.NONE if back else Enforcement.FULL,
-        proof=f"the engine decides by version {active.version} by {active.author}, whose text is "
-        f"{'that of' if back else 'not that of'} version {captured['version']}, which was taken away",
-    )
+    return still_away(ctx, params.policy, captured, "was taken away")
 
 
 def _revert(ctx: Context, params: RestoreParams, captured: Record) -> None:

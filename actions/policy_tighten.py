@@ -12,6 +12,7 @@ from hashlib import sha256
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._policy_away import still_away
 from clawback.actions._stages import diff_of, of_use
 from clawback.actions.policy_validate import rogue_calls
 from clawback.errors import Refused
@@ -154,14 +155,7 @@ def _recheck(ctx: Context, params: TightenParams, captured: Record, outcome: Rec
     """Whether the text from before decides again; a newer policy is its author's business."""
     if outcome["sha256"] == captured["sha256"]:
         return None
-    active = ctx.world.policies.active(params.policy)
-    back = active.sha256 == captured["sha256"]
-    return Verification(
-        verified=not back,
-        enforcement=Enforcement.NONE if back else Enforcement.FULL,
-        proof=f"the engine decides by version {active.version} by {active.author}, whose text is "
-        f"{'that of' if back else 'not that of'} version {captured['version']}, which was too wide",
-    )
+    return still_away(ctx, params.policy, captured, "was too wide")
 
 
 def _revert(ctx: Context, params: TightenParams, captured: Record) -> None:

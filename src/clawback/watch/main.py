@@ -295,6 +295,7 @@ def watch(
     """Run in this process until SIGTERM or SIGINT."""
     from clawback.services.responder import Responder
 
+    sys.setswitchinterval(0.0005)  # a busy thread keeps the interpreter for 5 ms otherwise: as long as a whole reflex
     (settings.state).mkdir(parents=True, exist_ok=True)
     world, journal = world_factory(), Ledger(settings.journal)
     responder = Responder(settings, config_file=config_file) if settings.responder.embedded else Queue(journal)
@@ -303,7 +304,6 @@ def watch(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     gc.set_threshold(50_000, 20, 100)
-    sys.setswitchinterval(0.0005)  # a busy thread keeps the interpreter for 5 ms otherwise: as long as a whole reflex
     try:
         running.run()
     finally:
