@@ -77,7 +77,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # another run of these tests is on
+            print("\nanother run of these tests is on: groups and mounts left behind not looked for")
+            return
         now = (_cgroups(), _mounts(), _namespaces())
     left = [name for there, then in zip(now, before, strict=True) for name in sorted(there - then)]
     if left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -288,6 +289,30 @@ def test_whoever_must_wait_is_frozen_meanwhile(reflex, core, tools):
     assert [given.outcome for _, given in answered] == ["contained", "contained"]
     assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
     assert lanes.counts["ahead"] == 1
+
+
+def test_threads_change_hands_less_often_while_answers_wait_and_as_before_once_none_does(tools):
+    usual = sys.getswitchinterval()
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    def answer(finding):
+        begun.set()
+        assert go_on.wait(10)
+
+    sys.setswitchinterval(0.001)
+    try:
+        lanes = Lanes(answer, lambda *_: done.release(), threads=1)
+        for agent in ("a", "b", "c"):
+            lanes.put(tools.finding(agent=agent, instance=f"{agent}-1"))
+        assert begun.wait(10)
+        assert sys.getswitchinterval() > 0.002
+        go_on.set()
+        assert all(done.acquire(timeout=10) for _ in range(3))
+        lanes.stop()
+        assert sys.getswitchinterval() == pytest.approx(0.001)
+    finally:
+        go_on.set()
+        sys.setswitchinterval(usual)
 
 
 @pytest.mark.parametrize(
