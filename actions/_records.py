@@ -95,7 +95,7 @@ class Records:
             receipt
             for receipt in self.ctx.incident.receipts
             if receipt.action == action
-            and receipt.state in _MADE
+            and (receipt.state in _MADE or (receipt.state is ReceiptState.ACCEPTED and receipt.applied_ns))
             and all(str(receipt.params.get(name, "")) == value for name, value in params.items())
         ]
         return max(found, key=lambda receipt: receipt.applied_ns, default=None)

@@ -68,15 +68,14 @@ def state_name(task: dict[str, Any]) -> str:
 
 
 def task_runs(server: PrefectServer, incident: str) -> list[dict[str, Any]]:
-    """Those of the incident's flow, once the server has taken in what it was told of their ends, or half a minute."""
+    """Those of the incident's flow, once the server lists the three of them: their ends may come in much later."""
     user, password = credential(server.state).split(":")
     body = {"flow_runs": {"tags": {"all_": [f"incident:{incident}"]}}}
     deadline = time.monotonic() + 30
     while True:
         answer = httpx.post(f"{server.api_url}/task_runs/filter", json=body, auth=(user, password), timeout=10)
         found: list[dict[str, Any]] = answer.raise_for_status().json()
-        done = found and all(state_name(task) == "Verified" for task in found)
-        if done or time.monotonic() > deadline:
+        if len(found) >= 3 or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
 

@@ -161,6 +161,7 @@ _TO = {
     ReceiptState.REVERT_FAILED: lambda journal, receipt: journal.revert_failed(receipt, "no"),
     ReceiptState.ALREADY_ABSENT: lambda journal, receipt: journal.already_absent(receipt, "seen"),
     ReceiptState.ORPHANED: lambda journal, receipt: journal.orphaned(receipt, "gone"),
+    ReceiptState.ACCEPTED: lambda journal, receipt: journal.accepted(receipt, "somebody: so be it"),
 }
 _WAY = {
     ReceiptState.AWAITING: (),
@@ -174,6 +175,7 @@ _WAY = {
     ReceiptState.REVERT_FAILED: (ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED),
     ReceiptState.ALREADY_ABSENT: (ReceiptState.REVERT_PENDING, ReceiptState.ALREADY_ABSENT),
     ReceiptState.ORPHANED: (ReceiptState.REVERT_PENDING, ReceiptState.ORPHANED),
+    ReceiptState.ACCEPTED: (ReceiptState.FAILED, ReceiptState.ACCEPTED),
 }
 
 

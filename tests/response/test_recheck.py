@@ -12,7 +12,8 @@ from clawback.action import Action, Verification
 from clawback.errors import Refused
 from clawback.journal import Journal
 from clawback.model import Enforcement, Incident, IncidentStatus, Phase, ReceiptState
-from clawback.response import Response, recheck
+from clawback.playbook import playbook
+from clawback.response import Responder, Response, recheck, run_playbook
 
 State = ReceiptState
 
@@ -126,3 +127,36 @@ def test_one_incident_of_an_instance_is_open_at_a_time(closed: Response, outside
     assert now(closed) == first
     assert journal.close(second).status is IncidentStatus.CLOSED
     assert recheck(closed)
+
+
+def test_a_containment_that_drifted_and_that_no_playbook_makes_is_made_again(closed: Response, outside: Any) -> None:
+    outside.on.clear()
+    recheck(closed)
+    run = run_playbook(_without_steps(), Responder(closed))
+    assert run.incident.status is IncidentStatus.CLOSED
+    assert outside.on == {"lamp"}
+    assert run.incident.receipts[0].state is State.VERIFIED
+
+
+def test_one_that_holds_after_all_is_looked_at_and_not_made(closed: Response, outside: Any) -> None:
+    outside.on.clear()
+    recheck(closed)
+    outside.on.add("lamp")  # somebody else mended it
+    made = outside.done["apply"]
+    run = run_playbook(_without_steps(), Responder(closed))
+    assert run.incident.status is IncidentStatus.CLOSED
+    assert outside.done["apply"] == made
+
+
+def test_one_that_cannot_be_looked_at_waits(closed: Response, outside: Any, errors: Any) -> None:
+    outside.on.clear()
+    recheck(closed)
+    outside.trouble["recheck"] = errors["away"]("away")
+    run = run_playbook(_without_steps(), Responder(closed))
+    assert run.incident.status is IncidentStatus.OPEN
+    assert run.incident.receipts[0].drifted
+    assert outside.on == set()
+
+
+def _without_steps() -> Any:
+    return playbook(id="book", title="Book", answers={"d"}, runbook="book")(lambda _incident, _respond: None)

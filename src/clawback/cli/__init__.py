@@ -1,6 +1,7 @@
 """The `clawback` command. One file for each group of commands; `clawback.cli.app` holds what they share."""
 
 from clawback.cli import (
+    accept,
     agents,
     answers,
     approvals,
@@ -25,6 +26,7 @@ from clawback.cli import (
 from clawback.cli.app import main
 
 __all__ = [
+    "accept",
     "agents",
     "answers",
     "approvals",

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from clawback.cli.app import app, settings
+from clawback.cli.consent import insist
 from clawback.cli.output import print_json, table
-from clawback.errors import NotEnforced, Refused
-from clawback.model import ApprovalState, Incident, Phase
+from clawback.errors import NotEnforced
+from clawback.model import Incident, Phase
 
 __all__: list[str] = []
 
@@ -54,24 +55,11 @@ def undo(
 
 
 def _ask(found: Incident, reason: str) -> None:
-    """`Refused` until as many others as the rules want have said yes to this, for this reason."""
-    from clawback.cli.approvals import who
-    from clawback.journal import Journal
-    from clawback.response.consent import needed_for
-
-    chosen = settings()
-    need = needed_for(chosen.approvals, _NAME, Phase.RECOVER, found, consent=True)
-    if need is None:
-        return
-    journal = Journal(chosen.journal)
-    shown = [f"- {receipt.action} {receipt.state.value}" for receipt in reversed(found.receipts)]
-    params = {"reason": reason, "receipts": [[receipt.id, receipt.attempts] for receipt in found.receipts]}
-    asked = journal.ask(found, _NAME, _NAME, Phase.RECOVER, params, need, shown=shown, actor=who())
-    if asked.state is ApprovalState.GRANTED:
-        journal.use(asked.id, who())
-        return
-    hint = {ApprovalState.PENDING: f"have it granted (`clawback approvals grant {asked.id}`), then say this again"}
-    raise Refused(
-        f"undoing {found.id}: {asked.id} is {asked.state.value}",
-        hint=hint.get(asked.state, f"`clawback approvals renew {asked.id}` asks anew"),
+    insist(
+        found,
+        _NAME,
+        Phase.RECOVER,
+        {"reason": reason, "receipts": [[receipt.id, receipt.attempts] for receipt in found.receipts]},
+        shown=[f"- {receipt.action} {receipt.state.value}" for receipt in reversed(found.receipts)],
+        consent=True,
     )

@@ -55,7 +55,7 @@ def _raw(table: Table) -> Any:
 # Built once, as in `store`.
 _BOOLEANS = frozenset(c.name for table in TABLES.values() for c in table.columns if isinstance(c.type, Boolean))
 _ALL = {kind: _raw(table) for kind, table in TABLES.items()}
-_ONE = {kind: _raw(table).where(table.c.id == bindparam("ref")) for kind, table in TABLES.items()}
+_SOME = {kind: _raw(table).where(table.c.id.in_(bindparam("refs", expanding=True))) for kind, table in TABLES.items()}
 _HEAD = select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
 _ENTRY = insert(audit)
 _WALK = select(audit).order_by(audit.c.seq)
@@ -124,10 +124,10 @@ def append(connection: Connection, touched: list[Touched]) -> None:
     last = connection.execute(_HEAD).one_or_none()
     seq, before = (last.seq, last.hash) if last is not None else (0, _FIRST)
     now = time.time_ns()
+    digests = _digests(connection, touched)
     rows: list[dict[str, Any]] = []
     for one in dict.fromkeys(touched):
         seq += 1
-        row = connection.execute(_ONE[one.kind], {"ref": one.ref}).one()
         entry = {
             "seq": seq,
             "at_ns": now,
@@ -136,11 +136,23 @@ def append(connection: Connection, touched: list[Touched]) -> None:
             "ref": str(one.ref),
             "what": one.what[:512],
             "actor": one.actor[:256],
-            "digest": _digest(row),
+            "digest": digests[one.kind, one.ref],
         }
         before = entry["hash"] = _hash(before, entry)
         rows.append(entry)
     connection.execute(_ENTRY, rows)
+
+
+def _digests(connection: Connection, touched: list[Touched]) -> dict[tuple[str, str | int], bytes]:
+    """Of each row as it stands now, those of a kind by one statement."""
+    refs: dict[str, list[str | int]] = {}
+    for one in touched:
+        refs.setdefault(one.kind, []).append(one.ref)
+    return {
+        (kind, row.id): _digest(row)
+        for kind, ids in refs.items()
+        for row in connection.execute(_SOME[kind], {"refs": list(dict.fromkeys(ids))})
+    }
 
 
 def head(connection: Connection) -> str:

@@ -8,7 +8,7 @@ from clawback.errors import Refused
 from clawback.journal import records
 from clawback.journal.receipts import Receipts
 from clawback.journal.schema import incidents
-from clawback.model import Enforcement, Incident, IncidentStatus, Phase, ReceiptState
+from clawback.model import DRIFT, Enforcement, Incident, IncidentStatus, Phase, ReceiptState
 
 __all__ = ["Drift"]
 
@@ -42,7 +42,7 @@ class Drift(Receipts):
                 connection,
                 receipt,
                 state=ReceiptState.UNVERIFIED,
-                proof=records.bounded(f"drift: {proof}"),
+                proof=records.bounded(DRIFT + proof),
                 enforcement=enforcement,
                 error="",
             )

@@ -70,12 +70,10 @@ class Incidents(Store):
                 if finding.severity > row.severity:
                     self._set(connection, incident, "severity", severity=int(finding.severity))
             digest = records.digest_of(finding)
-            known = connection.execute(_KNOWN, {"incident": incident, "digest": digest}).scalar()
-            if known is None:
+            this = {"incident": incident, "digest": digest}
+            if row is None or connection.execute(_KNOWN, this).scalar() is None:
                 body = records.finding_body(finding)
-                row_id = connection.execute(
-                    _FINDING, {"incident": incident, "digest": digest, "occurrence": occurrence, "body": body}
-                ).scalar_one()
+                row_id = connection.execute(_FINDING, this | {"occurrence": occurrence, "body": body}).scalar_one()
                 self._touch(connection, "finding", row_id, incident, "found", finding.detector)
                 self._line(
                     connection, incident, Phase.IDENTIFY, f"finding {finding.detector}", finding.summary, at_ns=now

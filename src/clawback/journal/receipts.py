@@ -64,7 +64,7 @@ class Receipts(Store):
                 "error": "",
                 "intended_ns": now,
             }
-            return self._begin(connection, id_of(incident), key, action, phase, again, fresh)
+            return self._begin(connection, incident, key, action, phase, again, fresh)
 
     def awaiting(
         self,
@@ -85,12 +85,12 @@ class Receipts(Store):
                 "error": records.bounded(why),
                 "intended_ns": 0,
             }
-            return self._begin(connection, id_of(incident), key, action, phase, waiting, {})
+            return self._begin(connection, incident, key, action, phase, waiting, {})
 
     def _begin(
         self,
         connection: Connection,
-        incident: str,
+        incident: str | Incident,
         key: str,
         action: str,
         phase: Phase,
@@ -98,14 +98,16 @@ class Receipts(Store):
         fresh: dict[str, Any],
     ) -> Receipt:
         """A new receipt, or the known one's next attempt."""
-        incident = self._row(connection, incident).id
-        known = connection.execute(_BY_KEY, {"incident": incident, "key": key}).one_or_none()
+        if isinstance(incident, str):  # one that was read here is here: none is ever taken out
+            self._row(connection, incident)
+        name = id_of(incident)
+        known = connection.execute(_BY_KEY, {"incident": name, "key": key}).one_or_none()
         if known is not None:
             self._allowed(known, values["state"])
             kept = {} if known.captured_ns else fresh
             return self._change(connection, known.id, attempts=known.attempts + 1, **values, **kept)
         first: dict[str, Any] = {
-            "incident": incident,
+            "incident": name,
             "key": key,
             "action": action,
             "phase": phase,
@@ -138,6 +140,28 @@ class Receipts(Store):
     def verified(self, receipt: int, proof: str, enforcement: Enforcement) -> Receipt:
         """The effect was observed."""
         return self._to(receipt, ReceiptState.VERIFIED, "verified_ns", proof=proof, enforcement=enforcement)
+
+    def held(self, receipt: int, outcome: Mapping[str, Any], proof: str, enforcement: Enforcement) -> Receipt:
+        """It was done and its effect observed, both told by one answer: one change where `applied` and `verified` are
+        two.
+        """
+        now = time.time_ns()
+        with self.writing() as connection:
+            row = self._receipt(connection, receipt)
+            self._allowed(row, ReceiptState.APPLIED)
+            what = f"{row.action} {ReceiptState.VERIFIED.value}"
+            self._line(connection, row.incident, Phase(row.phase), what, proof, at_ns=now)
+            return self._change(
+                connection,
+                receipt,
+                state=ReceiptState.VERIFIED,
+                outcome=records.plain(outcome, f"{row.action}: outcome"),
+                proof=records.bounded(proof),
+                enforcement=enforcement,
+                error="",
+                applied_ns=now,
+                verified_ns=now,
+            )
 
     def unverified(self, receipt: int, proof: str, enforcement: Enforcement) -> Receipt:
         """It was looked for and not observed; `proof` says what was seen instead."""
@@ -173,6 +197,10 @@ class Receipts(Store):
     def orphaned(self, receipt: int, error: str) -> Receipt:
         """What it was done to is gone, so that it can be neither undone nor shown to be undone."""
         return self._to(receipt, ReceiptState.ORPHANED, error=error)
+
+    def accepted(self, receipt: int, why: str) -> Receipt:
+        """A person lets it stand as it is: nobody tries it again, and it keeps no incident open."""
+        return self._to(receipt, ReceiptState.ACCEPTED, error=why)
 
     def _to(
         self,

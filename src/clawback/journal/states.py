@@ -27,12 +27,17 @@ FROM: dict[ReceiptState, frozenset[ReceiptState]] = {
             _S.REVERT_PENDING,
             _S.REVERT_FAILED,
             _S.ORPHANED,
+            _S.ACCEPTED,
         }
     ),
     _S.REVERTED: frozenset({_S.REVERT_PENDING}),
     _S.REVERT_FAILED: frozenset({_S.REVERT_PENDING}),
     _S.ALREADY_ABSENT: frozenset({_S.REVERT_PENDING}),
     _S.ORPHANED: frozenset({_S.REVERT_PENDING}),
+    # Not what is being undone: that goes on, and ends as something that can be let stand.
+    _S.ACCEPTED: frozenset(
+        {_S.AWAITING, _S.INTENDED, _S.APPLIED, _S.UNVERIFIED, _S.FAILED, _S.REVERT_FAILED, _S.ORPHANED}
+    ),
 }
 
 REVERTED = frozenset({_S.REVERTED, _S.ALREADY_ABSENT})

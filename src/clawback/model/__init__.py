@@ -45,6 +45,7 @@ from clawback.model.events import (
 )
 from clawback.model.hold import Halt, HaltedAgent, HaltReport, Hold, Order, Selector, SelectorKind
 from clawback.model.incident import (
+    DRIFT,
     PLAYBOOK_JOINS,
     UNDOING,
     Finding,
@@ -62,6 +63,7 @@ from clawback.model.policy import Decision, Draft, Narrowing, PolicyVersion, sta
 __all__ = [
     "CREDENTIAL_KINDS",
     "CREDENTIAL_MISUSED",
+    "DRIFT",
     "PLAYBOOK_JOINS",
     "SLOW_DECISION_MS",
     "UNDOING",

@@ -10,6 +10,7 @@ from clawback.model.events import Severity
 from clawback.model.level import Enforcement, Level
 
 __all__ = [
+    "DRIFT",
     "PLAYBOOK_JOINS",
     "UNDOING",
     "Finding",
@@ -22,6 +23,8 @@ __all__ = [
     "TimelineEntry",
 ]
 
+DRIFT = "drift: "
+"""How the proof of a step begins that was verified once and was seen not to hold since."""
 UNDOING = "undoing began"
 """The timeline's line of an incident that somebody undoes."""
 PLAYBOOK_JOINS = "playbook joins"
@@ -78,11 +81,17 @@ class ReceiptState(StrEnum):
     REVERT_FAILED = "revert_failed"
     ALREADY_ABSENT = "already_absent"
     ORPHANED = "orphaned"
+    ACCEPTED = "accepted"  # a person lets it stand as it is, whatever that is; `Receipt.error` says who, and why
 
     @property
     def settled(self) -> bool:
         """Nothing is left to be done or to be seen: an incident closes when all its receipts are."""
-        return self in {ReceiptState.VERIFIED, ReceiptState.REVERTED, ReceiptState.ALREADY_ABSENT}
+        return self in {
+            ReceiptState.VERIFIED,
+            ReceiptState.REVERTED,
+            ReceiptState.ALREADY_ABSENT,
+            ReceiptState.ACCEPTED,
+        }
 
 
 _PARTS = ("component:", "policy:")  # see `Event.subject`
@@ -153,6 +162,11 @@ class Receipt:
     applied_ns: int = 0
     verified_ns: int = 0
     reverted_ns: int = 0
+
+    @property
+    def drifted(self) -> bool:
+        """It was verified once, and was seen not to hold since."""
+        return self.state is ReceiptState.UNVERIFIED and self.proof.startswith(DRIFT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

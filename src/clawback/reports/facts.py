@@ -161,8 +161,10 @@ def _review(incident: Incident) -> tuple[str, ...]:
 def _status(incident: Incident) -> str:
     """Where it stands, and what keeps it open. The ticket's own step is not counted: it is being made."""
     steps = [x for x in incident.receipts if x.action != "ticket.write"]
-    short = [f"{x.action} {x.state.value}" for x in steps if x.state not in _DONE]
+    short = [f"{x.action} {x.state.value}" for x in steps if not x.state.settled]
     where = f"{incident.status.value}, phase {incident.phase.value} (CSF {incident.phase.csf})"
+    if stand := [x.action for x in steps if x.state is ReceiptState.ACCEPTED]:
+        where += f", {len(stand)} steps stand undone as a person accepted ({', '.join(stand[:8])})"
     if not short:
         return f"{where}: all {len(steps)} steps so far are settled"
     more = f" and {len(short) - 8} more" if len(short) > 8 else ""

@@ -22,6 +22,7 @@ _STYLE = {
     ReceiptState.UNVERIFIED: "bold red",
     ReceiptState.REVERT_FAILED: "bold red",
     ReceiptState.ORPHANED: "bold red",
+    ReceiptState.ACCEPTED: "bold yellow",
 }
 
 

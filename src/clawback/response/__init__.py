@@ -5,6 +5,7 @@ Response(journal, world, actor="watch", incident_id=incident.id).execute(freeze,
 
 from __future__ import annotations
 
+from clawback.response.accept import accept, unsettled_step
 from clawback.response.recheck import recheck
 from clawback.response.respond import Responder
 from clawback.response.response import Response, step_key
@@ -17,6 +18,7 @@ __all__ = [
     "Response",
     "Run",
     "Undone",
+    "accept",
     "plan_undo",
     "recheck",
     "run_playbook",
@@ -24,4 +26,5 @@ __all__ = [
     "undo",
     "unfinished",
     "unsettled",
+    "unsettled_step",
 ]

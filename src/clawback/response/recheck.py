@@ -5,13 +5,14 @@ A part that does not answer shows nothing: the receipt stays what it was, as of 
 
 from __future__ import annotations
 
-from clawback.action import Context
+from clawback.action import Context, Verification
 from clawback.errors import ClawbackError
 from clawback.model import Phase, Receipt, ReceiptState
+from clawback.response.acting import observed
 from clawback.response.guard import guarded
 from clawback.response.response import Response
 
-__all__ = ["recheck"]
+__all__ = ["recheck", "still_drifts"]
 
 _PHASES = (Phase.CONTAIN, Phase.ERADICATE)
 
@@ -26,19 +27,31 @@ def recheck(response: Response) -> tuple[Receipt, ...]:
     for receipt in incident.receipts:
         if receipt.state is not ReceiptState.VERIFIED or receipt.phase not in _PHASES:
             continue
-        try:
-            action = response.action(receipt.action)
-            params = action.params.model_validate(receipt.params)
-        except (ClawbackError, ValueError):  # of another version's catalogue: nothing here can look at it
-            continue
-        look = action.recheck
-        if look is None:
-            continue
-        seen = guarded(
-            f"{action.id} recheck",
-            lambda look=look, params=params, it=receipt: look(context, params, it.captured, it.outcome),  # type: ignore[misc]  # mypy infers no type for a lambda's defaults
-        )
-        if seen.value is not None and not seen.value.verified:
-            now = response.journal.drifted(receipt.id, seen.value.proof, seen.value.enforcement)
+        seen = _seen(response, context, receipt)
+        if seen is not None and not seen.verified:
+            now = response.journal.drifted(receipt.id, seen.proof, seen.enforcement)
             drifted.append(next(one for one in now.receipts if one.id == receipt.id))
     return tuple(drifted)
+
+
+def still_drifts(response: Response, receipt: Receipt) -> bool:
+    """Whether a step that was seen not to hold is to be made again: it does not hold now either. One that is seen to
+    hold after all is verified by that look; one that cannot be looked at stays what it is.
+    """
+    seen = _seen(response, response.context(), receipt)
+    if seen is not None and observed(seen):
+        response.journal.verified(receipt.id, seen.proof, seen.enforcement)
+    return seen is not None and not seen.verified
+
+
+def _seen(response: Response, context: Context, receipt: Receipt) -> Verification | None:
+    """None where there is no way to look, nothing that answers, or nothing that there is to be seen any more."""
+    try:
+        action = response.action(receipt.action)
+        params = action.params.model_validate(receipt.params)
+    except (ClawbackError, ValueError):  # of another version's catalogue: nothing here can look at it
+        return None
+    look = action.recheck
+    if look is None:
+        return None
+    return guarded(f"{action.id} recheck", lambda: look(context, params, receipt.captured, receipt.outcome)).value

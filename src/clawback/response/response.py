@@ -9,6 +9,7 @@
 | awaiting                | a person has not said yes: asked once, made when granted, failed when denied |
 | failed, unverified      | the next attempt, from what was captured first |
 | reverted, being reverted | somebody undoes it: left alone |
+| accepted                | a person lets it stand as it is: left alone |
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["Response", "step_key"]
 
 _BEGUN = frozenset({ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.UNVERIFIED})
 _SHOWN_CHANGES = 140  # of the 200 lines that an approval keeps
+_LEFT_ALONE = frozenset({ReceiptState.VERIFIED, ReceiptState.ACCEPTED})
 _BEING_UNDONE = REVERTED | {ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED, ReceiptState.ORPHANED}
 
 
@@ -90,7 +92,7 @@ class Response(Reverting):
         """What the journal knows of the step, and its receipt where that says that there is nothing to do now."""
         context, key = self.context(), step_key(action, params)
         known = next((receipt for receipt in context.incident.receipts if receipt.key == key), None)
-        if known is not None and (known.state in _BEING_UNDONE or known.state is ReceiptState.VERIFIED):
+        if known is not None and known.state in _LEFT_ALONE | _BEING_UNDONE:
             return known  # by its key, as the action declares it: a reason worded otherwise is not another step
         step = Opened(
             action=action,

@@ -12,6 +12,7 @@ from clawback.model import Incident, IncidentStatus, Phase, Receipt, ReceiptStat
 from clawback.playbook import Playbook
 from clawback.response.books import Grown, chosen, run_all
 from clawback.response.guard import guarded
+from clawback.response.recheck import still_drifts
 from clawback.response.respond import Responder
 from clawback.response.undo import undo
 
@@ -103,14 +104,17 @@ def _finish_reverts(responder: Responder, incident: Incident) -> None:
 
 
 def _finish_containments(responder: Responder, before: Incident) -> None:
-    """A containment that an earlier life began, and that this playbook has no step for, is made and seen all the same.
+    """A containment that an earlier life began, or that does not hold any more, and that this playbook has no step for,
+    is made and seen all the same.
 
     A reflex that was cut off may be one, or a hold that the run before put on a recovery that it did not believe.
     """
     left = {receipt.id: receipt for receipt in before.receipts if receipt.phase is Phase.CONTAIN}
     for now in responder.incident().receipts:
         then = left.get(now.id)
-        if then is None or now.state not in _BEGUN or (now.state, now.attempts) != (then.state, then.attempts):
+        if then is None or (now.state, now.attempts) != (then.state, then.attempts):
+            continue
+        if now.state not in _BEGUN and not (now.drifted and still_drifts(responder.response, now)):
             continue
         tried = guarded(f"finishing {now.action}", lambda it=now: _made(responder, it))  # type: ignore[misc]  # mypy infers no type for a lambda's default
         if not tried.ok:

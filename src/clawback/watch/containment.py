@@ -128,10 +128,11 @@ class Containment:
         with self._journal.together():
             for step, receipt in mine:
                 outcome = dict(step.action.apply(context, step.params, receipt.captured))
-                applied = self._journal.applied(receipt.id, outcome)
                 seen = step.action.verify(context, step.params, receipt.captured, outcome)
                 if seen.verified and seen.proof:
-                    held[step.level] = self._journal.verified(applied.id, seen.proof, seen.enforcement)
+                    held[step.level] = self._journal.held(receipt.id, outcome, seen.proof, seen.enforcement)
+                else:
+                    self._journal.applied(receipt.id, outcome)
         return held
 
     def intend_all(self, incident: Incident, steps: tuple[Step, ...], info: AgentInfo) -> tuple[Receipt, ...]:

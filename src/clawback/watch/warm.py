@@ -63,8 +63,7 @@ def _rehearse(journal: Ledger) -> None:
             incident, _ = journal.open_or_join(finding, playbook="")
             journal.open_or_join(finding, playbook="")
             receipt = journal.intend(incident, "k", "agent.freeze", Phase.CONTAIN, {}, "watch", captured={})
-            journal.applied(receipt.id, {})
-            journal.verified(receipt.id, "none", Enforcement.NONE)
+            journal.held(receipt.id, {}, "none", Enforcement.NONE)
             journal.note(incident, Phase.CONTAIN, "none")
             journal.incident(incident)
             raise _RollBack
