@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEBIAN := postgresql bubblewrap crun gcc libc6-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test kill lies chaos demo bench wheel system-packages oidc-provider clean
+.PHONY: help setup lint test drills kill lies chaos demo bench wheel system-packages oidc-provider clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -38,7 +38,10 @@ demo: setup  ## a rogue agent is detected, contained, cut off, restored
 kill: setup  ## SIGKILL every part at every step of a response, one incident for each part
 	CLAWBACK_KILL=each $(BIN)/python -m pytest tests/system/test_kill.py
 
-lies: setup  ## each action is lied to in every way there is, some twenty minutes; CI takes one of each kind
+drills: setup  ## every tabletop drill; `make test` runs every second one
+	CLAWBACK_DRILLS=all $(BIN)/python -m pytest tests/tabletop
+
+lies: setup  ## each action is lied to in every way there is, some twenty minutes; `make test` takes a few ways of each
 	CLAWBACK_LIES=all $(BIN)/python -m pytest tests/lies
 
 chaos: setup  ## SIGKILL at 1,000 seeded points over all playbooks, with parts down, slow, failing, hanging, lying; real servers; the real stack

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -128,6 +128,12 @@ class CoreClient:
             "incident": incident,
         }
         return _read(wire.QUARANTINE, self._call("POST", _at(agent, "quarantine"), body))
+
+    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[str, ...]:
+        """Freeze these instances (agent → instance) ahead of their orders; the agents whose kernel took it. At most
+        1,024 at once.
+        """
+        return _read(wire.NAMES, self._call("POST", "/strikes", {"agents": dict(agents), "drills": drills}))
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level's postcondition back; changes nothing."""

@@ -14,6 +14,7 @@ import structlog
 
 from clawback.enforcement.core.orders import Orders
 from clawback.enforcement.core.parts import Parts
+from clawback.enforcement.core.strikes import Strikes
 from clawback.model import Lifecycle, Order, Severity
 
 __all__ = ["Keeper"]
@@ -41,9 +42,10 @@ class Keeper:
     An agent is looked at 0.25 s after an order or a drift, then after twice as long each time, up to `seconds`.
     """
 
-    def __init__(self, parts: Parts, orders: Orders, *, seconds: float) -> None:
+    def __init__(self, parts: Parts, orders: Orders, strikes: Strikes, *, seconds: float) -> None:
         self._parts = parts
         self._orders = orders
+        self._strikes = strikes
         self._seconds = seconds
         self._watched: dict[str, _Watch] = {}
         self._stop = threading.Event()
@@ -68,6 +70,7 @@ class Keeper:
         while not self._stop.wait(_TURN_SECONDS):
             try:
                 self._turn()
+                self._strikes.hold_forgotten()
                 self._find_due()
             except Exception:
                 _log.exception("holds not looked at")  # and tried again at the next turn

@@ -55,6 +55,7 @@ def serve(
     heartbeat_seconds: float = 5.0,
     verify_seconds: float = 5.0,
     escalation_seconds: float = 60.0,
+    order_seconds: float = 30.0,
     release: ReleaseRules | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `STATE/run/core.sock` appears when everything is ready, and not before.
@@ -83,6 +84,7 @@ def serve(
                 heartbeat_seconds=heartbeat_seconds,
                 verify_seconds=verify_seconds,
                 escalation_seconds=escalation_seconds,
+                order_seconds=order_seconds,
                 release=release or ReleaseRules(),
             )
         )

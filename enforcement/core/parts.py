@@ -28,7 +28,9 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreParameters:
-    """What `clawback.yaml` says under `core:`, and where the state is."""
+    """What `clawback.yaml` says under `core:`, and where the state is. `order_seconds`: how long the core waits for the
+    order of an agent that was frozen ahead of it; a storm of a thousand agents is ordered in half of the default.
+    """
 
     state: Path
     cgroup: str = "clawback"
@@ -40,6 +42,7 @@ class CoreParameters:
     heartbeat_seconds: float = 5.0
     verify_seconds: float = 5.0
     escalation_seconds: float = 60.0
+    order_seconds: float = 30.0
     release: ReleaseRules = field(default_factory=ReleaseRules)
 
 

@@ -1,7 +1,7 @@
 """The core's calls, one row each: method and path, the verb it takes, and what is done.
 
     GET  /healthz  /metrics  /agents  /agents/AGENT  /agents/AGENT/wait?instance=  /agents/AGENT/probe?level=
-    POST /agents  /agents/AGENT/contain  …/release  …/relaunch  …/attempt  …/evidence
+    POST /agents  /strikes  /agents/AGENT/contain  …/release  …/relaunch  …/attempt  …/evidence
     GET  /halts  /halts/HALT     POST /halts  /halts/HALT/lift
 
 Freezing and isolating have threads of their own, so that no launch and no evidence ever stands before a freeze, and one
@@ -74,6 +74,7 @@ class Routes:
         self._stdio = stdio
         self._workers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="core")
         self._starts = ThreadPoolExecutor(max_workers=8, thread_name_prefix="starts")
+        self._strikes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="strikes", initializer=go_first)
         self._reflex = ThreadPoolExecutor(max_workers=4, thread_name_prefix="reflex", initializer=go_first)
         self.table: dict[tuple[str, str], tuple[str, Handler]] = {
             ("GET", "/healthz"): ("health", self._health),
@@ -85,6 +86,7 @@ class Routes:
             ("GET", "/agents/*/probe"): ("probe", self._probe),
             ("POST", "/agents/*/contain"): ("contain", self._contain),
             ("POST", "/agents/*/quarantine"): ("contain", self._quarantine),
+            ("POST", "/strikes"): ("contain", self._strike),
             ("POST", "/agents/*/release"): ("release", self._release),
             ("POST", "/agents/*/relaunch"): ("relaunch", self._relaunch),
             ("POST", "/agents/*/attempt"): ("attempt", self._attempt),
@@ -99,6 +101,7 @@ class Routes:
         """Let what runs in the worker threads end."""
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._starts.shutdown(wait=True, cancel_futures=True)
+        self._strikes.shutdown(wait=True)
         self._reflex.shutdown(wait=True)
 
     async def _work(self, work: Callable[[], T]) -> T:
@@ -164,6 +167,15 @@ class Routes:
 
         made = await asyncio.get_running_loop().run_in_executor(self._reflex, quarantine)
         return _json(wire.QUARANTINE.dump_json(made))
+
+    async def _strike(self, call: Call) -> Response:
+        body = wire.read(wire.StrikeBody, await call.body())
+
+        def strike() -> tuple[str, ...]:
+            return self._service.strikes.strike(body.agents, drills=body.drills)
+
+        struck = await asyncio.get_running_loop().run_in_executor(self._strikes, strike)
+        return _json(wire.NAMES.dump_json(struck))
 
     async def _probe(self, call: Call) -> Response:
         try:

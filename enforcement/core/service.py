@@ -20,6 +20,7 @@ from clawback.enforcement.core.parts import CoreParameters, Parts
 from clawback.enforcement.core.snapshots import Snapshots
 from clawback.enforcement.core.specs import Specs
 from clawback.enforcement.core.starts import Starts
+from clawback.enforcement.core.strikes import Strikes
 from clawback.enforcement.core.watchdog import Watchdog
 from clawback.enforcement.sandbox.attempt import attempt
 from clawback.enforcement.sandbox.spawner import Spawner
@@ -31,8 +32,8 @@ __all__ = ["Service"]
 
 
 class Service:
-    """Thread-safe. Rooms: `parts` (who is there), `starts`, `orders`, `halting`, `ends`, `snapshots`, `health`; they
-    raise as `clawback.world.Core` says.
+    """Thread-safe. Rooms: `parts` (who is there), `starts`, `orders`, `strikes`, `halting`, `ends`, `snapshots`,
+    `health`; they raise as `clawback.world.Core` says.
     """
 
     def __init__(self, parameters: CoreParameters) -> None:
@@ -70,11 +71,12 @@ class Service:
         self._levels = Levels(self.parts)
         self.ends = Ends(self.parts)
         self.orders = Orders(self.parts, self._levels)
+        self.strikes = Strikes(self.parts)
         self.snapshots = Snapshots(self.parts)
         self.halting = Halting(self.parts, self._levels, self.orders, self.snapshots)
         self._watchdog = Watchdog(self.parts.telemetry, self.ends.ended, heartbeat_seconds=parameters.heartbeat_seconds)
         self.starts = Starts(self.parts, self._levels, self.ends, self._watchdog)
-        self._keeper = Keeper(self.parts, self.orders, seconds=parameters.verify_seconds)
+        self._keeper = Keeper(self.parts, self.orders, self.strikes, seconds=parameters.verify_seconds)
         self.health = Health(
             self.parts,
             {

@@ -62,7 +62,7 @@ class Starts:
             if not entry.running:
                 continue
             hold = parts.hold(name)
-            if hold is None and _stands_still(entry.box):
+            if hold is None and freeze.stands_still(entry.box):
                 order = Order(levels=(Level.FREEZE,), reason=FOUND, by="core", placed_ns=time.time_ns())
                 hold = parts.holds.place(name, order)
             if hold is not None:
@@ -220,10 +220,3 @@ class Starts:
                 )
             )
         self._watchdog.add(entry)
-
-
-def _stands_still(box: Sandbox) -> bool:
-    try:
-        return bool(box.cgroup) and freeze.frozen(box)
-    except FileNotFoundError:
-        return False

@@ -35,6 +35,7 @@ __all__ = [
     "HALTS",
     "MAX_BODY",
     "MAX_POLICY",
+    "NAMES",
     "QUARANTINE",
     "RESULT",
     "RESULTS",
@@ -47,6 +48,7 @@ __all__ = [
     "QuarantineBody",
     "RelaunchBody",
     "ReleaseBody",
+    "StrikeBody",
     "level",
     "read",
 ]
@@ -64,6 +66,7 @@ RESULTS = TypeAdapter(tuple[LevelResult, ...])
 ATTEMPTS = TypeAdapter(tuple[AttemptResult, ...])
 BUNDLE = TypeAdapter(EvidenceBundle)
 QUARANTINE = TypeAdapter(Quarantine)
+NAMES = TypeAdapter(tuple[str, ...])
 HALT = TypeAdapter(HaltReport)
 HALTS = TypeAdapter(tuple[Halt, ...])
 HALTED = TypeAdapter(tuple[HaltedAgent, ...])
@@ -151,6 +154,15 @@ class QuarantineBody(_Body):
     by: Name
     instance: Name = ""
     incident: Name = ""
+
+
+class StrikeBody(_Body):
+    """Agent → the instance that is meant, of each that is to be frozen ahead of its order. `drills`: those in drills
+    too.
+    """
+
+    agents: Annotated[dict[Name, Name], Field(max_length=1024)]
+    drills: bool = False
 
 
 class ReleaseBody(_Body):

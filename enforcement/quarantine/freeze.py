@@ -15,7 +15,7 @@ from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import NotEnforced
 from clawback.model import Level, LevelResult
 
-__all__ = ["ORDER", "apply", "frozen", "order", "ordered", "probe", "release", "set_frozen", "strike"]
+__all__ = ["ORDER", "apply", "frozen", "order", "ordered", "probe", "release", "set_frozen", "stands_still", "strike"]
 
 ORDER = "freeze.order"
 """In the sandbox's folder while it is to be frozen."""
@@ -74,7 +74,8 @@ def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
     stopped: list[int] = []
     for _ in tree.until(patience, least=_READINGS):
         states = tree.reading(box).states
-        stopped = [pid for pid, state in states.items() if state in _BY_SIGNAL]
+        # One inside the kernel still has its stop before it; continued now, it never comes to it.
+        stopped = [pid for pid, state in states.items() if state in _BY_SIGNAL or _will_stop(pid, state)]
         if not stopped:
             return clock.none(f"{_count(len(states))} continued" if states else _ENDED)
         for pid in stopped:
@@ -98,6 +99,14 @@ def ordered(box: Sandbox) -> bool:
 def frozen(box: Sandbox) -> bool:
     """What the kernel says of the leaf. `FileNotFoundError` where the cgroup is gone."""
     return "frozen 1" in tree.read(f"{box.cgroup}/cgroup.events")
+
+
+def stands_still(box: Sandbox) -> bool:
+    """Whether its own cgroup is frozen; not where it has none, or is gone."""
+    try:
+        return bool(box.cgroup) and frozen(box)
+    except FileNotFoundError:
+        return False
 
 
 def set_frozen(box: Sandbox, *, wanted: bool, patience: float = 1.0) -> bool:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from clawback.enforcement.kernel import netlink
-from clawback.enforcement.quarantine import inside, tree, ways_out
+from clawback.enforcement.quarantine import inside, mounted, tree, ways_out
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import GATEWAY_PORT, Sandbox
 from clawback.model import Level, LevelResult
@@ -47,10 +47,12 @@ def apply(box: Sandbox, *, own: frozenset[str] | None = None, patience: float = 
     try:
         with _opened(box) as (route, tcp4, tcp6, diag):
             left, refused = _cut(route, diag, patience)
-            ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own)
+            mounts = mounted.view(box)
+            ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own, mounts)
             if own is None:
                 ways = ways_out.shut(ways, box)
-            return _judge(box, _look(route, tcp4, tcp6, left), clock, ways, *refused, listed=diag is not None)
+            seen = _look(route, tcp4, tcp6, left, ways=ways, bound=ways_out.reachable(box, mounts))
+            return _judge(seen, clock, *refused, listed=diag is not None)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -62,9 +64,11 @@ def probe(box: Sandbox, *, own: frozenset[str] | None = None) -> LevelResult:
     clock = Clock(Level.ISOLATE)
     try:
         with _opened(box) as (route, tcp4, tcp6, diag):
-            ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own)
+            mounts = mounted.view(box)
+            ways = ways_out.found(box, diag, ways_out.shims(box) if own is None else own, mounts)
             there = netlink.sockets(diag) if diag else ()
-            return _judge(box, _look(route, tcp4, tcp6, there), clock, ways, listed=diag is not None)
+            seen = _look(route, tcp4, tcp6, there, ways=ways, bound=ways_out.reachable(box, mounts))
+            return _judge(seen, clock, listed=diag is not None)
     except ProcessLookupError:
         return _ended(box, clock)
     except OSError as error:
@@ -94,11 +98,15 @@ def release(box: Sandbox) -> LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """`outcomes` maps each address tried to an errno's name, or `connected`, or `no answer`."""
+    """`outcomes` maps each address tried to an errno's name, `connected` or `no answer`; `ways` and `bound` lead out
+    past the network.
+    """
 
     addresses: tuple[netlink.Address, ...]
     flows: tuple[netlink.InetSocket, ...]
     outcomes: dict[str, str]
+    ways: tuple[ways_out.Way, ...]
+    bound: tuple[str, ...]
 
     @property
     def reached(self) -> list[str]:
@@ -149,6 +157,8 @@ def _look(
     tcp6: socket.socket,
     there: tuple[netlink.InetSocket, ...],
     *,
+    ways: tuple[ways_out.Way, ...] = (),
+    bound: Sequence[str] = (),
     reach: bool = False,
 ) -> _Seen:
     """What a connect from inside comes to, and what of `there` has a peer. `reach` waits for one that does not fail."""
@@ -157,6 +167,8 @@ def _look(
         addresses=netlink.addresses(route),
         flows=tuple(one for one in there if one.connected and one.state != netlink.TIME_WAIT),
         outcomes=outcomes,
+        ways=ways,
+        bound=tuple(bound),
     )
 
 
@@ -170,9 +182,7 @@ def _connect(probe: socket.socket, address: str, *, reach: bool) -> str:
     return errno.errorcode.get(code, str(code)) if code else "connected"
 
 
-def _judge(
-    box: Sandbox, seen: _Seen, clock: Clock, ways: tuple[ways_out.Way, ...], *refused: str, listed: bool
-) -> LevelResult:
+def _judge(seen: _Seen, clock: Clock, *refused: str, listed: bool) -> LevelResult:
     missing = list(refused)
     missing += [f"address {address.text} is still there" for address in seen.addresses]
     missing += [
@@ -183,11 +193,10 @@ def _judge(
     if seen.flows:
         missing.append(f"{len(seen.flows)} sockets still have a peer")
     clock.count(uncut=len(missing), drift=len(missing))
-    bound = ways_out.reachable(box)
-    missing += ways_out.named(ways) + bound + [_UNLISTED] * (not listed)
+    missing += [*ways_out.named(seen.ways), *seen.bound, *[_UNLISTED] * (not listed)]
     observed = f"connect from inside: {_tried(seen)}; {len(seen.addresses)} addresses"
     observed += f", {len(seen.flows)} connections left" if listed else " left"
-    clock.count(addresses=len(seen.addresses), leads_out=len(ways) + len(bound))
+    clock.count(addresses=len(seen.addresses), leads_out=len(seen.ways) + len(seen.bound))
     if listed:
         clock.count(connections=len(seen.flows))
     nothing_holds = len(seen.addresses) > 0 and len(seen.reached) > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from clawback.enforcement.quarantine import tree
 from clawback.enforcement.sandbox.record import Sandbox
 
-__all__ = ["Mount", "mounts", "private"]
+__all__ = ["Mount", "View", "mounts", "private", "view"]
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -24,6 +24,14 @@ class Mount:
     device: str
     kind: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one look showed: the mounts, and which devices of theirs are the sandbox's own (`private`)."""
+
+    mounts: tuple[Mount, ...]
+    private: frozenset[str]
 
 
 def mounts(box: Sandbox) -> tuple[Mount, ...]:
@@ -40,8 +48,14 @@ def mounts(box: Sandbox) -> tuple[Mount, ...]:
 
 def private(box: Sandbox) -> frozenset[str]:
     """Devices of file systems that are mounted in the sandbox and not where we are: what is written there stays."""
+    return view(box).private
+
+
+def view(box: Sandbox) -> View:
+    """Both by one look. `ProcessLookupError` if the sandbox has ended."""
     outside = {mount.device for mount in _parsed(Path("/proc/thread-self/mountinfo").read_text())}
-    return frozenset(mount.device for mount in mounts(box)) - outside
+    there = mounts(box)
+    return View(there, frozenset(mount.device for mount in there) - outside)
 
 
 def _parsed(text: str) -> tuple[Mount, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clawback.enforcement.kernel import capabilities, netlink
-from clawback.enforcement.quarantine import inside, isolate, relay, tree, ways_out
+from clawback.enforcement.quarantine import inside, isolate, mounted, relay, tree, ways_out
 from clawback.enforcement.quarantine.helper import Run
 from clawback.enforcement.quarantine.result import Clock
 from clawback.enforcement.sandbox.record import GATEWAY_PORT, Sandbox
@@ -104,7 +104,9 @@ def probe(box: Sandbox) -> LevelResult:
             refused = [_asked(one, _ELSEWHERE) for one in fours[:_TRIES]]
             answers = {one: _asked(link, one) for one, link in zip(allow, fours[_TRIES:], strict=True)}
             by_six = six.connect_ex(("::1", GATEWAY_PORT, 0, 0))
-            ways = ways_out.found(box, diag, ways_out.shims(box))
+            mounts = mounted.view(box)
+            ways = ways_out.found(box, diag, ways_out.shims(box), mounts)
+            bound = ways_out.reachable(box, mounts)
     except ProcessLookupError:
         return clock.full("the sandbox has ended") if tree.gone(box) else clock.none("its first process is gone")
     except OSError as error:
@@ -114,7 +116,7 @@ def probe(box: Sandbox) -> LevelResult:
     missing += ["connect to ::1 succeeds"] * (by_six == 0)
     silent = sum("200" not in said and "502" not in said for said in answers.values())
     clock.count(uncut=len(missing), drift=len(missing) + silent, addresses=len(addresses), leads_out=len(ways))
-    missing += ways_out.named(ways) + ways_out.reachable(box)
+    missing += ways_out.named(ways) + bound
     observed = f"by 127.0.0.1:{GATEWAY_PORT} alone: " + ", ".join(f"{one} {said}" for one, said in answers.items())
     return clock.judged(f"{observed}; anything else: {', '.join(sorted(set(refused)))}", tuple(missing), anything=True)
 

@@ -50,8 +50,9 @@ def shims(box: Sandbox) -> frozenset[str]:
     return frozenset(_links(box.shim_pid).values()) if _is(box.shim_pid, box.shim_start_ticks) else frozenset()
 
 
-def found(box: Sandbox, diag: socket.socket | None, own: frozenset[str]) -> tuple[Way, ...]:
-    """All of every process; `diag` is a sock_diag socket in the agent's namespace, `own` what `shims` said.
+def found(box: Sandbox, diag: socket.socket | None, own: frozenset[str], seen: mounted.View) -> tuple[Way, ...]:
+    """All of every process; `diag` is a sock_diag socket in the agent's namespace, `own` what `shims` said, `seen` the
+    agent's mounts.
 
     Without `diag` a Unix socket made inside whose peer is outside is not found; the caller has to say so.
     """
@@ -63,7 +64,6 @@ def found(box: Sandbox, diag: socket.socket | None, own: frozenset[str]) -> tupl
     held = (what for one in links.values() for what in one.values() if what.startswith("socket:["))
     known = {None, *(int(what[8:-1]) for what in held)}
     inside = Path(f"/proc/{box.pid}/ns/net").stat().st_ino
-    devices = mounted.private(box)
     ways: list[Way] = []
     pipes: dict[str, list[Way]] = {}
     ends: dict[str, int] = {}
@@ -83,7 +83,7 @@ def found(box: Sandbox, diag: socket.socket | None, own: frozenset[str]) -> tupl
                         shim = box.shim_pid if pid == box.pid else -1
                         if _leads_out(handle, number, -1 if inode in peers else inside, shim=shim):
                             ways.append(Way(pid, number, what, inode))
-                    elif not what.startswith("anon_inode:") and _device(way, devices):
+                    elif not what.startswith("anon_inode:") and _device(way, seen.private):
                         ways.append(way)
             finally:
                 os.close(handle)
@@ -102,10 +102,9 @@ def shut(ways: tuple[Way, ...], box: Sandbox) -> tuple[Way, ...]:
     return tuple(way for way in ways if not way.inode or way.inode in shared or not _shut(way))
 
 
-def reachable(box: Sandbox) -> list[str]:
+def reachable(box: Sandbox, seen: mounted.View) -> list[str]:
     """Sockets bound outside to a path that the agent sees and may write to: no network namespace stands before one."""
-    own = mounted.private(box)
-    shared = {one.path: one.device not in own for one in mounted.mounts(box)}
+    shared = {one.path: one.device not in seen.private for one in seen.mounts}
     with tree.process_folder(box) as folder:
         root = os.open("root", os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
         try:

@@ -1,4 +1,4 @@
-"""The matrix is made once for all tests here, by a process of its own, and only as much of it as was asked for."""
+"""The matrix is made once for all tests here, by processes of its own, and only as much of it as was asked for."""
 
 from __future__ import annotations
 
@@ -50,8 +50,28 @@ def _parsed(text: str) -> Results:
     return found
 
 
-def _results(request: pytest.FixtureRequest, test: str, run: Callable[..., Any]) -> Results:
+class Cells(dict[tuple[str, str, str], dict[str, Any]]):
+    """The results of a cell of the matrix are made when the first of them is asked for: by who has tests of it."""
+
+    def __init__(self, request: pytest.FixtureRequest, test: str, run: Callable[..., Any]) -> None:
+        super().__init__()
+        self._make = lambda cell: _results(request, test, run, cell)
+        self._made: set[tuple[str, str]] = set()
+
+    def __missing__(self, key: tuple[str, str, str]) -> dict[str, Any]:
+        cell = key[:2]
+        if cell in self._made:
+            raise KeyError(key)
+        self._made.add(cell)
+        self.update(self._make(cell))
+        return self[key]
+
+
+def _results(
+    request: pytest.FixtureRequest, test: str, run: Callable[..., Any], only: tuple[str, str] | None = None
+) -> Results:
     cells, names = _selected(request, test)
+    cells = [cell for cell in cells if only in (None, tuple(cell))]
     done = run(str(HERE / "run.py"), json.dumps({"cells": cells, "names": names}))
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
     return _parsed(done.stdout)
@@ -76,7 +96,7 @@ def _as_root(*arguments: str, way: str = "") -> Any:
 @pytest.fixture(scope="session")
 def matrix(request: pytest.FixtureRequest) -> Results:
     """(profile, level, name) → result, as root."""
-    return _results(request, "test_refused", _as_root)
+    return Cells(request, "test_refused", _as_root)
 
 
 @pytest.fixture(scope="session")

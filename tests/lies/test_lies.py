@@ -78,22 +78,32 @@ def _each(pick: Callable[[Case], tuple[tuple[str, Any], ...]]) -> Any:
 
 
 def _lies(case: Case, lies: tuple[Lie, ...]) -> tuple[tuple[str, Lie], ...]:
-    """All of them; without `make lies`, where servers or sandboxes make each take seconds, the first of either kind."""
+    """All of them; without `make lies`, where servers or sandboxes make each take seconds, one: by turns of the cases
+    what is done behind its back and what an API says, where there are both.
+    """
     if not _ALL and _MARKS[case.scene]:
-        behind = [lie for lie in lies if lie.behind]
-        lies = (*behind[:1], *[lie for lie in lies if not lie.behind][:1])
+        turn = _turn(case)
+        lies = next((kind[:1] for kind in (_kind(lies, behind=turn), _kind(lies, behind=not turn)) if kind), ())
     return tuple((lie.what, lie) for lie in lies)
+
+
+def _kind(lies: tuple[Lie, ...], *, behind: bool) -> tuple[Lie, ...]:
+    return tuple(lie for lie in lies if bool(lie.behind) is behind)
+
+
+def _turn(case: Case) -> bool:
+    return list(CASES.values()).index(case) % 2 == 0
 
 
 def _drifting(case: Case) -> tuple[Lie, ...]:
     return tuple(lie for lie in case.lies if lie.drifts)
 
 
-def _useless(reads: tuple[str, ...]) -> tuple[tuple[str, tuple[str, str]], ...]:
-    """All of them take long; without `make lies`, by turns one of those that have been believed before."""
+def _useless(reads: tuple[str, ...], wanted: bool) -> tuple[tuple[str, tuple[str, str]], ...]:
+    """All of them take long; without `make lies`, by turns of the cases one of those that have been believed before."""
     if _ALL:
         return tuple((f"{part} {fault}", (part, fault)) for part in reads for fault in FAULTS)
-    turns = zip(sorted(reads), itertools.cycle(_TELLING), strict=False)
+    turns = zip(sorted(reads) if wanted else (), itertools.cycle(_TELLING), strict=False)
     return tuple((f"{part} {fault}", (part, fault)) for part, fault in turns)
 
 
@@ -181,7 +191,7 @@ def test_a_lie_is_not_believed(case: Case, lie: Lie, scene_of: Make) -> None:
     _goes_on(case, scene, params, lie)
 
 
-@pytest.mark.parametrize(("case", "useless"), _each(lambda case: _useless(case.reads)))
+@pytest.mark.parametrize(("case", "useless"), _each(lambda case: _useless(case.reads, _turn(case))))
 def test_where_verifying_is_shown_nothing_nothing_is_claimed(
     case: Case, useless: tuple[str, str], scene_of: Make
 ) -> None:
@@ -242,7 +252,7 @@ def test_a_lie_about_a_revert_is_not_believed(case: Case, lie: Lie, scene_of: Ma
     _goes_on_undoing(case, scene, receipt, lie)
 
 
-@pytest.mark.parametrize(("case", "useless"), _each(lambda case: _useless(case.revert_reads)))
+@pytest.mark.parametrize(("case", "useless"), _each(lambda case: _useless(case.revert_reads, not _turn(case))))
 def test_where_looking_at_a_revert_shows_nothing_nothing_is_claimed(
     case: Case, useless: tuple[str, str], scene_of: Make
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +38,7 @@ class MemoryCore:
     def __init__(self) -> None:
         self.known: dict[str, AgentInfo] = {}
         self.calls: list[tuple[str, Level]] = []
+        self.struck: list[str] = []
         self.away = False
 
     def add(self, agent: str, instance: str = "", **changes: Any) -> AgentInfo:
@@ -95,6 +96,17 @@ class MemoryCore:
         return Quarantine(
             agent=self.agent(agent), applied=applied, seen=tuple(self.probe(agent, level) for level in levels)
         )
+
+    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[str, ...]:
+        self._answer()
+        known = {agent: self.known[agent] for agent in agents if agent in self.known}
+        struck = [
+            agent
+            for agent, info in known.items()
+            if info.instance == agents[agent] and (drills or "drill" not in info.tags)
+        ]
+        self.struck += struck
+        return tuple(struck)
 
     def held(self, agent: str) -> set[Level]:
         hold = self.known[agent].hold

@@ -278,8 +278,8 @@ def test_whoever_must_wait_is_frozen_meanwhile(reflex, core, tools):
         lanes.put(tools.finding(agent="slow", instance="slow-1"))
         assert begun.wait(10)
         lanes.put(tools.finding())
-        tools.eventually(lambda: core.calls)
-        assert core.calls == [("support", Level.FREEZE)]
+        tools.eventually(lambda: core.struck)
+        assert core.struck == ["support"]
         assert not answered
         go_on.set()
         tools.eventually(lambda: len(answered) == 2)
@@ -320,8 +320,8 @@ def test_threads_change_hands_less_often_while_answers_wait_and_as_before_once_n
 )
 def test_nobody_is_frozen_ahead_who_would_not_be_contained(reflex, core, tools, changes):
     core.add("support")
-    reflex.hurry(tools.finding(**changes))
-    assert core.calls == []
+    reflex.hurry([tools.finding(**changes)])
+    assert (core.calls, core.struck) == ([], [])
 
 
 def test_what_a_single_order_did_not_show_is_done_level_by_level(reflex, journal, core, tools, monkeypatch):

@@ -82,6 +82,17 @@ class Cap:
             self._recent[agent] = now
             return True
 
+    def counts(self, agent: str) -> bool:
+        """Whether it was contained within the minute."""
+        with self._lock:
+            at = self._recent.get(agent)
+        return at is not None and time.monotonic() - at < _MINUTE
+
+    def forget(self, agent: str) -> None:
+        """It was not contained after all."""
+        with self._lock:
+            self._recent.pop(agent, None)
+
     def hold_back(self, incident: str, finding: Finding) -> None:
         """Keep it for later. The worst finding of an incident speaks for it."""
         with self._lock:

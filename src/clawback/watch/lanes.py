@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -20,7 +20,9 @@ from clawback.watch.reflex import Answer
 __all__ = ["Lanes"]
 
 WAITING_LIMIT = 1000  # findings of one agent that wait at most; the agent is contained by the first of them
-PATIENCE = 0.5  # seconds that a finding waits before its agent is frozen ahead, which costs half of what an answer does
+PATIENCE = 0.25  # seconds that a finding waits before its agent is frozen ahead
+_TOGETHER = 0.2  # of the patience: those that are due so soon after are frozen by the same call
+_MOST = 256  # in one call
 _TRIES = 3  # of a finding whose answer ends in a defect
 _BUSY_SWITCH = 0.005  # seconds; Python's own
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts while a part is away
@@ -31,7 +33,7 @@ _log = structlog.get_logger()
 class Lanes:
     """`answer` runs in one of `threads` threads; `done` is called there after each answer.
 
-    Where all of them are busy, `hurry` is called on a thread of its own with the finding that has waited too long.
+    Where all of them are busy, `hurry` is called on a thread of its own with the findings that have waited too long.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Lanes:
         answer: Callable[[Finding], Answer],
         done: Callable[[Finding, Answer], None],
         *,
-        hurry: Callable[[Finding], None] | None = None,
+        hurry: Callable[[Sequence[Finding]], None] | None = None,
         patience: float = PATIENCE,
         threads: int = 4,
     ) -> None:
@@ -49,6 +51,8 @@ class Lanes:
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[Finding]] = {}
         self._begun: set[str] = set()
+        self._late: deque[tuple[float, Finding]] = deque()
+        self._going = False
         self._threads = threads
         self._hurry = hurry
         self._patience = patience
@@ -71,11 +75,14 @@ class Lanes:
                 lane.append(finding)
                 return
             self._waiting[finding.agent] = deque([finding])
-            busy = len(self._begun) >= self._threads
+            go = self._hurry is not None and len(self._begun) >= self._threads
+            if go:
+                self._late.append((time.monotonic() + self._patience, finding))
+                go, self._going = not self._going, True
             self._hands()
         self._pool.submit(self._work, finding.agent)
-        if busy and self._hurry is not None:
-            self._ahead.submit(self._go_ahead, self._hurry, finding, time.monotonic() + self._patience)
+        if go and self._hurry is not None:
+            self._ahead.submit(self._go_ahead, self._hurry)
 
     @property
     def idle(self) -> bool:
@@ -131,20 +138,31 @@ class Lanes:
             self._busy = busy
             sys.setswitchinterval(_BUSY_SWITCH if busy else self._usual)
 
-    def _go_ahead(self, hurry: Callable[[Finding], None], finding: Finding, due: float) -> None:
-        self._stopping.wait(max(0.0, due - time.monotonic()))
-        with self._lock:
-            if finding.agent in self._begun or finding.agent not in self._waiting:
-                return  # its turn has come meanwhile
-        if self._stopping.is_set():
-            return
-        try:
-            hurry(finding)
-            self.counts["ahead"] += 1
-        except ClawbackError as error:  # the answer itself comes, and says what it meets
-            _log.warning("not gone ahead of the answer", agent=finding.agent, error=error.message)
-        except Exception:
-            _log.exception("not gone ahead of the answer", agent=finding.agent)
+    def _go_ahead(self, hurry: Callable[[Sequence[Finding]], None]) -> None:
+        while True:
+            with self._lock:
+                if not self._late:
+                    self._going = False
+                    return
+                due = self._late[0][0]
+            if self._stopping.wait(max(0.0, due - time.monotonic())):
+                return
+            now = time.monotonic() + self._patience * _TOGETHER
+            with self._lock:
+                batch: list[Finding] = []
+                while self._late and self._late[0][0] <= now and len(batch) < _MOST:
+                    _, finding = self._late.popleft()
+                    if finding.agent in self._waiting and finding.agent not in self._begun:
+                        batch.append(finding)  # its turn has not come meanwhile
+            if not batch:
+                continue
+            try:
+                hurry(batch)
+                self.counts["ahead"] += len(batch)
+            except ClawbackError as error:  # the answers themselves come, and say what they meet
+                _log.warning("not gone ahead of the answers", agents=len(batch), error=error.message)
+            except Exception:
+                _log.exception("not gone ahead of the answers", agents=len(batch))
 
     def _tell(self, finding: Finding, answer: Answer) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -99,18 +99,24 @@ class Reflex:
                 self.last_frozen_ms = answer.frozen_ms
         return answer
 
-    def hurry(self, finding: Finding) -> None:
-        """Freeze, and nothing else, because the answer has to wait its turn. What would not be contained is left alone:
-        an unknown agent, a rehearsal, whatever is beyond the cap. `answer` finds the agent frozen and makes the record.
+    def hurry(self, findings: Sequence[Finding]) -> None:
+        """Freeze, and nothing else, because the answers have to wait their turn. What would not be contained is left
+        alone: an unknown agent, a rehearsal, whatever is beyond the cap. `answer` finds the agent frozen and makes the
+        record. One call for all, and no look at any: in a storm the answers want all the time there is.
         """
-        info = self._current(finding)
-        if isinstance(info, str) or self._rehearsal(finding) is not None:
-            return
-        steps = self._steps(finding, info)
-        if not steps or not self._may(info, steps):
-            return
-        if info.hold is None or Level.FREEZE not in info.hold.levels:
-            self._containment.freeze(finding)
+        meant = {
+            finding.agent: finding.instance
+            for finding in findings
+            if finding.about_agent and finding.reflex is not None and self._rehearsal(finding) is None
+        }
+        if not self._drill:
+            anew = {agent for agent in meant if not self.cap.counts(agent)}
+            meant = {agent: instance for agent, instance in meant.items() if self.cap.admit(agent)}
+        else:
+            anew = set()
+        struck = self._world.core.strike(meant, drills=self._drill) if meant else ()
+        for agent in (meant.keys() & anew) - set(struck):
+            self.cap.forget(agent)
 
     @property
     def without_record(self) -> int:

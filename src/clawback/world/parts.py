@@ -6,7 +6,7 @@ All calls raise `Unreachable` where the part does not answer, `NotFound` for an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from clawback.model import (
@@ -67,6 +67,13 @@ class Core(Protocol):
         incident: str = "",
     ) -> Quarantine:
         """Freeze, isolate, or both, by one order; and each read back when all had been made true."""
+        ...
+
+    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[str, ...]:
+        """Freeze these instances (agent → instance) ahead of the orders that follow: no hold is placed, nothing read.
+
+        Returned are the agents whose kernel took it. One in a drill is left alone unless `drills` are meant too.
+        """
         ...
 
     def probe(self, agent: str, level: Level) -> LevelResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -118,8 +119,9 @@ class RunningCore:
         for record in records:
             if inventory.is_process(record.pid, record.start_ticks):
                 os.kill(record.pid, signal.SIGKILL)
-            if record.cgroup and Path(record.cgroup, "cgroup.freeze").exists():
-                Path(record.cgroup, "cgroup.freeze").write_text("0")
+            if record.cgroup:
+                with contextlib.suppress(OSError):  # gone, or going
+                    Path(record.cgroup, "cgroup.freeze").write_text("0")
         for record in records:
             until(lambda record=record: inventory.state(record) is not AgentState.RUNNING)
             until(lambda record=record: not inventory.is_process(record.shim_pid, record.shim_start_ticks))

@@ -92,7 +92,7 @@ class Agent:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.record.pid, signal.SIGKILL)
         if self.record.cgroup:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or going
                 Path(self.record.cgroup, "cgroup.freeze").write_text("0")
         self.launched.close()
         wait_for(lambda: not inventory.is_process(self.record.shim_pid, self.record.shim_start_ticks))
