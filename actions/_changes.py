@@ -3,6 +3,7 @@
 The state before the agent's first change of a thing is what the last change by anybody else made of it. Where the
 record, which goes back 90 days, has none, an inline policy that the agent put is taken for new, an attachment for the
 opposite of the agent's first change; a trust policy or boundary is then unknown, and nobody can put it back from here.
+So is an inline policy where the record was not read to its beginning: whoever put it may be in the rest.
 """
 
 from __future__ import annotations
@@ -107,8 +108,12 @@ def by_agent(
     return tuple(ours)
 
 
-def changes(events: tuple[TrailEvent, ...], ours: tuple[TrailEvent, ...], *, since_ns: int) -> tuple[Change, ...]:
-    """What the agent changed since then, each thing once, in the order of its first change. Events are oldest first."""
+def changes(
+    events: tuple[TrailEvent, ...], ours: tuple[TrailEvent, ...], *, since_ns: int, whole: bool = True
+) -> tuple[Change, ...]:
+    """What the agent changed since then, each thing once, in the order of its first change. Events are oldest first;
+    `whole`: none is missing before them.
+    """
     mine = {id(event) for event in ours if event.time_ns >= since_ns}
     before: dict[_Thing, Any] = {}
     found: dict[_Thing, dict[str, Any]] = {}
@@ -122,7 +127,7 @@ def changes(events: tuple[TrailEvent, ...], ours: tuple[TrailEvent, ...], *, sin
             continue
         facts = found.get(thing)
         if facts is None:
-            known, was = (True, before[thing]) if thing in before else _supposed(thing[1], event.name, now)
+            known, was = (True, before[thing]) if thing in before else _supposed(thing[1], event.name, now, whole=whole)
             facts = found[thing] = {"known": known, "was": was, "times_ns": (), "states": []}
         elif thing in before and before[thing] not in facts["states"]:
             facts |= {"known": True, "was": before[thing]}  # somebody had mended it in between
@@ -141,12 +146,12 @@ def changes(events: tuple[TrailEvent, ...], ours: tuple[TrailEvent, ...], *, sin
     )
 
 
-def _supposed(kind: str, event: str, now: Any) -> tuple[bool, Any]:
+def _supposed(kind: str, event: str, now: Any, *, whole: bool) -> tuple[bool, Any]:
     """(known, state) before a first change that nothing in the record goes before."""
     if kind == "attached":
         return True, not now
     if event in ("PutUserPolicy", "PutRolePolicy"):
-        return True, None
+        return whole, None
     if event == "CreateRole":
         return True, now  # the role itself is the agent's: a person's to delete, with all that hangs on it
     return False, None

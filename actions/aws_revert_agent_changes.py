@@ -76,7 +76,7 @@ def _look(ctx: Context, params: RevertChangesParams) -> _Found:
     trail = ctx.world.cloud_records.trail_named(NAMES, since_ns=since_ns - _HISTORY_NS)
     ours = by_agent(trail.events, keys=keys - {""}, users=users, roles=roles)
     todo, left, taken = [], [], _taken(ctx)
-    for change in changes(trail.events, ours, since_ns=since_ns):
+    for change in changes(trail.events, ours, since_ns=since_ns, whole=not trail.since_ns):
         try:
             now = _state(ctx, change.principal, change.kind, change.name)
         except NotFound:

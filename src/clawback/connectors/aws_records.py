@@ -124,7 +124,8 @@ class AwsRecordsConnector:
         cut, since, until = [], 0, 0
         for name, value in asked:
             listed, left, whole_since = self._all_of(name, value, dict(window))
-            found |= {str(event["EventId"]): _event(event) for event in listed}
+            # Oldest first, for they are listed the other way round: of moments there are whole seconds alone.
+            found |= {str(event["EventId"]): _event(event) for event in reversed(listed)}
             cut += [left] * bool(left)
             since = max(since, whole_since)
         if self._lag:

@@ -76,6 +76,12 @@ def test_what_it_was_is_what_others_last_made_of_it(events, was, known):
     assert (change.was, change.known) == (was, known)
 
 
+def test_where_the_record_lacks_its_beginning_an_inline_policy_is_not_taken_for_new():
+    events = (put(11, B),)
+    (change,) = changes(events, events, since_ns=10, whole=False)
+    assert not change.known
+
+
 def test_what_failed_what_others_did_and_what_was_before_is_no_change():
     assert read(put(11, B, failed=True), put(12, A, key="ADMIN"), put(3, C)) == ()
 
@@ -108,19 +114,20 @@ def test_aws_is_asked_by_name_page_by_page(tmp_path):
         "LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": "PutUserPolicy"}], "StartTime": start,
         "MaxResults": 50,
     }  # fmt: skip
-    raw = {
-        "EventName": "PutUserPolicy",
-        "EventTime": start,
-        "CloudTrailEvent": "{}",
-        "EventSource": "iam.amazonaws.com",
-    }
+
+    def listed(number):
+        said = json.dumps({"requestParameters": {"userName": number}})
+        about = {"EventName": "PutUserPolicy", "EventTime": start, "EventSource": "iam.amazonaws.com"}
+        return {**about, "EventId": number, "CloudTrailEvent": said}
+
     with Stubber(client) as stub:
-        stub.add_response("lookup_events", {"Events": [{**raw, "EventId": "2"}], "NextToken": "more"}, wanted)
-        second = {"Events": [{**raw, "EventId": "1"}]}
+        stub.add_response("lookup_events", {"Events": [listed("3"), listed("2")], "NextToken": "more"}, wanted)
+        second = {"Events": [listed("1")]}
         stub.add_response("lookup_events", second, {**wanted, "NextToken": "more"})
         since = int(start.timestamp()) * 1_000_000_000
         trail = AwsRecordsConnector(connector).trail_named(["PutUserPolicy"], since_ns=since)
-    assert len(trail.events) == 2
+    # The newest come first, and all are of one second: what was first is first.
+    assert [event.params["userName"] for event in trail.events] == ["1", "2", "3"]
     assert "CloudTrail may not yet hold" in trail.cut[0]
 
 
