@@ -27,7 +27,7 @@ from clawback.services.process import Service
 
 __all__ = ["RUNS", "measure"]
 
-RUNS = (150, 10)
+RUNS = (90, 10)
 WORKERS = 2
 _DECISIONS = 200  # that the policy engine makes in time, for the playbook to see
 _SECONDS = 70.0
