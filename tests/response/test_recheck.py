@@ -158,5 +158,15 @@ def test_one_that_cannot_be_looked_at_waits(closed: Response, outside: Any, erro
     assert outside.on == set()
 
 
+def test_one_that_was_never_proved_is_made_again_too(response: Response, action: Any, outside: Any) -> None:
+    outside.blind = True
+    response.execute(action, action.params(name="lamp"))
+    outside.on.clear()
+    outside.blind = False
+    run = run_playbook(_without_steps(), Responder(response))
+    assert run.incident.status is IncidentStatus.CLOSED
+    assert outside.on == {"lamp"}
+
+
 def _without_steps() -> Any:
     return playbook(id="book", title="Book", answers={"d"}, runbook="book")(lambda _incident, _respond: None)

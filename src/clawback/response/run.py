@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 # Findings may join while the playbook runs; it is run again for them, adopting what is done. An agent that keeps
 # producing new ones must not keep the response in a circle.
 _ROUNDS = 3
-_BEGUN = frozenset({ReceiptState.INTENDED, ReceiptState.APPLIED})
+_BEGUN = frozenset({ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.UNVERIFIED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,17 +104,18 @@ def _finish_reverts(responder: Responder, incident: Incident) -> None:
 
 
 def _finish_containments(responder: Responder, before: Incident) -> None:
-    """A containment that an earlier life began, or that does not hold any more, and that this playbook has no step for,
-    is made and seen all the same.
+    """A containment that an earlier life began, could not prove, or that does not hold any more, and that this playbook
+    has no step for, is made and seen all the same.
 
-    A reflex that was cut off may be one, or a hold that the run before put on a recovery that it did not believe.
+    A reflex that was cut off or lied to may be one, or a hold that the run before put on a recovery that it did not
+    believe.
     """
     left = {receipt.id: receipt for receipt in before.receipts if receipt.phase is Phase.CONTAIN}
     for now in responder.incident().receipts:
         then = left.get(now.id)
         if then is None or (now.state, now.attempts) != (then.state, then.attempts):
             continue
-        if now.state not in _BEGUN and not (now.drifted and still_drifts(responder.response, now)):
+        if now.state not in _BEGUN or (now.drifted and not still_drifts(responder.response, now)):
             continue
         tried = guarded(f"finishing {now.action}", lambda it=now: _made(responder, it))  # type: ignore[misc]  # mypy infers no type for a lambda's default
         if not tried.ok:
