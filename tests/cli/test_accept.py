@@ -52,6 +52,8 @@ def test_accepted_and_on_record(stuck: Incident, tmp_path: Path) -> None:
     assert of(tmp_path).due() == (stuck.id,)
     shown = clawback(tmp_path, "show", stuck.id)
     assert "accepted" in shown.stdout
+    ticket = clawback(tmp_path, "ticket", "export", stuck.id).stdout
+    assert "accepted by a person as they stand" in ticket.replace("\n", " ")
     assert clawback(tmp_path, "audit", "verify").returncode == 0
 
 

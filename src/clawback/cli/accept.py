@@ -49,5 +49,9 @@ def accept(
         print_json(done)
         return
     left = [one for one in journal.incident(incident).receipts if not one.state.settled]
-    then = f"{len(left)} steps still keep it open" if left else f"`clawback resume {found.id}` closes it, or a worker"
-    console.print(f"{safe(done.action)} is accepted as it stands in {safe(found.id)}; {then}")
+    then = (
+        f"still open: {', '.join(one.action for one in left[:8])}"
+        if left
+        else f"`clawback resume {found.id}` closes it, or a worker"
+    )
+    console.print(f"{safe(done.action)} is accepted as it stands in {safe(found.id)}; {safe(then)}")

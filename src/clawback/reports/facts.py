@@ -164,7 +164,7 @@ def _status(incident: Incident) -> str:
     short = [f"{x.action} {x.state.value}" for x in steps if not x.state.settled]
     where = f"{incident.status.value}, phase {incident.phase.value} (CSF {incident.phase.csf})"
     if stand := [x.action for x in steps if x.state is ReceiptState.ACCEPTED]:
-        where += f", {len(stand)} steps stand undone as a person accepted ({', '.join(stand[:8])})"
+        where += f", accepted by a person as they stand: {', '.join(stand[:8])}"
     if not short:
         return f"{where}: all {len(steps)} steps so far are settled"
     more = f" and {len(short) - 8} more" if len(short) > 8 else ""
