@@ -31,19 +31,19 @@ from clawback.model import CredentialRef, Phase
 
 __all__ = ["ACTION"]
 
-_KIND = "vault-token"
+_KIND, _REVOKE = "vault-token", "credential.revoke"
 _REISSUED, _RESTORED = "reissued", "restored"
 
 
 def _plan(ctx: Context, params: CredentialParams) -> Plan:
     ref = held(ctx, params, _KIND)
     accessor = ref.identifiers["accessor"]
-    facts = ctx.world.vault.token_lookup(accessor)
+    alive, facts = ctx.world.vault.token_lookup(accessor), _facts(ctx, accessor)
     policies, _ = _grants(ref, facts)
     ttl = _bounded(ctx, ref, facts)
     checks = [
-        f"token {accessor}: policies {', '.join(policies)}, {facts['ttl']} s left"
-        if facts
+        f"token {accessor}: policies {', '.join(policies)}, {alive['ttl']} s left"
+        if alive
         else f"token {accessor}: the issuer no longer knows it"
     ]
     if facts and not facts["path"].startswith("auth/token/"):
@@ -62,10 +62,10 @@ def _plan(ctx: Context, params: CredentialParams) -> Plan:
 
 def _capture(ctx: Context, params: CredentialParams) -> Record:
     ref = held(ctx, params, _KIND)
-    facts = ctx.world.vault.token_lookup(ref.identifiers["accessor"])
+    facts = _facts(ctx, ref.identifiers["accessor"])
     captured: dict[str, Any] = {"ref": as_record(ref), "facts": facts, "ttl": _bounded(ctx, ref, facts)}
     captured["worked_before"] = None
-    if facts is None or not facts["num_uses"]:  # trying a token with few uses would use one up
+    if not (facts or {}).get("num_uses"):  # trying a token with few uses would use one up
         accepted, answer = ctx.world.vault.token_works(ctx.world.secrets.current(params.agent, params.name))
         captured |= {"worked_before": accepted, "answer_before": answer}
     return captured
@@ -230,6 +230,17 @@ def _verify_reverted(ctx: Context, params: CredentialParams, captured: Record) -
 
 def _restored(facts: dict[str, Any] | None) -> bool:
     return facts is not None and facts["meta"].get("clawback_purpose") == _RESTORED
+
+
+def _facts(ctx: Context, accessor: str) -> dict[str, Any] | None:
+    """As the issuer knows the token, or knew it before this incident revoked it as one that was traced."""
+    if (known := ctx.world.vault.token_lookup(accessor)) is not None:
+        return known
+    for receipt in ctx.incident.receipts:
+        revoked = (receipt.params.get("kind"), receipt.params.get("id")) == (_KIND, accessor)
+        if receipt.action == _REVOKE and revoked and (facts := receipt.captured.get("facts")):
+            return dict(facts)
+    return None
 
 
 def _grants(ref: CredentialRef, facts: dict[str, Any] | None) -> tuple[list[str], int]:

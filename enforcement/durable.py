@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clawback.errors import InvalidInput
 
-__all__ = ["read", "remove", "sweep", "write"]
+__all__ = ["read", "remove", "set_aside", "sweep", "write"]
 
 _MOST_BYTES = 1 << 20
 
@@ -48,6 +48,12 @@ def read(path: Path, kind: str) -> bytes:
 def remove(path: Path) -> None:
     """Take the file away; gone from the disk when this returns."""
     path.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def set_aside(path: Path) -> None:
+    """Rename what is damaged to `….damaged`, to be looked at by a person; so named on the disk when this returns."""
+    path.rename(path.with_suffix(".damaged"))
     _flush(path.parent)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from clawback.action import Record
 from clawback.actions._issuers._audited import from_log
-from clawback.actions._issuers._kind import Kind, nothing_captured
+from clawback.actions._issuers._kind import Kind
 from clawback.actions._records import Records
 from clawback.actions._walk import Issued, Seen
 from clawback.errors import Refused
@@ -146,6 +146,11 @@ def _doubted(records: Records, node: CredentialNode, doubt: str) -> Seen:
     return Seen(life=Life.GONE, how="alive, and no matter of this incident: the audit log names another maker")
 
 
+def _capture(records: Records, node: CredentialNode, _turn: int) -> dict[str, Any]:
+    """What the issuer knows of it, by which its holder may be given another one."""
+    return {"facts": records.world.vault.token_lookup(node.id)}
+
+
 def _close(records: Records, node: CredentialNode, _captured: Record) -> dict[str, Any]:
     if node.id in records.reissued:
         raise Refused(f"token {node.id} is the one that the agent was given in this incident")
@@ -162,5 +167,5 @@ KIND = Kind(
     life=_life,
     close=_close,
     would=lambda node: (f"- token {node.id} and all its children and leases",),
-    capture=nothing_captured,
+    capture=_capture,
 )

@@ -28,6 +28,7 @@ from clawback.model import (
     Level,
     LevelResult,
     Quarantine,
+    Quarantining,
     Selector,
 )
 
@@ -129,11 +130,25 @@ class CoreClient:
         }
         return _read(wire.QUARANTINE, self._call("POST", _at(agent, "quarantine"), body))
 
-    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[str, ...]:
+    def quarantine_many(self, orders: Sequence[Quarantining], *, by: str) -> tuple[Quarantine, ...]:
+        """The same for at most 256 agents, held by one flush. Who is not in the answer was not held by this."""
+        told = [
+            {
+                "agent": one.agent,
+                "instance": one.instance,
+                "levels": [level.word for level in one.levels],
+                "reason": one.reason,
+                "incident": one.incident,
+            }
+            for one in orders
+        ]
+        return _read(wire.QUARANTINES, self._call("POST", "/quarantines", {"orders": told, "by": by}))
+
+    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[AgentInfo, ...]:
         """Freeze these instances (agent → instance) ahead of their orders; the agents whose kernel took it. At most
         1,024 at once.
         """
-        return _read(wire.NAMES, self._call("POST", "/strikes", {"agents": dict(agents), "drills": drills}))
+        return _read(wire.AGENTS, self._call("POST", "/strikes", {"agents": dict(agents), "drills": drills}))
 
     def probe(self, agent: str, level: Level) -> LevelResult:
         """Read one level's postcondition back; changes nothing."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import structlog
-from pydantic import TypeAdapter, ValidationError
-
-from clawback.enforcement import durable
+from clawback.enforcement.core.hold_files import HoldFiles, unreadable
 from clawback.errors import InvalidInput
 from clawback.model import Hold, Level, Order
 
@@ -20,29 +17,18 @@ __all__ = ["FOUND", "Holds"]
 FOUND = "found frozen without a hold"
 """Why the core itself holds an agent that it found so: a core died between freezing it and writing the hold."""
 
-_FORMAT = "clawback-hold/2"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
-_ORDERS = TypeAdapter(tuple[Order, ...])
 _CORE = -1
-_log = structlog.get_logger()
 
 
 class Holds:
-    """`STATE/holds/AGENT.json`, one file per held agent, mode 0600; the files are the truth, memory only a copy.
-
-    A file that cannot be read, or is not as it was written, holds its agent at freeze and isolate: a damaged order is
-    no permission. `damaged` lists the agents of such files.
-    """
+    """The files (`hold_files`) are the truth, memory only a copy. `damaged` names those that were so at the start."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._files = HoldFiles(folder)
         self._lock = threading.Lock()
-        self._held: dict[str, tuple[Order, ...]] = {}
-        self.damaged: tuple[str, ...] = ()
-        for path in sorted(folder.glob("*.json")):
-            self._held[path.stem] = self._read(path)
-        durable.sweep(folder)
+        self._held = self._files.read()
+        self._dated = {agent for agent, orders in self._held.items() if _dated(orders)}
+        self.damaged = self._files.damaged
 
     def get(self, agent: str) -> Hold | None:
         """The hold on this agent alone, if one stands."""
@@ -52,35 +38,49 @@ class Holds:
         """Every hold that stands."""
         return tuple(hold for agent in self._held.copy() if (hold := self.get(agent)))
 
+    def __contains__(self, agent: str) -> bool:
+        """Whether an order stands on this agent alone. Asked for a thousand agents, ten times a second."""
+        return agent in self._held
+
+    def dated(self) -> tuple[Hold, ...]:
+        """Those with an order that becomes due and is not yet."""
+        return tuple(hold for agent in self._dated.copy() if (hold := self.get(agent)))
+
     def place(self, agent: str, order: Order) -> Hold:
         """Hold the agent by one more order, durably when this returns.
 
         An order joins the same holder's earlier ones, whose time and reason stay; its exceptions take the place of
-        theirs. One that names no incident is joined
-        by the first of the same giver that does: a reflex freezes before there is an incident. What the core itself
-        placed, because it found the agent so, becomes the next holder's.
+        theirs. One that names no incident is joined by the first of the same giver that does: a reflex freezes before
+        there is an incident. What the core itself placed, because it found the agent so, becomes the next holder's.
         """
         with self._lock:
             before = self._held.get(agent, ())
-            joined = [one for one in before if _joins(one, order)]
-            merged = order
-            for one in joined:
-                first = one if one.uid != _CORE else merged
-                merged = replace(
-                    merged,
-                    levels=tuple(sorted({*merged.levels, *one.levels})),
-                    reason=first.reason,
-                    by=first.by,
-                    incident=merged.incident or one.incident,
-                    placed_ns=min(merged.placed_ns, one.placed_ns),
-                    due_ns=merged.due_ns or one.due_ns,
-                    due=one.due and not merged.due_ns,
-                    allow=one.allow if merged.allow is None else merged.allow,
-                    readable=one.readable if merged.readable is None else merged.readable,
-                )
-            if joined != [merged]:
-                self._write(agent, (*(one for one in before if one not in joined), merged))
+            after = _with(before, order)
+            if after != before:
+                self._write(agent, after)
             return self._hold(agent)
+
+    def place_many(self, orders: Mapping[str, Order]) -> None:
+        """The same for many agents. Those that nothing holds yet, most of them in a storm, take one flush together."""
+        if not all(order.levels for order in orders.values()):
+            raise InvalidInput("an order without a level", hint="name one: freeze, isolate …")
+        with self._lock:
+            fresh = {agent: (order,) for agent, order in orders.items() if agent not in self._held}
+            if fresh:
+                self._files.write_many(fresh)
+                for agent, first in fresh.items():
+                    self._keep(agent, first)
+            for agent, order in orders.items():
+                if agent not in fresh and (after := _with(self._held[agent], order)) != self._held[agent]:
+                    self._write(agent, after)
+
+    def presume(self, agents: Iterable[str]) -> None:
+        """Where a file that held many cannot be read: hold each of these, whoever it meant was one of them."""
+        if not self._files.lost:
+            return
+        self.place_many(dict.fromkeys(agents, unreadable(time.time_ns())))
+        with self._lock:
+            self._files.forget_lost()
 
     def lift(self, agent: str, orders: Collection[Order], levels: Collection[Level]) -> Hold | None:
         """Take levels out of these orders, durably; what is left of the hold, None when nothing is."""
@@ -111,34 +111,40 @@ class Holds:
         return hold
 
     def _write(self, agent: str, orders: tuple[Order, ...]) -> None:
-        if not _NAME.fullmatch(agent):
-            raise InvalidInput("agent: not a name", hint="letters, digits, dots and dashes; at most 63")
-        path = self._folder / f"{agent}.json"
+        self._files.write(agent, orders)
+        self._keep(agent, orders)
+
+    def _keep(self, agent: str, orders: tuple[Order, ...]) -> None:
         if orders:
-            durable.write(path, f"{_FORMAT} {agent}", _ORDERS.dump_json(orders))
             self._held[agent] = orders
         else:
-            durable.remove(path)
             self._held.pop(agent, None)
+        (self._dated.add if _dated(orders) else self._dated.discard)(agent)
 
-    def _read(self, path: Path) -> tuple[Order, ...]:
-        try:
-            orders = _ORDERS.validate_json(durable.read(path, f"{_FORMAT} {path.stem}"))
-            if orders and all(order.levels for order in orders):
-                return orders
-            reason = "it orders nothing"
-        except (InvalidInput, ValidationError) as error:
-            reason = error.message if isinstance(error, InvalidInput) else "not orders"
-        _log.error("hold unreadable; the agent is held at freeze and isolate", path=str(path), reason=reason)
-        self.damaged += (path.stem,)
-        return (
-            Order(
-                levels=(Level.FREEZE, Level.ISOLATE),
-                reason="the hold's file is unreadable",
-                by="core",
-                placed_ns=path.lstat().st_mtime_ns,
-            ),
+
+def _dated(orders: tuple[Order, ...]) -> bool:
+    return any(order.due_ns and not order.due for order in orders)
+
+
+def _with(before: tuple[Order, ...], order: Order) -> tuple[Order, ...]:
+    """These orders and one more."""
+    joined = [one for one in before if _joins(one, order)]
+    merged = order
+    for one in joined:
+        first = one if one.uid != _CORE else merged
+        merged = replace(
+            merged,
+            levels=tuple(sorted({*merged.levels, *one.levels})),
+            reason=first.reason,
+            by=first.by,
+            incident=merged.incident or one.incident,
+            placed_ns=min(merged.placed_ns, one.placed_ns),
+            due_ns=merged.due_ns or one.due_ns,
+            due=one.due and not merged.due_ns,
+            allow=one.allow if merged.allow is None else merged.allow,
+            readable=one.readable if merged.readable is None else merged.readable,
         )
+    return before if joined == [merged] else (*(one for one in before if one not in joined), merged)
 
 
 def _joins(one: Order, order: Order) -> bool:

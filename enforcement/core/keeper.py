@@ -24,6 +24,9 @@ _FIRST_SECONDS = 0.25
 _SHARE = 0.2
 """Of one processor, at most: a look that took a millisecond is followed by four without."""
 
+_PATIENCE = 2.0
+"""Seconds by which a look may be late while agents are quarantined: in a storm those that still run come first."""
+
 _log = structlog.get_logger()
 
 
@@ -76,7 +79,7 @@ class Keeper:
                 _log.exception("holds not looked at")  # and tried again at the next turn
 
     def _turn(self) -> None:
-        held = [(name, entry) for name, entry in self._parts.entries.copy().items() if self._parts.hold(name)]
+        held = [(name, entry) for name, entry in self._parts.entries.copy().items() if self._parts.held(name)]
         for name in self._watched.keys() - {name for name, _ in held}:
             del self._watched[name]
         now = time.monotonic()
@@ -90,9 +93,11 @@ class Keeper:
             if watch.at <= now:
                 due.append((watch.at, name))
         self.late_seconds = max((now - at for at, _ in due), default=0.0)
-        for _, name in sorted(due):
+        for at, name in sorted(due):
             if self._stop.is_set():
                 return
+            if self._orders.busy and time.monotonic() - at < _PATIENCE:
+                continue
             self._look(name, self._watched[name])
 
     def _look(self, name: str, watch: _Watch) -> None:
@@ -113,7 +118,7 @@ class Keeper:
         def over(order: Order) -> bool:
             return 0 < order.due_ns <= now
 
-        for hold in self._parts.holds.all():
+        for hold in self._parts.holds.dated():
             if any(over(order) and not order.due for order in hold.orders):
                 for order in self._parts.holds.mark(hold.agent, over):
                     self._say_due(hold.agent, order)

@@ -6,6 +6,9 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+import structlog
+
+from clawback.enforcement.core import mass_freeze
 from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.holds import FOUND
 from clawback.enforcement.core.levels import Levels
@@ -13,8 +16,8 @@ from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.core.terms import checked, terms
 from clawback.enforcement.core.turns import Turns
 from clawback.enforcement.quarantine import freeze
-from clawback.errors import InvalidInput, NotFound, Refused
-from clawback.model import Enforcement, Level, LevelResult, Lifecycle, Order, Quarantine, Severity
+from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused
+from clawback.model import Enforcement, Level, LevelResult, Lifecycle, Order, Quarantine, Quarantining, Severity
 
 __all__ = ["SETTLE_SECONDS", "Orders"]
 
@@ -22,6 +25,8 @@ SETTLE_SECONDS = 0.05
 """How long a freeze waits for a start to end that is under way: a sandbox frozen before its command is there would
 leave the start hanging. Past it the agent is frozen all the same."""
 
+_log = structlog.get_logger()
+_PATIENCE = 1.0  # seconds that an order for many lets another one for many go first
 _AT_ONCE = frozenset({Level.FREEZE, Level.ISOLATE})
 _RANK = {Enforcement.NONE: 0, Enforcement.PARTIAL: 1, Enforcement.FULL: 2}
 
@@ -35,6 +40,12 @@ class Orders:
         self._parts = parts
         self._levels = levels
         self._turns = Turns()
+        self._many = Turns(at_once=1, patience=_PATIENCE)
+
+    @property
+    def busy(self) -> bool:
+        """An agent is being quarantined."""
+        return self._turns.busy
 
     def contain(
         self,
@@ -68,7 +79,7 @@ class Orders:
             allow=allow,
             readable=readable,
         )
-        return self._make(self._place(agent, instance, order), level, by, began)
+        return self._make(self._placed(agent, instance, order), level, by, began)
 
     def quarantine(
         self,
@@ -87,22 +98,53 @@ class Orders:
         Isolation comes last and ends with its look from inside, which is looked at once more only if it was short.
         """
         began = time.perf_counter()
-        if not levels or not _AT_ONCE.issuperset(levels):
-            raise InvalidInput("levels: freeze, isolate or both", hint="the others are ordered one by one")
-        wanted = tuple(sorted(set(levels)))
-        order = Order(levels=wanted, reason=reason, by=by, uid=uid, incident=incident, placed_ns=time.time_ns())
-        entry = self._place(agent, instance, order)
+        entry = self._placed(agent, instance, _at_once(levels, reason, by, uid, incident))
         with self._turns.turn():
-            applied = tuple(self._make(entry, level, by, began) for level in wanted)
-            seen = tuple(
-                result
-                if result.level is Level.ISOLATE and result.enforcement is Enforcement.FULL
-                else self._levels.probe(entry, result.level)
-                for result in applied
-            )
-        return Quarantine(agent=self._parts.agent(agent), applied=applied, seen=seen)
+            return self._make_all(entry, by, began, levels)
 
-    def _place(self, agent: str, instance: str, order: Order) -> Entry:
+    def quarantine_many(self, orders: Sequence[Quarantining], *, by: str, uid: int) -> tuple[Quarantine, ...]:
+        """The same for many agents, with one flush for all their holds and the kernel told to freeze all of them first.
+
+        Who is not in the answer was not held by this: not there, another instance by now, just being started.
+        `quarantine` says which.
+        """
+        began = time.perf_counter()
+        parts = self._parts
+        meant: dict[str, tuple[Entry, Order]] = {}
+        for one in orders:
+            order = _at_once(one.levels, one.reason, by, uid, one.incident)
+            entry = parts.entries.get(one.agent)
+            if entry is not None and entry.box.instance == one.instance and entry.running and entry.settled.is_set():
+                meant[one.agent] = (entry, order)
+        if not meant:
+            return ()
+        mass_freeze.strike([entry for entry, order in meant.values() if Level.FREEZE in order.levels])
+        with parts.orders:
+            for entry, _ in meant.values():
+                entry.orders += 1
+            parts.holds.place_many({agent: order for agent, (_, order) in meant.items()})
+        made: list[Quarantine] = []
+        with self._many.turn():
+            for agent, (entry, order) in meant.items():
+                try:
+                    with self._turns.turn():
+                        made.append(self._make_all(entry, by, began, order.levels))
+                except (ClawbackError, OSError):
+                    _log.exception("not quarantined with the others", agent=agent)  # held, and not said to be
+        return tuple(made)
+
+    def _make_all(self, entry: Entry, by: str, began: float, levels: Sequence[Level]) -> Quarantine:
+        """Carry out what was placed, look at each, and say so."""
+        applied = tuple(self._make(entry, level, by, began) for level in sorted(set(levels)))
+        seen = tuple(
+            result
+            if result.level is Level.ISOLATE and result.enforcement is Enforcement.FULL
+            else self._levels.probe(entry, result.level)
+            for result in applied
+        )
+        return Quarantine(agent=self._parts.agent(entry.box.agent), applied=applied, seen=seen)
+
+    def _placed(self, agent: str, instance: str, order: Order) -> Entry:
         """Put the order on record, and freeze before that where it says so."""
         parts = self._parts
         entry = parts.entry(agent, instance=instance)
@@ -265,6 +307,13 @@ class Orders:
             severity=Severity.MEDIUM,
             message=f"{agent}: by {by} (user {uid}): {error.message}",
         )
+
+
+def _at_once(levels: Sequence[Level], reason: str, by: str, uid: int, incident: str) -> Order:
+    if not levels or not _AT_ONCE.issuperset(levels):
+        raise InvalidInput("levels: freeze, isolate or both", hint="the others are ordered one by one")
+    wanted = tuple(sorted(set(levels)))
+    return Order(levels=wanted, reason=reason, by=by, uid=uid, incident=incident, placed_ns=time.time_ns())
 
 
 def _by_hand(order: Order) -> bool:

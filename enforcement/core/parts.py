@@ -85,6 +85,10 @@ class Parts:
         halted = [halt.order for halt in self.halts.all() if known and self.matches(halt.selector, agent, spec)]
         return Hold.of(agent, (*(own.orders if own else ()), *halted))
 
+    def held(self, agent: str) -> bool:
+        """Whether `hold` has one."""
+        return agent in self.holds or (bool(self.halts.all()) and self.hold(agent) is not None)
+
     def matches(self, selector: Selector, agent: str, spec: LaunchSpec | None) -> bool:
         """Whether it means this agent. An agent whose launch record is lost is meant by every selector."""
         if selector.kind is SelectorKind.ALL or spec is None:

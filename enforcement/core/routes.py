@@ -1,7 +1,7 @@
 """The core's calls, one row each: method and path, the verb it takes, and what is done.
 
     GET  /healthz  /metrics  /agents  /agents/AGENT  /agents/AGENT/wait?instance=  /agents/AGENT/probe?level=
-    POST /agents  /strikes  /agents/AGENT/contain  …/release  …/relaunch  …/attempt  …/evidence
+    POST /agents  /quarantines  /strikes  /agents/AGENT/contain  …/release  …/relaunch  …/attempt  …/evidence
     GET  /halts  /halts/HALT     POST /halts  /halts/HALT/lift
 
 Freezing and isolating have threads of their own, so that no launch and no evidence ever stands before a freeze, and one
@@ -86,6 +86,7 @@ class Routes:
             ("GET", "/agents/*/probe"): ("probe", self._probe),
             ("POST", "/agents/*/contain"): ("contain", self._contain),
             ("POST", "/agents/*/quarantine"): ("contain", self._quarantine),
+            ("POST", "/quarantines"): ("contain", self._quarantine_many),
             ("POST", "/strikes"): ("contain", self._strike),
             ("POST", "/agents/*/release"): ("release", self._release),
             ("POST", "/agents/*/relaunch"): ("relaunch", self._relaunch),
@@ -168,14 +169,23 @@ class Routes:
         made = await asyncio.get_running_loop().run_in_executor(self._reflex, quarantine)
         return _json(wire.QUARANTINE.dump_json(made))
 
+    async def _quarantine_many(self, call: Call) -> Response:
+        body = wire.read(wire.QuarantinesBody, await call.body())
+
+        def quarantine() -> Any:
+            return self._service.orders.quarantine_many([one.order for one in body.orders], by=body.by, uid=call.uid)
+
+        made = await asyncio.get_running_loop().run_in_executor(self._reflex, quarantine)
+        return _json(wire.QUARANTINES.dump_json(made))
+
     async def _strike(self, call: Call) -> Response:
         body = wire.read(wire.StrikeBody, await call.body())
 
-        def strike() -> tuple[str, ...]:
+        def strike() -> Any:
             return self._service.strikes.strike(body.agents, drills=body.drills)
 
         struck = await asyncio.get_running_loop().run_in_executor(self._strikes, strike)
-        return _json(wire.NAMES.dump_json(struck))
+        return _json(wire.AGENTS.dump_json(struck))
 
     async def _probe(self, call: Call) -> Response:
         try:

@@ -58,6 +58,7 @@ class Starts:
             parts.link.remove(box.instance)
             if parts.entries[box.agent].box is box:
                 self._ends.record(parts.entries[box.agent], read_ending(box.folder) or Ending(state, None))
+        parts.holds.presume(parts.entries)
         for name, entry in parts.entries.items():
             if not entry.running:
                 continue

@@ -17,7 +17,7 @@ from clawback.enforcement.core.entry import Entry
 from clawback.enforcement.core.holds import FOUND
 from clawback.enforcement.core.parts import Parts
 from clawback.enforcement.quarantine import freeze
-from clawback.model import Level, Lifecycle, Order, Severity
+from clawback.model import AgentInfo, Level, Lifecycle, Order, Severity
 
 __all__ = ["Strikes"]
 
@@ -32,7 +32,7 @@ class Strikes:
         self._lock = threading.Lock()
         self._struck: dict[str, tuple[str, float]] = {}
 
-    def strike(self, agents: Mapping[str, str], *, drills: bool) -> tuple[str, ...]:
+    def strike(self, agents: Mapping[str, str], *, drills: bool) -> tuple[AgentInfo, ...]:
         """Agent → the instance that is meant. Those whose kernel took it: not one that is another instance by now, is
         just being started, has ended or has no cgroup of its own; one in a drill only where `drills` is meant too.
         """
@@ -50,7 +50,7 @@ class Strikes:
         struck = {entry.box.agent: (entry.box.instance, now) for entry in meant if entry.box.instance in taken}
         with self._lock:
             self._struck.update(struck)
-        return tuple(struck)
+        return tuple(self._parts.agent(agent) for agent in struck)
 
     def hold_forgotten(self) -> None:
         """Hold those whose order has not come within `order_seconds`. To be called from time to time."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ __all__ = ["Turns"]
 
 AT_ONCE = 2
 PATIENCE = 0.02  # seconds; an order takes two to ten milliseconds
+_MOMENT = 0.2  # seconds
 _BUSY_SWITCH = 0.002  # seconds between changes of hands while orders wait
 
 
@@ -28,15 +30,27 @@ class Turns:
         self._patience = patience
         self._lock = threading.Lock()
         self._waiting = 0
+        self._under_way = 0
+        self._quiet_at = 0.0
         self._usual = sys.getswitchinterval()
+
+    @property
+    def busy(self) -> bool:
+        """An order is being made, or was a moment ago."""
+        return self._under_way > 0 or time.monotonic() < self._quiet_at
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Inside, it is this thread's turn, or the patience is over."""
         got = self._free.acquire(blocking=False) or self._wait()
+        with self._lock:
+            self._under_way += 1
         try:
             yield
         finally:
+            with self._lock:
+                self._under_way -= 1
+                self._quiet_at = time.monotonic() + _MOMENT
             if got:
                 self._free.release()
 

@@ -21,6 +21,7 @@ from clawback.model import (
     Level,
     LevelResult,
     Quarantine,
+    Quarantining,
     Selector,
 )
 
@@ -35,8 +36,8 @@ __all__ = [
     "HALTS",
     "MAX_BODY",
     "MAX_POLICY",
-    "NAMES",
     "QUARANTINE",
+    "QUARANTINES",
     "RESULT",
     "RESULTS",
     "AttemptBody",
@@ -46,6 +47,7 @@ __all__ = [
     "LaunchBody",
     "LiftBody",
     "QuarantineBody",
+    "QuarantinesBody",
     "RelaunchBody",
     "ReleaseBody",
     "StrikeBody",
@@ -66,7 +68,7 @@ RESULTS = TypeAdapter(tuple[LevelResult, ...])
 ATTEMPTS = TypeAdapter(tuple[AttemptResult, ...])
 BUNDLE = TypeAdapter(EvidenceBundle)
 QUARANTINE = TypeAdapter(Quarantine)
-NAMES = TypeAdapter(tuple[str, ...])
+QUARANTINES = TypeAdapter(tuple[Quarantine, ...])
 HALT = TypeAdapter(HaltReport)
 HALTS = TypeAdapter(tuple[Halt, ...])
 HALTED = TypeAdapter(tuple[HaltedAgent, ...])
@@ -131,6 +133,21 @@ class LaunchBody(_Body):
 Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
 
 
+class OneOrder(_Body):
+    """Of one agent among many."""
+
+    agent: Name
+    instance: Name
+    levels: Annotated[tuple[AnyLevel, ...], Field(max_length=8)]
+    reason: Text
+    incident: Name = ""
+
+    @property
+    def order(self) -> Quarantining:
+        """As the core takes it."""
+        return Quarantining(**dict(self))
+
+
 class ContainBody(_Body):
     """One level of the ladder. `due_seconds` from now the hold is due to be looked at; 0: never. `allow`: responders
     (`ADDRESS:PORT`) that isolating leaves open; `readable`: paths that restricting does; null: as ordered before.
@@ -154,6 +171,13 @@ class QuarantineBody(_Body):
     by: Name
     instance: Name = ""
     incident: Name = ""
+
+
+class QuarantinesBody(_Body):
+    """The same for many agents, of each the instance that is meant."""
+
+    orders: Annotated[tuple[OneOrder, ...], Field(max_length=256)]
+    by: Name
 
 
 class StrikeBody(_Body):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import select
 import socket
 import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from clawback.enforcement.kernel import netlink
@@ -27,7 +27,8 @@ _ANSWER = struct.Struct("=BBBBIII")
 _SHOW_PEER, _ATTRIBUTE_PEER = 4, 2
 _SIOCGSKNS = 0x894C
 _SO_PEERCRED = struct.Struct("=iII")
-_FRESH_SECONDS = 0.02
+_FRESH_SECONDS, _STALE_SECONDS, _SHARE = 0.02, 0.25, 0.05
+_BOUND = re.compile(r"^\S+: \S+ \S+ \S+ \S+ \S+ +\d+ (/.*)$", re.MULTILINE)  # fs/unix/af_unix.c: unix_seq_show
 _listing = threading.Lock()
 _listed: dict[str, tuple[float, tuple[str, ...]]] = {}
 
@@ -76,23 +77,18 @@ def dead(descriptor: int) -> bool:
 
 
 def bound_paths(listing: str = "/proc/thread-self/net/unix") -> tuple[str, ...]:
-    """Paths that sockets of a namespace are bound to and wait for connections or datagrams at; abstract names not.
+    """Paths that sockets of a namespace are bound to and wait for connections or datagrams at, sorted; abstract names
+    not.
 
-    As they were at most `_FRESH_SECONDS` ago: the whole host's are listed, milliseconds where there are a thousand
-    agents, and in a storm each order asks.
+    As they were at most `_FRESH_SECONDS` ago, or where there are very many as long ago as keeps listing them to a
+    twentieth of the time: the whole host's are listed, milliseconds where there are a thousand agents, and in a storm
+    each order asks.
     """
     with _listing:
-        at, paths = _listed.get(listing, (0.0, ()))
-        if time.monotonic() - at > _FRESH_SECONDS:
-            at = time.monotonic()
-            paths = tuple(_paths(Path(listing).read_text("utf-8", "surrogateescape")))
-            _listed[listing] = at, paths
+        until, paths = _listed.get(listing, (0.0, ()))
+        if (began := time.monotonic()) > until:
+            text = Path(listing).read_bytes().decode("utf-8", "surrogateescape")  # no other line end is one
+            paths = tuple(sorted(_BOUND.findall(text)))
+            took = time.monotonic() - began
+            _listed[listing] = began + min(max(_FRESH_SECONDS, took / _SHARE), _STALE_SECONDS), paths
         return paths
-
-
-def _paths(text: str) -> Iterator[str]:
-    for line in text.splitlines()[1:]:
-        fields = line.split(None, 7)
-        path = fields[-1] if len(fields) == 8 else ""
-        if path.startswith("/"):
-            yield path

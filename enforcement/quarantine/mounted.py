@@ -53,14 +53,19 @@ def private(box: Sandbox) -> frozenset[str]:
 
 def view(box: Sandbox) -> View:
     """Both by one look. `ProcessLookupError` if the sandbox has ended."""
-    outside = {mount.device for mount in _parsed(Path("/proc/thread-self/mountinfo").read_text())}
+    outside = {line.split(" ", 3)[2] for line in _lines(Path("/proc/thread-self/mountinfo").read_text())}
     there = mounts(box)
     return View(there, frozenset(mount.device for mount in there) - outside)
 
 
+def _lines(text: str) -> list[str]:
+    # The kernel escapes a newline in a path, and not the other characters that `splitlines` takes for line ends.
+    return [line for line in text.split("\n") if line]
+
+
 def _parsed(text: str) -> tuple[Mount, ...]:
     found = []
-    for line in text.splitlines():
+    for line in _lines(text):
         before, _, after = line.partition(" - ")
         fields, kinds = before.split(" "), after.split(" ")
         path = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])

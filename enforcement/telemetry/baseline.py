@@ -1,13 +1,15 @@
 """Which system calls each agent was denied in its first 72 hours under a policy version, so that a new one is news.
 
 One small file per agent in `STATE/baselines/`, replaced as a whole whenever it changes: it outlives the core, watch,
-the host's restart and every rotation of the telemetry. A kill loses nothing that was written a second before; a power
-cut may lose the last seconds.
+the host's restart and every rotation of the telemetry. A kill loses nothing that was learnt a second before, unless so
+many agents were denied something at once that writing it down takes its turn; a power cut may lose the last seconds.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,10 +67,15 @@ class Baselines:
         """Note that an instance runs: its baseline begins with the first one of its policy version."""
         self._version(self._agent(tracked.agent), tracked)
 
-    def save(self) -> None:
-        """Write down what has changed. A failure is logged and tried again the next time."""
+    def save(self, seconds: float = math.inf) -> None:
+        """Write down what has changed, those first that wait longest, for so long; the others the next time. A failure
+        is logged and tried again.
+        """
+        until = time.monotonic() + seconds
         for name, agent in self._agents.items():
             if agent.dirty:
+                if time.monotonic() > until:
+                    return
                 try:
                     self._write(name, agent)
                 except OSError as error:

@@ -36,6 +36,7 @@ _TURN = 64
 
 _NICE = -10
 _COUNT_SECONDS = 1.0
+_SAVE_SECONDS = 0.05  # of each of those, for writing baselines down
 
 _log = structlog.get_logger()
 
@@ -210,7 +211,7 @@ class SandboxTelemetry:
         """Once a second: count what the kernel kept back, and write baselines down."""
         self.overflowed()
         with self._baselines_lock:
-            self._baselines.save()
+            self._baselines.save(_SAVE_SECONDS)
 
     def _read(self, ready: set[int]) -> None:
         sources = self._from

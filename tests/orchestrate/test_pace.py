@@ -67,3 +67,19 @@ def test_a_rush_keeps_no_step_for_longer_than_the_patience(threads: ThreadPoolEx
     steps.may_end.set()
     for one in made:
         one.result()
+
+
+def test_it_is_busy_while_a_step_is_made_or_alerts_pour_in(threads: ThreadPoolExecutor) -> None:
+    pace = Pace(patience=60)
+    assert not pace.busy
+    steps = Steps(pace)
+    made = threads.submit(steps.make)
+    assert steps.one_more()
+    assert pace.busy
+    steps.may_end.set()
+    made.result()
+    assert not pace.busy
+    pace.look(RUSH)
+    assert pace.busy
+    pace.look(CALM)
+    assert not pace.busy

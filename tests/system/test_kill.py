@@ -31,11 +31,9 @@ MADE = (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIED)
 def responder_pid(house) -> int:
     """The flow's process: watch's child."""
     watch = house.stack.watch.pid
-    children = Path(f"/proc/{watch}/task/{watch}/children")
     found = [
         int(pid) for task in Path(f"/proc/{watch}/task").iterdir() for pid in (task / "children").read_text().split()
     ]
-    del children
     for pid in found:
         if b"clawback.orchestrate" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid

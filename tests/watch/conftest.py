@@ -22,6 +22,7 @@ from clawback.model import (
     Level,
     LevelResult,
     Quarantine,
+    Quarantining,
     Severity,
     Source,
 )
@@ -39,6 +40,7 @@ class MemoryCore:
         self.known: dict[str, AgentInfo] = {}
         self.calls: list[tuple[str, Level]] = []
         self.struck: list[str] = []
+        self.together: list[tuple[str, ...]] = []
         self.away = False
 
     def add(self, agent: str, instance: str = "", **changes: Any) -> AgentInfo:
@@ -97,7 +99,17 @@ class MemoryCore:
             agent=self.agent(agent), applied=applied, seen=tuple(self.probe(agent, level) for level in levels)
         )
 
-    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[str, ...]:
+    def quarantine_many(self, orders: Sequence[Quarantining], *, by: str) -> tuple[Quarantine, ...]:
+        self.together.append(tuple(one.agent for one in orders))
+        return tuple(
+            self.quarantine(
+                one.agent, one.levels, instance=one.instance, reason=one.reason, by=by, incident=one.incident
+            )
+            for one in orders
+            if one.agent in self.known and self.known[one.agent].instance == one.instance
+        )
+
+    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[AgentInfo, ...]:
         self._answer()
         known = {agent: self.known[agent] for agent in agents if agent in self.known}
         struck = [
@@ -106,7 +118,7 @@ class MemoryCore:
             if info.instance == agents[agent] and (drills or "drill" not in info.tags)
         ]
         self.struck += struck
-        return tuple(struck)
+        return tuple(self.known[agent] for agent in struck)
 
     def held(self, agent: str) -> set[Level]:
         hold = self.known[agent].hold

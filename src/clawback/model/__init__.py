@@ -43,7 +43,7 @@ from clawback.model.events import (
     Severity,
     Source,
 )
-from clawback.model.hold import Halt, HaltedAgent, HaltReport, Hold, Order, Selector, SelectorKind
+from clawback.model.hold import Halt, HaltedAgent, HaltReport, Hold, Order, Quarantining, Selector, SelectorKind
 from clawback.model.incident import (
     DRIFT,
     PLAYBOOK_JOINS,
@@ -115,6 +115,7 @@ __all__ = [
     "PolicyVersion",
     "ProcessActivity",
     "Quarantine",
+    "Quarantining",
     "Receipt",
     "ReceiptState",
     "RouteActivity",

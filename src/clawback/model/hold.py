@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from clawback.model.level import Level, LevelResult
 
-__all__ = ["Halt", "HaltReport", "HaltedAgent", "Hold", "Order", "Selector", "SelectorKind"]
+__all__ = ["Halt", "HaltReport", "HaltedAgent", "Hold", "Order", "Quarantining", "Selector", "SelectorKind"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,17 @@ class Order:
     def holder(self) -> str:
         """In words, as releases name it: the halt, the incident, or else who gave it."""
         return self.halt or self.incident or self.by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantining:
+    """An order for one agent among many: freeze, isolate, or both, of the instance that is meant."""
+
+    agent: str
+    instance: str
+    levels: tuple[Level, ...]
+    reason: str
+    incident: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

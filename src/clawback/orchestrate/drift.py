@@ -1,8 +1,8 @@
 """Looks again, on a timer, whether what was verified still holds; an incident in which it does not is gone on with.
 
 One look at a time, in a thread. An agent that a response is working on is left alone: what is being changed looks like
-drift. `_MOST` incidents at each turn, in a circle, so that a look at a part stays cheap for that part however many
-incidents there are.
+drift. While one works on any agent, the next look waits, by `PATIENCE` in a turn at most. `_MOST` incidents at each
+turn, in a circle, so that a look at a part stays cheap for that part however many incidents there are.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from clawback.errors import ClawbackError
 from clawback.journal import Journal
 from clawback.response import Response, recheck
 
-__all__ = ["Drift"]
+__all__ = ["PATIENCE", "Drift"]
 
 _log = structlog.get_logger()
+PATIENCE = 30.0  # seconds
+_PAUSE = 0.05
 _MOST = 200
 _HOUR_NS = 3600 * 10**9
 
 
 class Drift:
-    """`response_to` makes the response of an incident; `start` goes on with one. Nothing of it ever raises."""
+    """`response_to` makes the response of an incident; `start` goes on with one; `busy` says that a response works."""
 
     def __init__(
         self,
@@ -34,11 +36,14 @@ class Drift:
         settings: DriftSettings,
         response_to: Callable[[str], Response],
         start: Callable[[str], Awaitable[None]],
+        *,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._journal = journal
         self._settings = settings
         self._response_to = response_to
         self._start = start
+        self._busy = busy
         self._last = ""
 
     async def keep(self) -> None:
@@ -46,7 +51,7 @@ class Drift:
         while True:
             await asyncio.sleep(self._settings.interval_seconds)
             try:
-                found = await asyncio.to_thread(self.look)
+                found = await self.look()
             except Exception as error:
                 # A part of the world that is not configured well must not end the looking for good.
                 _log.warning("what was verified could not be looked at", error=type(error).__name__)
@@ -57,16 +62,20 @@ class Drift:
                 except ClawbackError as error:  # it is open, and found by the next look for work
                     _log.warning("not told to go on", incident=incident, reason=error.message)
 
-    def look(self) -> tuple[str, ...]:
+    async def look(self) -> tuple[str, ...]:
         """One turn: the incidents in which something does not hold any more, each with its receipt and timeline."""
-        standing = self._journal.standing(time.time_ns() - round(self._settings.closed_hours * _HOUR_NS))
+        since = time.time_ns() - round(self._settings.closed_hours * _HOUR_NS)
+        standing = await asyncio.to_thread(self._journal.standing, since)
         after = [name for name in standing if name > self._last]
         turn = (*after, *(name for name in standing if name <= self._last))[:_MOST]
         drifted = []
+        patient = time.monotonic() + PATIENCE
         for name in turn:
+            while self._busy() and time.monotonic() < patient:  # noqa: ASYNC110 - threads make steps, and set no event
+                await asyncio.sleep(_PAUSE)
             self._last = name
             try:
-                if self._drifted(name):
+                if await asyncio.to_thread(self._drifted, name):
                     drifted.append(name)
             except ClawbackError as error:
                 _log.warning("an incident could not be looked at again", incident=name, reason=error.message)

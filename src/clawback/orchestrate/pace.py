@@ -26,6 +26,12 @@ class Pace:
         self._patience = patience
         self._changed = threading.Condition()
         self._rush = False
+        self._under_way = 0
+
+    @property
+    def busy(self) -> bool:
+        """A step is being made, or alerts pour in: what has time should wait."""
+        return self._rush or self._under_way > 0
 
     @property
     def rush(self) -> bool:
@@ -46,4 +52,9 @@ class Pace:
         with self._changed:
             while self._rush and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
-        yield
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1

@@ -72,7 +72,7 @@ async def _working(
     keeping = asyncio.create_task(link.keep())
     worker = Worker(engine, lambda end: _say(dataclasses.asdict(end)))
     working = asyncio.create_task(worker.run())
-    drift = Drift(engine.journal, settings.drift, engine.response_to, worker.wake)
+    drift = Drift(engine.journal, settings.drift, engine.response_to, worker.wake, busy=lambda: engine.pace.busy)
     looking = asyncio.create_task(drift.keep())
     try:
         yield worker, usable

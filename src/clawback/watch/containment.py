@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from clawback.model import (
     LevelResult,
     Phase,
     Quarantine,
+    Quarantining,
     Receipt,
     ReceiptState,
 )
@@ -109,12 +111,12 @@ class Containment:
         """All levels by one order, and one flush for what came of them. Returned are those that were seen to hold; the
         others are left as intended or applied, for `Response` to go on with, level by level.
         """
-        keys = {receipt.key: receipt for receipt in begun}
-        mine = [(step, keys[key]) for step in steps if (key := step_key(step.action, step.params)) in keys]
+        keys = {receipt.key for receipt in begun}
+        mine = tuple(step for step in steps if step_key(step.action, step.params) in keys)
         try:
             made = self._world.core.quarantine(
                 finding.agent,
-                [step.level for step, _ in mine],
+                [step.level for step in mine],
                 instance=finding.instance,
                 reason=reason_of(finding),
                 by=ACTOR,
@@ -123,17 +125,43 @@ class Containment:
         except ClawbackError as error:
             _log.warning("not contained at once", agent=finding.agent, error=error.message)
             return {}
+        with self._journal.together():
+            return self.held(incident, mine, begun, made)
+
+    def held(
+        self, incident: Incident, steps: tuple[Step, ...], begun: tuple[Receipt, ...], made: Quarantine
+    ) -> dict[Level, Receipt]:
+        """Put on record what one order came to. Returned are the levels that were seen to hold."""
+        keys = {receipt.key: receipt for receipt in begun}
         context = Context(incident=incident, world=_as_read(self._world, made.agent, made), actor=ACTOR)
         held: dict[Level, Receipt] = {}
-        with self._journal.together():
-            for step, receipt in mine:
-                outcome = dict(step.action.apply(context, step.params, receipt.captured))
-                seen = step.action.verify(context, step.params, receipt.captured, outcome)
-                if seen.verified and seen.proof:
-                    held[step.level] = self._journal.held(receipt.id, outcome, seen.proof, seen.enforcement)
-                else:
-                    self._journal.applied(receipt.id, outcome)
+        for step in steps:
+            receipt = keys[step_key(step.action, step.params)]
+            outcome = dict(step.action.apply(context, step.params, receipt.captured))
+            seen = step.action.verify(context, step.params, receipt.captured, outcome)
+            if seen.verified and seen.proof:
+                held[step.level] = self._journal.held(receipt.id, outcome, seen.proof, seen.enforcement)
+            else:
+                self._journal.applied(receipt.id, outcome)
         return held
+
+    def order(self, plans: Sequence[tuple[Incident, Finding, tuple[Step, ...]]]) -> dict[str, Quarantine]:
+        """One order for many agents: agent → what it came to, of those that the core held by it."""
+        orders = [
+            Quarantining(
+                agent=finding.agent,
+                instance=finding.instance,
+                levels=tuple(step.level for step in steps),
+                reason=reason_of(finding),
+                incident=incident.id,
+            )
+            for incident, finding, steps in plans
+        ]
+        try:
+            return {made.agent.agent: made for made in self._world.core.quarantine_many(orders, by=ACTOR)}
+        except ClawbackError as error:
+            _log.warning("not contained together", agents=len(orders), error=error.message)
+            return {}
 
     def intend_all(self, incident: Incident, steps: tuple[Step, ...], info: AgentInfo) -> tuple[Receipt, ...]:
         """The intents of those steps that the journal does not know yet."""
@@ -201,14 +229,28 @@ class Containment:
         except ClawbackError as error:
             _log.error("containment refused", agent=finding.agent, error=error.message)
             return
-        for result in made.seen:
-            _log.warning(
-                "contained without a record",
+        _tell(made)
+
+    def unrecorded_all(self, meant: Sequence[tuple[Finding, AgentInfo]], cause: Exception) -> None:
+        """The same for many agents, each with a reflex that may be made."""
+        _log.critical(
+            "the journal takes no record; containing without it", agents=len(meant), error=type(cause).__name__
+        )
+        self.without_record += len(meant)
+        orders = [
+            Quarantining(
                 agent=finding.agent,
-                level=result.level.word,
-                enforcement=str(result.enforcement),
-                observed=result.observed,
+                instance=finding.instance,
+                levels=tuple(step.level for step in steps_for(finding)),
+                reason=reason_of(finding),
             )
+            for finding, _ in meant
+        ]
+        try:
+            for made in self._world.core.quarantine_many(orders, by=ACTOR):
+                _tell(made)
+        except ClawbackError as error:  # each is answered by itself then, and says what it meets
+            _log.error("not contained together", agents=len(orders), error=error.message)
 
     def note(self, incident: Incident, what: str, detail: str) -> None:
         """A line in the timeline; one that cannot be written is logged."""
@@ -239,6 +281,17 @@ class _AsRead:
 
 def _as_read(world: World, info: AgentInfo, made: Quarantine | None = None) -> World:
     return replace(world, core=cast("Core", _AsRead(world.core, info, made)))
+
+
+def _tell(made: Quarantine) -> None:
+    for result in made.seen:
+        _log.warning(
+            "contained without a record",
+            agent=made.agent.agent,
+            level=result.level.word,
+            enforcement=str(result.enforcement),
+            observed=result.observed,
+        )
 
 
 def reason_of(finding: Finding) -> str:

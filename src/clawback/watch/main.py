@@ -28,13 +28,14 @@ from clawback.model.ocsf import Rejected, parse_line
 from clawback.urgency import go_first
 from clawback.watch import positions
 from clawback.watch.ahead import SECONDS
+from clawback.watch.answer import Answer
 from clawback.watch.engine import Engine
 from clawback.watch.health import Health, Report
 from clawback.watch.inotify import Inotify
 from clawback.watch.lanes import Lanes
 from clawback.watch.ledger import Ledger
 from clawback.watch.queue import Queue
-from clawback.watch.reflex import Answer, Reflex
+from clawback.watch.reflex import Reflex
 from clawback.watch.sequences import Sequences
 from clawback.watch.tail import Position, Tail
 from clawback.watch.warm import warm
@@ -99,7 +100,13 @@ class Watch:
             ahead_seconds=ahead_seconds,
             drill=settings.drill,
         )
-        self.lanes = Lanes(self.reflex.answer, self._answered, hurry=self.reflex.hurry, threads=THREADS)
+        self.lanes = Lanes(
+            self.reflex.answer,
+            self._answered,
+            together=self.reflex.answer_all,
+            hurry=self.reflex.hurry,
+            threads=THREADS,
+        )
         self.withheld = Withheld(self.reflex.cap, journal, world.core, self.lanes.put, handover.submit)
         self.rejected: Counter[str] = Counter()
         self.skewed = 0

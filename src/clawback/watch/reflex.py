@@ -10,7 +10,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -18,14 +18,16 @@ from clawback.actions.policy_validate import ACTION as VALIDATE
 from clawback.errors import ClawbackError, NotFound
 from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState
 from clawback.watch.ahead import SECONDS, Ahead
+from clawback.watch.answer import Answer, frozen_ms
 from clawback.watch.cap import Cap
 from clawback.watch.containment import Containment, NotRecorded, Step, steps_for
 from clawback.watch.deadline import Deadline
 from clawback.watch.ledger import Ledger
+from clawback.watch.together import Together
 from clawback.watch.withheld import WITHHELD, is_taken_over, is_withheld
 from clawback.world import World
 
-__all__ = ["Answer", "Reflex"]
+__all__ = ["Reflex"]
 
 # Many rehearsed calls make a spike. If it is the agent's after all, its next violation after recovery finds it again.
 _COUNTING = frozenset({"sandbox.violation-spike"})
@@ -34,25 +36,6 @@ _INCIDENTS_PER_AGENT = 4
 _AGENTS = 4096
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What was done about a finding.
-
-    outcome    `contained`, `partly` (a level was not verified), `alert` (no reflex asked for or possible), `withheld`
-               (the cap is reached: it waits), or why nothing was done: `unknown-agent`, `other-instance`, `rehearsal`,
-               `closed`
-    incident   its id; empty where the finding was refused
-    frozen_ms  from the event's time to the core's answer to freeze; 0.0 where it was not made now
-    """
-
-    outcome: str
-    incident: str = ""
-    opened: bool = False
-    receipts: tuple[Receipt, ...] = ()
-    frozen_ms: float = 0.0
-    drill: bool = False
 
 
 class Reflex:
@@ -86,23 +69,30 @@ class Reflex:
         self._lock = threading.Lock()
         self._deadline = Deadline()
         self._early = Ahead(ahead_seconds)
+        self._together = Together(journal, self._containment, self._deadline, playbook_of, drill=drill)
         self._incidents: OrderedDict[str, deque[str]] = OrderedDict()
 
     def answer(self, finding: Finding) -> Answer:
         """Do all of it. `Unreachable` where the core does not answer (nothing was done: answer again), `NotRecorded`
         where the journal does not (the agent is contained: answer again for the record).
         """
-        answer = self._answer(finding)
-        with self._lock:
-            (self.drills if answer.drill or self._drill else self.counts)[answer.outcome] += 1
-            if answer.frozen_ms and not answer.drill:
-                self.last_frozen_ms = answer.frozen_ms
-        return answer
+        return self._counted(self._answer(finding))
 
-    def hurry(self, findings: Sequence[Finding]) -> None:
+    def answer_all(self, findings: Sequence[Finding]) -> tuple[Answer | None, ...]:
+        """The same for findings about different agents, frozen first, by one order and two records for all. None where
+        `answer` is to do it, or to go on with what was begun: whatever is not simply to be contained.
+        """
+        frozen = {info.agent: info for info in self.hurry(findings)}
+        made = self._together.contain([(one, frozen[one.agent]) for one in findings if one.agent in frozen])
+        for agent, answer in made.items():
+            self._remember(agent, answer.incident)
+            self.cap.drop(answer.incident)
+        return tuple(self._counted(made[one.agent]) if one.agent in made else None for one in findings)
+
+    def hurry(self, findings: Sequence[Finding]) -> tuple[AgentInfo, ...]:
         """Freeze, and nothing else, because the answers have to wait their turn. What would not be contained is left
         alone: an unknown agent, a rehearsal, whatever is beyond the cap. `answer` finds the agent frozen and makes the
-        record. One call for all, and no look at any: in a storm the answers want all the time there is.
+        record. One call for all, and no look at any: in a storm the answers want all the time there is. Who was frozen.
         """
         meant = {
             finding.agent: finding.instance
@@ -115,8 +105,9 @@ class Reflex:
         else:
             anew = set()
         struck = self._world.core.strike(meant, drills=self._drill) if meant else ()
-        for agent in (meant.keys() & anew) - set(struck):
+        for agent in (meant.keys() & anew) - {info.agent for info in struck}:
             self.cap.forget(agent)
+        return struck
 
     @property
     def without_record(self) -> int:
@@ -146,7 +137,7 @@ class Reflex:
         for incident in incidents:
             if not incident.about_agent:
                 continue
-            self._remember(incident)
+            self._remember(incident.agent, incident.id)
             if incident.phase not in {Phase.IDENTIFY, Phase.CONTAIN} or not incident.findings:
                 continue
             finding = max(incident.findings, key=lambda item: item.reflex or 0)
@@ -161,6 +152,13 @@ class Reflex:
             except (ClawbackError, NotRecorded) as error:
                 _log.error("reflex not resumed", incident=incident.id, error=str(error))
         return tuple(incident.id for incident in incidents)
+
+    def _counted(self, answer: Answer) -> Answer:
+        with self._lock:
+            (self.drills if answer.drill or self._drill else self.counts)[answer.outcome] += 1
+            if answer.frozen_ms and not answer.drill:
+                self.last_frozen_ms = answer.frozen_ms
+        return answer
 
     def _answer(self, finding: Finding) -> Answer:
         if not finding.about_agent:
@@ -209,7 +207,7 @@ class Reflex:
             if steps:
                 self._containment.unrecorded(finding, info, error)
             raise NotRecorded(type(error).__name__) from error
-        self._remember(incident)
+        self._remember(incident.agent, incident.id)
         if incident.status is IncidentStatus.CLOSED:
             return Answer(outcome="closed", incident=incident.id)
         if asked and not steps:
@@ -226,7 +224,7 @@ class Reflex:
             incident=incident.id,
             opened=opened,
             receipts=receipts,
-            frozen_ms=_frozen_ms(receipts, finding) if begun else 0.0,
+            frozen_ms=frozen_ms(receipts, finding) if begun else 0.0,
         )
 
     def _ahead(self, finding: Finding, info: AgentInfo, steps: tuple[Step, ...]) -> AbstractContextManager[None]:
@@ -285,20 +283,14 @@ class Reflex:
                 return incident
         return None
 
-    def _remember(self, incident: Incident) -> None:
+    def _remember(self, agent: str, incident: str) -> None:
         with self._lock:
-            known = self._incidents.setdefault(incident.agent, deque(maxlen=_INCIDENTS_PER_AGENT))
-            if incident.id not in known:
-                known.append(incident.id)
-            self._incidents.move_to_end(incident.agent)
+            known = self._incidents.setdefault(agent, deque(maxlen=_INCIDENTS_PER_AGENT))
+            if incident not in known:
+                known.append(incident)
+            self._incidents.move_to_end(agent)
             if len(self._incidents) > _AGENTS:
                 self._incidents.popitem(last=False)
-
-
-def _frozen_ms(receipts: tuple[Receipt, ...], finding: Finding) -> float:
-    """From the event's time to when the core saw the tree frozen, by its own clock reading."""
-    at = receipts[0].outcome.get("at_ns", 0) or receipts[0].applied_ns
-    return max(0.0, (at - finding.time_ns) / 1e6)
 
 
 def _replaying(incident: Incident, at_ns: int) -> bool:

@@ -26,6 +26,7 @@ from clawback.model import (
     Narrowing,
     PolicyVersion,
     Quarantine,
+    Quarantining,
     Selector,
 )
 
@@ -69,7 +70,11 @@ class Core(Protocol):
         """Freeze, isolate, or both, by one order; and each read back when all had been made true."""
         ...
 
-    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[str, ...]:
+    def quarantine_many(self, orders: Sequence[Quarantining], *, by: str) -> tuple[Quarantine, ...]:
+        """The same for many agents. Who is not in the answer was not held by this; `quarantine` says why."""
+        ...
+
+    def strike(self, agents: Mapping[str, str], *, drills: bool = False) -> tuple[AgentInfo, ...]:
         """Freeze these instances (agent → instance) ahead of the orders that follow: no hold is placed, nothing read.
 
         Returned are the agents whose kernel took it. One in a drill is left alone unless `drills` are meant too.

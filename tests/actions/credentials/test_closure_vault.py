@@ -4,6 +4,9 @@ import time
 
 import pytest
 
+from clawback.actions.credential_revoke import ACTION as REVOKE
+from clawback.actions.credential_trace import ACTION as TRACE
+from clawback.actions.vault_rotate_token import ACTION as ROTATE
 from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.model import CredentialRef, ReceiptState
 from clawback.response import Responder
@@ -115,6 +118,25 @@ def test_a_log_that_is_configured_later_tells_whose_they_are(vault_case, vault, 
     assert_closed(case, case.close())
     assert not vault.token_works(theirs["client_token"])[0]
     assert vault.token_works(others["client_token"])[0]
+
+
+def test_a_token_revoked_as_traced_before_it_is_replaced_is_replaced_by_one_of_the_same_limits(vault_case, vault):
+    """As where replacing it had to wait for another part, and the next turn found it alive."""
+    case = vault_case()
+    agent, respond = case.bench.agent, case.responder()
+    value, accessor = vault.token_create(policies=[agent], ttl="60s", meta={"team": "blue"}, num_uses=7, orphan=True)
+    few = CredentialRef(kind="vault-token", name="few", identifiers={"accessor": accessor})
+    case.bench.store.put(agent, few, value)
+    respond(TRACE, TRACE.params(agent=agent, turn=1))
+    revoked = respond(REVOKE, REVOKE.params(agent=agent, kind="vault-token", id=accessor, turn=1))
+    assert (revoked.state, vault.token_lookup(accessor)) == (ReceiptState.VERIFIED, None)
+    replaced = respond(ROTATE, ROTATE.params(agent=agent, name="few"))
+    assert replaced.state is ReceiptState.VERIFIED, replaced.proof
+    assert "the old token was not seen to work before" in replaced.proof
+    facts = vault.token_lookup(replaced.outcome["accessor"])
+    assert (facts["policies"], facts["meta"]["team"], facts["orphan"]) == ([agent], "blue", True)
+    assert 0 < facts["num_uses"] <= 7
+    assert facts["creation_ttl"] <= 60
 
 
 def test_an_orphan_made_during_the_response_is_closed_by_the_next_turn(vault_case, vault):

@@ -40,7 +40,7 @@ def agents(core):
 def test_all_that_are_meant_stand_still_and_nobody_holds_them(core, agents):
     (one, first), (two, second), (left, third) = agents
     meant = {one.agent: one.instance, two.agent: two.instance, "nobody": "nobody-1"}
-    assert set(core.client.strike(meant)) == {one.agent, two.agent}
+    assert {info.agent for info in core.client.strike(meant)} == {one.agent, two.agent}
     assert stands(core, first)
     assert stands(core, second)
     assert moves(third)
@@ -62,7 +62,7 @@ def test_another_instance_one_that_ended_and_one_in_a_drill_are_left_alone(core)
     assert core.client.strike(meant) == ()
     assert moves(out)
     assert moves(more)
-    assert core.client.strike(meant, drills=True) == (rehearsing.agent,)
+    assert [info.agent for info in core.client.strike(meant, drills=True)] == [rehearsing.agent]
     assert stands(core, out)
     assert moves(more)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from clawback.enforcement.core.turns import Turns
 
 
@@ -50,3 +52,13 @@ def test_a_turn_that_was_not_had_is_not_given_back() -> None:
             threads.submit(lambda: None).result()
     with turns.turn():
         pass
+
+
+def test_it_is_busy_in_a_turn_and_a_moment_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns()
+    assert not turns.busy
+    with turns.turn():
+        assert turns.busy
+    assert turns.busy, "another order may come at once"
+    monkeypatch.setattr(turns, "_quiet_at", 0.0)
+    assert not turns.busy
