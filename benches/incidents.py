@@ -202,7 +202,7 @@ def _once(number: int, running: Rig) -> tuple[float, float, float, float]:
     offset = time.time_ns() - time.monotonic_ns()
 
     def contained() -> Incident | None:
-        found = next((x for x in running.journal.incidents() if x.instance == info.instance), None)
+        found = next((x for x in running.journal.of_agent(agent) if x.instance == info.instance), None)
         past = found is not None and any(entry.phase is Phase.ERADICATE for entry in found.timeline)
         return found if past else None
 

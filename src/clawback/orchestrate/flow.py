@@ -4,6 +4,10 @@ The effects are not in Prefect's hands. The playbook runs in a thread of ours, f
 flow's and the tasks' bodies say "begun" and wait to be told how it ended. So Prefect shows, times and tags every step,
 and can neither repeat one, nor lose one, nor hold one up: only the end waits, `PATIENCE` at most, for a flow that has
 not begun.
+
+Telling Prefect of a run costs two processors a quarter of a second, its server's and ours: as much as containing the
+agent. So it hears of it when the agent is contained and its credentials are closed, or after `HOLD_SECONDS`; the
+journal has the times at which things happened.
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, AsyncExitStack, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Self
 from uuid import UUID
@@ -31,16 +35,18 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed
 
 from clawback.action import Action, Params
-from clawback.model import Incident, IncidentStatus, Orchestration, Receipt, ReceiptState
+from clawback.model import Incident, IncidentStatus, Orchestration, Phase, Receipt, ReceiptState
 from clawback.response import Responder, Response, Run, step_key
 
 __all__ = ["FlowResponder", "Prefect", "Shown", "flow_state"]
 
 _log = structlog.get_logger()
 
+HOLD_SECONDS = 2.0
 PATIENCE = 5.0  # seconds from its start that a flow may take to begin; the measured p99 is 0.1 s
 FINISH_SECONDS = 8.0  # that Prefect has to write down how it ended, when all is done
 DRAIN_SECONDS = 5.0
+_AFTERWARDS = frozenset({Phase.RECOVER, Phase.POST_INCIDENT})
 
 
 class Shown:
@@ -50,6 +56,8 @@ class Shown:
         self._loop = loop
         self._begun = threading.Event()
         self._patient_until = time.monotonic() + PATIENCE
+        self._held: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._next: list[Callable[[], None]] = []
         self._ended: asyncio.Future[Callable[[], Any]] = loop.create_future()
         self.shown = False  # Prefect's side has begun
@@ -77,6 +85,20 @@ class Shown:
         """On the loop's thread: let Prefect run it."""
         self.task = self._loop.create_task(what, context=context)
         self.task.add_done_callback(self._done)
+
+    def hold(self, start: Callable[[], None], seconds: float) -> None:
+        """On the loop's thread: call `start` when `let` is called, or after so many seconds."""
+        self._held = start
+        self._timer = self._loop.call_later(seconds, self.let)
+
+    def let(self) -> None:
+        """On the loop's thread: what is held back begins now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        start, self._held = self._held, None
+        if start is not None:
+            self._patient_until = time.monotonic() + PATIENCE
+            start()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -126,6 +148,14 @@ class FlowResponder(Responder):
         self._noted = False
         self.steps: list[Shown] = []
 
+    @contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Enter a phase; with those after eradication, Prefect hears of the run."""
+        if phase in _AFTERWARDS:
+            self._loop.call_soon_threadsafe(self._flow.let)
+        with super().phase(phase):
+            yield
+
     def make(self, action: Action[Any], params: Params, call: Callable[[], Receipt]) -> Receipt:
         """Make the step, and have Prefect show it meanwhile: nothing waits for that."""
         if self._flow.shown:
@@ -145,6 +175,7 @@ class FlowResponder(Responder):
         if self._noted:
             return
         self._noted = True
+        self._loop.call_soon_threadsafe(self._flow.let)
         if self._flow.wait_begun():
             self.response.journal.orchestration(self.response.incident_id, Orchestration.PREFECT)
         else:
@@ -159,6 +190,7 @@ class FlowResponder(Responder):
 
     async def finish(self, state: Callable[[], Any]) -> bool:
         """On the loop: let Prefect write down all ends, for `FINISH_SECONDS` at most; true if it showed everything."""
+        self._flow.let()
         deadline = self._loop.time() + (FINISH_SECONDS if self._flow.shown else 0.0)
         if tasks := {step.task for step in self.steps if step.task is not None}:
             await asyncio.wait(tasks, timeout=FINISH_SECONDS)
@@ -229,7 +261,11 @@ class Prefect:
                 await self.client.update_flow_run(launched, tags={*there.tags, *marks})
                 return await run_flow_async(flow, flow_run=there, parameters={}, return_type="state")
 
-        shown.start(run(), self._context.copy() if self._context is not None else None)
+        def start() -> None:
+            shown.start(run(), self._context.copy() if self._context is not None else None)
+
+        # A run that somebody launched there is being looked at.
+        shown.hold(start, HOLD_SECONDS if launched is None else 0.0)
         return shown
 
     async def alive(self, incident: str | None = None) -> list[tuple[UUID, str]]:

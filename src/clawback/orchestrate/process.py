@@ -32,6 +32,9 @@ __all__ = ["resume", "serve", "work"]
 
 _log = structlog.get_logger()
 _LINE_BYTES = 4_096
+_SWITCH_SECONDS = 0.0005
+"""How long Prefect's client keeps the interpreter from a playbook that wants to go on; Python's own is 5 ms, and a
+containment has some forty such moments."""
 
 
 async def serve(settings: Settings, engine: Engine, declared: Sequence[Declared] = ()) -> None:
@@ -67,6 +70,7 @@ async def work(settings: Settings, engine: Engine, declared: Sequence[Declared] 
 async def _working(
     settings: Settings, engine: Engine, declared: Sequence[Declared]
 ) -> AsyncIterator[tuple[Worker, bool]]:
+    sys.setswitchinterval(_SWITCH_SECONDS)
     link = Link(settings, engine, declared)
     usable = await link.look()
     keeping = asyncio.create_task(link.keep())
