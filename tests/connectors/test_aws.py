@@ -152,3 +152,31 @@ def test_one_connector_serves_many_threads(ministack):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(use, range(32)))
+
+
+def test_side_by_side_each_use_is_by_the_credential_that_was_given(ministack, cloud):
+    users = [f"beside-{number}" for number in range(6)]
+    grants = {user: ministack.provision(user) for user in users}
+    for user in users[::2]:
+        (key,) = cloud.access_keys(user)
+        cloud.access_key_deactivate(user, key)
+
+    def used(user):
+        return [(user, *cloud.works(grants[user].key)) for _ in range(10)]
+
+    with ThreadPoolExecutor(6) as threads:
+        answers = [answer for some in threads.map(used, users) for answer in some]
+    for user, accepted, answer in answers:
+        assert accepted is (user not in users[::2]), (user, answer)
+        assert not accepted or answer.endswith(f"/{user}")
+
+
+def test_outside_of_a_use_the_client_of_others_has_no_credential_of_ours(cloud, monkeypatch):
+    from botocore.exceptions import NoCredentialsError
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOURS")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ours")
+    with cloud.acting("sts", {"access_key_id": "AKIANOBODY", "secret_access_key": "x"}) as client:
+        pass
+    with pytest.raises(NoCredentialsError):
+        client.get_caller_identity()

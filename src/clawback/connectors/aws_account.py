@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -42,6 +43,7 @@ _REFUSALS = frozenset(
         "UnrecognizedClientException",
     }
 )
+_caller: ContextVar[dict[str, str] | None] = ContextVar("_caller", default=None)
 _NO_ANSWER = (KeyError, IndexError, TypeError, AttributeError)  # what reading an answer of another shape raises
 _TRANSIENT = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "ServiceUnavailable"})
 _ABSENT = frozenset(
@@ -82,6 +84,7 @@ class AwsAccount:
         self._settle = settle
         self._lock = threading.Lock()
         self._mine: dict[str, Any] = {}
+        self._others: dict[str, Any] = {}
 
     def prepare(self) -> None:
         """Load the library and its service descriptions, half a second's work, before an incident waits for it.
@@ -89,7 +92,7 @@ class AwsAccount:
         Contacts nobody, and fails on nothing: what is wrong with our own credentials is said when they are first used.
         """
         for service in ("iam", "sts", "s3"):
-            self.client_for(service, {"access_key_id": "none", "secret_access_key": "none"})
+            self._of_others(service)
 
     @property
     def settle(self) -> float:
@@ -122,11 +125,28 @@ class AwsAccount:
     def own(self, service: str) -> Any:
         """Our own client of a service, made once."""
         if service not in self._mine:
-            self._mine[service] = self.client_for(service, self._own)
+            self._mine[service] = self._made(service, self._session, self._own)
         return self._mine[service]
 
-    def client_for(self, service: str, credential: dict[str, str]) -> Any:
-        """A client of whoever holds the credential (see `parse_credential`)."""
+    @contextmanager
+    def acting(self, service: str, credential: dict[str, str]) -> Iterator[Any]:
+        """A client that asks, inside and in this thread, as whoever holds the credential (see `parse_credential`).
+
+        One client for all of them: to make one takes as long as a dozen calls.
+        """
+        client = self._of_others(service)
+        before = _caller.set(credential)
+        try:
+            yield client
+        finally:
+            _caller.reset(before)
+
+    def _of_others(self, service: str) -> Any:
+        if service not in self._others:
+            self._others[service] = self._made(service, self._callers, {})
+        return self._others[service]
+
+    def _made(self, service: str, session: Any, credential: dict[str, str]) -> Any:
         from botocore.config import Config
 
         config = Config(
@@ -137,7 +157,7 @@ class AwsAccount:
             proxies={} if self._endpoint_url else None,  # a stand-in is next door; the environment's proxy is not
         )
         with self._lock:  # making clients, unlike using them, is not thread-safe
-            return self._session.client(
+            return session.client(
                 service,
                 region_name=_home(self._region) if service == "cloudtrail" else self._region,
                 endpoint_url=self._endpoint_url,
@@ -165,6 +185,40 @@ class AwsAccount:
         import boto3
 
         return boto3.Session(region_name=self._region)
+
+    @cached_property
+    def _callers(self) -> Any:
+        """A session that has no credentials of its own, not even those of boto3's chain."""
+        import boto3
+        from botocore.session import get_session
+
+        bare = get_session()
+        bare.register_component("credential_provider", _Provider())
+        return boto3.Session(botocore_session=bare, region_name=self._region)
+
+
+def _of_callers() -> Any:
+    """Botocore's credentials, of whoever `acting` says at each call."""
+    from botocore.credentials import Credentials, ReadOnlyCredentials
+    from botocore.exceptions import NoCredentialsError
+
+    class OfCallers(Credentials):  # type: ignore[misc]  # botocore has no types
+        def get_frozen_credentials(self) -> Any:
+            credential = _caller.get()
+            if credential is None:
+                raise NoCredentialsError
+            return ReadOnlyCredentials(
+                credential["access_key_id"], credential["secret_access_key"], credential.get("session_token")
+            )
+
+    return OfCallers("nobody", "nobody", method="caller")
+
+
+class _Provider:
+    """botocore's credential provider, with one answer."""
+
+    def load_credentials(self) -> Any:
+        return _of_callers()
 
 
 def _home(region: str) -> str:

@@ -18,35 +18,33 @@ class AwsSessions(AwsAccount):
 
     def works(self, credential: str) -> tuple[bool, str]:
         """GetCallerIdentity with the credential."""
-        client = self.client_for("sts", parse_credential(credential))
-        return probe("sts:GetCallerIdentity", lambda: f"it is {client.get_caller_identity()['Arn']}")
+        with self.acting("sts", parse_credential(credential)) as client:
+            return probe("sts:GetCallerIdentity", lambda: f"it is {client.get_caller_identity()['Arn']}")
 
     def permitted(self, credential: str) -> tuple[bool, str]:
         """ListBuckets with the credential: needs `s3:ListAllMyBuckets`, changes nothing."""
-        client = self.client_for("s3", parse_credential(credential))
-        return probe("s3:ListAllMyBuckets", lambda: f"{len(client.list_buckets()['Buckets'])} buckets listed")
+        with self.acting("s3", parse_credential(credential)) as client:
+            return probe("s3:ListAllMyBuckets", lambda: f"{len(client.list_buckets()['Buckets'])} buckets listed")
 
     def assume(self, credential: str, role: str, session: str) -> tuple[bool, str]:
         """AssumeRole with the credential, for 15 minutes, and forget the session."""
-        client = self.client_for("sts", parse_credential(credential))
 
         def become() -> str:
             client.assume_role(RoleArn=role, RoleSessionName=session, DurationSeconds=_PROBE_SESSION_SECONDS)
             return "a session was issued"
 
-        return probe("sts:AssumeRole", become)
+        with self.acting("sts", parse_credential(credential)) as client:
+            return probe("sts:AssumeRole", become)
 
     def session_create(self, credential: str, role: str, session: str) -> str:
         """AssumeRole with the credential, for an hour."""
-        client = self.client_for("sts", parse_credential(credential))
-        with asking("sts:AssumeRole"):
+        with self.acting("sts", parse_credential(credential)) as client, asking("sts:AssumeRole"):
             answer = client.assume_role(RoleArn=role, RoleSessionName=session, DurationSeconds=_SESSION_SECONDS)
         return _credential(answer["Credentials"])
 
     def user_session_create(self, credential: str) -> str:
         """GetSessionToken with the credential, for an hour."""
-        client = self.client_for("sts", parse_credential(credential))
-        with asking("sts:GetSessionToken"):
+        with self.acting("sts", parse_credential(credential)) as client, asking("sts:GetSessionToken"):
             answer = client.get_session_token(DurationSeconds=_SESSION_SECONDS)
         return _credential(answer["Credentials"])
 
