@@ -114,8 +114,31 @@ def test_killed_after_the_effect_keeps_what_was_captured_before_it(
 def test_killed_before_verify_only_verifies(response: Any, action: Any, params: Any, outside: Any, errors: Any) -> None:
     outside.trouble["verify"] = errors["killed"]()
     with pytest.raises(errors["killed"]):
-        response.execute(action, params)
-    assert response.execute(action, params).state is ReceiptState.VERIFIED
+        response.execute(action, params, phase=Phase.ERADICATE)
+    assert response.execute(action, params, phase=Phase.ERADICATE).state is ReceiptState.VERIFIED
+    assert outside.done["apply"] == 1
+
+
+def test_a_containment_killed_before_verify_is_made_again_and_converges(
+    response: Any, action: Any, params: Any, outside: Any, errors: Any
+) -> None:
+    outside.trouble["verify"] = errors["killed"]()
+    with pytest.raises(errors["killed"]):
+        response.execute(action, params, phase=Phase.CONTAIN)
+    receipt = response.execute(action, params, phase=Phase.CONTAIN)
+    assert (receipt.state, receipt.captured) == (ReceiptState.VERIFIED, {"was": False})
+    assert outside.done == {"capture": 1, "apply": 2, "effect": 1, "verify": 2}
+
+
+def test_a_containment_that_is_not_seen_is_applied_and_unverified(
+    response: Any, action: Any, params: Any, outside: Any
+) -> None:
+    outside.trouble["verify"] = Unreachable("away")
+    receipt = response.execute(action, params, phase=Phase.CONTAIN)
+    assert receipt.state is ReceiptState.APPLIED
+    assert receipt.applied_ns
+    assert receipt.error
+    assert response.execute(action, params, phase=Phase.CONTAIN).state is ReceiptState.VERIFIED
     assert outside.done["apply"] == 1
 
 

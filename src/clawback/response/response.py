@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clawback.action import Action, Context, Params, Verification
+from clawback.action import Action, Context, Params, Reversibility, Verification
 from clawback.journal import REVERTED
 from clawback.model import ApprovalState, Enforcement, Phase, Receipt, ReceiptState
 from clawback.response.acting import observed
@@ -127,7 +127,18 @@ class Response(Reverting):
         outcome = guarded(f"{action.id} apply", lambda: dict(action.apply(context, params, receipt.captured)))
         if not outcome.ok:
             return self._fell_short(receipt, outcome)
+        if step.phase is Phase.CONTAIN and action.reversibility is Reversibility.REVERSIBLE:
+            return self._seen_at_once(step, receipt, outcome.value or {})
         return self._verify(action, params, context, self.journal.applied(receipt.id, outcome.value or {}))
+
+    def _seen_at_once(self, step: Opened, receipt: Receipt, outcome: Mapping[str, Any]) -> Receipt:
+        """A containment is looked at before it is written down as made: one flush where there would be two, in the time
+        that counts. Cut off in between it is made again, and converges.
+        """
+        seen = self._look(step.action, step.params, step.context, receipt, outcome)
+        if seen.value is not None and observed(seen.value):
+            return self.journal.held(receipt.id, outcome, seen.value.proof, seen.value.enforcement)
+        return self._judged(self.journal.applied(receipt.id, outcome), seen)
 
     def _intend(self, step: Opened, captured: Mapping[str, Any] | None = None) -> Receipt:
         if step.reserved is not None:
@@ -137,9 +148,16 @@ class Response(Reverting):
         )
 
     def _verify(self, action: Action[Any], params: Params, context: Context, receipt: Receipt) -> Receipt:
-        seen: Outcome[Verification] = guarded(
-            f"{action.id} verify", lambda: action.verify(context, params, receipt.captured, receipt.outcome)
-        )
+        return self._judged(receipt, self._look(action, params, context, receipt, receipt.outcome))
+
+    @staticmethod
+    def _look(
+        action: Action[Any], params: Params, context: Context, receipt: Receipt, outcome: Mapping[str, Any]
+    ) -> Outcome[Verification]:
+        return guarded(f"{action.id} verify", lambda: action.verify(context, params, receipt.captured, outcome))
+
+    def _judged(self, receipt: Receipt, seen: Outcome[Verification]) -> Receipt:
+        """Of a step that was applied: what looking at it came to."""
         if seen.value is None:
             return self._fell_short(receipt, seen)
         if observed(seen.value):
