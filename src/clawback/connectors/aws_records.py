@@ -1,7 +1,8 @@
 """What AWS wrote down about who made what: `clawback.world.CloudRecords`, by IAM's listings and CloudTrail's events.
 
 CloudTrail keeps management calls for 90 days and answers `LookupEvents` twice a second; an event may show up 15 minutes
-late (both by its user guide). So reads are few, bounded, and say up to when they can be complete. A stand-in's record
+late (both by its user guide). So reads are few, bounded, and say up to when they can be complete; and what was read
+once, and by then can have been late no more, is not read again (`known_events`). A stand-in's record
 may hold requests alone, by the name of the HTTP call, with neither answer nor refusal: it is read for what it says.
 """
 
@@ -17,6 +18,7 @@ from urllib.parse import unquote
 
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_account import Throttled
+from clawback.connectors.known_events import KnownEvents
 from clawback.errors import NotFound, Unreachable
 from clawback.world import Identity, Trail, TrailEvent
 
@@ -41,6 +43,7 @@ class AwsRecordsConnector:
     def __init__(self, aws: AwsConnector, *, lag: float | None = None) -> None:
         self._aws = aws
         self._lag = lag if lag is not None else 0.0 if aws.is_stand_in else _TRAIL_LAG_SECONDS
+        self._known = KnownEvents(self._lag)
 
     def trail(self, *, since_ns: int) -> Trail:
         """Three questions: what changed something, and the two read-only calls that issue sessions."""
@@ -122,11 +125,18 @@ class AwsRecordsConnector:
     def _looked_up(self, asked: tuple[tuple[str, str], ...], **window: Any) -> Trail:
         found: dict[str, TrailEvent] = {}
         cut, since, until = [], 0, 0
+        start = window.get("StartTime")
         for name, value in asked:
-            listed, left, whole_since = self._all_of(name, value, dict(window))
+            known = self._known.of(name, value, start)
+            listed, left, whole_since = self._all_of(name, value, {"StartTime": known.until} if known else dict(window))
             # Oldest first, for they are listed the other way round: of moments there are whole seconds alone.
-            found |= {str(event["EventId"]): _event(event) for event in reversed(listed)}
-            cut += [left] * bool(left)
+            fresh = {str(event["EventId"]): (event["EventTime"], _event(event)) for event in reversed(listed)}
+            whole = (known.events if known else {}) | fresh
+            if left:
+                cut.append(left)
+            else:
+                self._known.keep(name, value, start, whole)
+            found |= {key: event for key, (_, event) in whole.items()}
             since = max(since, whole_since)
         if self._lag:
             at = datetime.fromtimestamp(time.time() - self._lag, UTC)
