@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 
@@ -40,7 +42,7 @@ class Orders:
         self._parts = parts
         self._levels = levels
         self._turns = Turns()
-        self._many = Turns(at_once=1, patience=_PATIENCE)
+        self._many = threading.Lock()
 
     @property
     def busy(self) -> bool:
@@ -124,7 +126,7 @@ class Orders:
                 entry.orders += 1
             parts.holds.place_many({agent: order for agent, (_, order) in meant.items()})
         made: list[Quarantine] = []
-        with self._many.turn():
+        with self._many_in_line():
             for agent, (entry, order) in meant.items():
                 try:
                     with self._turns.turn():
@@ -132,6 +134,16 @@ class Orders:
                 except (ClawbackError, OSError):
                     _log.exception("not quarantined with the others", agent=agent)  # held, and not said to be
         return tuple(made)
+
+    @contextmanager
+    def _many_in_line(self) -> Iterator[None]:
+        """One order for many after the other, unless one takes very long: all of them are frozen by now."""
+        mine = self._many.acquire(timeout=_PATIENCE)
+        try:
+            yield
+        finally:
+            if mine:
+                self._many.release()
 
     def _make_all(self, entry: Entry, by: str, began: float, levels: Sequence[Level]) -> Quarantine:
         """Carry out what was placed, look at each, and say so."""
