@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from clawback.journal import Journal
 from clawback.journal.approvals import Need
-from clawback.model import Approval, Finding, Phase, Severity
+from clawback.model import Approval, Phase
+
+from .running import FINDING, clawback
 
 pytestmark = pytest.mark.slow
-
-FINDING = Finding(
-    detector="d", agent="agent-1", instance="agent-1-a", severity=Severity.HIGH, technique="T", resource="/r",
-    policy="p", policy_version=1, title="t", summary="s", time_ns=1, events=("e",),
-)  # fmt: skip
-
-
-def clawback(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clawback", "--state", str(state), *words],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=60,
-    )  # fmt: skip
 
 
 @pytest.fixture

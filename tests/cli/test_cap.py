@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clawback.journal import Journal
-from clawback.model import Finding, Level, Phase, Severity
+from clawback.model import Level, Phase
 
-FINDING = Finding(
-    detector="d", agent="agent-1", instance="agent-1-a", severity=Severity.HIGH, technique="T", resource="/r",
-    policy="p", policy_version=1, title="t", summary="s", time_ns=1, events=("e",), reflex=Level.ISOLATE,
-)  # fmt: skip
+from .running import FINDING, clawback
 
-
-def clawback(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clawback", "--state", str(state), *words],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=60,
-    )  # fmt: skip
+REFLEX = replace(FINDING, reflex=Level.ISOLATE)
 
 
 @pytest.mark.slow
 def test_shown_lifted_for_a_while_and_restored(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
-    incident, _ = journal.open_or_join(FINDING, playbook="book")
+    incident, _ = journal.open_or_join(REFLEX, playbook="book")
     journal.note(incident, Phase.CONTAIN, "reflex withheld", "60 agents")
     shown = clawback(tmp_path, "cap")
     assert "0 agents contained within a minute, of 60" in shown.stdout

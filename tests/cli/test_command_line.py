@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .running import clawback
 
 PARTS = ("up", "core", "gateway", "watch")
 AGENTS = ("run", "agents", "contain", "release", "policy")
 RECORD = ("incidents", "show", "resume", "ticket")
 CHECKS = ("replay", "doctor", "catalog", "drill", "demo")
 TABLETOP = Path(__file__).parents[1] / "tabletop"
-
-
-def clawback(state: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CLAWBACK_")}
-    return subprocess.run(
-        [sys.executable, "-m", "clawback", "--state", str(state), *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean | environment,
-        cwd=state,
-    )
 
 
 def test_help_names_every_command(state):

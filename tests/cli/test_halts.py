@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,18 +12,9 @@ from clawback.enforcement.evidence.writer import Writer
 from clawback.errors import InvalidInput
 from clawback.model import AgentInfo, AgentState
 
+from .running import clawback
+
 pytestmark = pytest.mark.slow
-
-
-def clawback(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clawback", "--state", str(state), *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=state,
-    )
 
 
 @pytest.mark.parametrize(

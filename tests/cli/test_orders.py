@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -17,15 +16,9 @@ from clawback.enforcement.gateway.client import GatewayClient
 from clawback.errors import Unreachable
 from clawback.model import EgressOrder, OrderKind, Scope, ScopeKind
 
+from .running import clawback
+
 pytestmark = pytest.mark.slow
-
-
-def clawback(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CLAWBACK_")}
-    return subprocess.run(
-        [sys.executable, "-m", "clawback", "--state", str(state), *words],
-        capture_output=True, text=True, timeout=60, check=False, env=clean, cwd=state,
-    )  # fmt: skip
 
 
 @pytest.fixture
