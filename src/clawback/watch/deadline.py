@@ -34,10 +34,10 @@ class Deadline:
         self._thread.start()
 
     @contextmanager
-    def armed(self, instead: Callable[[], None]) -> Iterator[None]:
-        """Inside: if it takes longer than the time allowed, `instead` runs beside it."""
+    def armed(self, instead: Callable[[], None], *, more: float = 0.0) -> Iterator[None]:
+        """Inside: if it takes longer than the time allowed, and `more` seconds, `instead` runs beside it."""
         number = next(self._ids)
-        self._armed[number] = (time.monotonic() + self._seconds, instead)
+        self._armed[number] = (time.monotonic() + self._seconds + more, instead)
         try:
             yield
         finally:

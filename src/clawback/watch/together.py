@@ -19,6 +19,8 @@ from clawback.watch.ledger import Ledger
 
 __all__ = ["Together"]
 
+_EACH = 0.03  # seconds that each agent's record may take longer, with a processor that others want; usually 0.004
+
 _log = structlog.get_logger()
 
 
@@ -89,7 +91,9 @@ class Together:
         plans: dict[str, _Plan] = {}
         try:
             with (
-                self._deadline.armed(lambda: self._containment.unrecorded_all(meant, TimeoutError())),
+                self._deadline.armed(
+                    lambda: self._containment.unrecorded_all(meant, TimeoutError()), more=len(meant) * _EACH
+                ),
                 self._journal.together(),
             ):
                 # In order of their names: two watches that lock rows of one database must not wait for each other.
