@@ -110,7 +110,7 @@ def test_killed_at_every_write_of_the_reverts(life: Life, rehearsal: ModuleType,
 
 
 def test_an_interrupted_response_closes_nothing(life: Life, tmp_path: Path) -> None:
-    assert life(tmp_path, "--die", 5, "--when", "after") == -signal.SIGKILL
+    assert life(tmp_path, "--die", 4, "--when", "after") == -signal.SIGKILL
     incident = incident_of(tmp_path)
     assert incident.status is IncidentStatus.OPEN
     assert {receipt.state for receipt in incident.receipts} <= {ReceiptState.INTENDED, ReceiptState.APPLIED}

@@ -129,8 +129,8 @@ def test_the_server_is_killed_under_the_flow(state: Path, server: PrefectServer)
     server.stop()
 
 
-def test_without_a_server(state: Path) -> None:
-    status, said = life(state)
+def test_without_a_server(tmp_path: Path) -> None:
+    status, said = life(tmp_path)
     assert status == 0
     assert not said["usable"]
     assert said["end"] == "degraded"
