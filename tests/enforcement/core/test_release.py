@@ -164,5 +164,5 @@ def test_a_hold_of_an_agent_without_a_record_can_be_lifted(core):
     (core.state / "agents" / info.agent).rename(core.state / "gone")
     core.start()
     assert core.client.release(info.agent, **ORDER) == ()
-    assert list((core.state / "holds").iterdir()) == []
+    assert list((core.state / "holds").rglob("*.json")) == []
     (core.state / "gone").rename(core.state / "agents" / info.agent)
