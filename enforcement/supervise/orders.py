@@ -34,8 +34,9 @@ def _object(path: Path) -> dict[str, Any]:
 class Orders:
     """Orders are in `STATE/supervise/refused.json`, agent → by whom, flushed before they are acknowledged.
 
-    Holds and halts are the core's, in `STATE/holds/AGENT.json` and `STATE/halts/ID.json`, and read from there: a core
-    that is gone still holds. A file that cannot be understood bars whoever it may mean.
+    Holds and halts are the core's, in `STATE/holds/AGENT.json`, `STATE/holds/together/ID.json` (agent → its orders, no
+    seal among them) and `STATE/halts/ID.json`, and read from there: a core that is gone still holds. A file that cannot
+    be understood bars whoever it may mean.
 
     An instance that was seen under a seal stays barred: its Landlock rules were tightened, those of the supervisor's
     hand inside were not, and what it opened could be more than the agent may.
@@ -44,6 +45,8 @@ class Orders:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._holds = state / "holds"
+        self._together = state / "holds" / "together"
+        self._listed: tuple[int, frozenset[str] | None] = (0, frozenset())  # when it changed; whom it holds, None: all
         self._halts = state / "halts"
         self._halted: dict[
             str, tuple[int, bool]
@@ -73,7 +76,22 @@ class Orders:
         if os.path.exists(hold):  # noqa: PTH110 - asked at each call, at half the cost
             self._note_seal(box, hold)
             return "hold"
+        if self._is_held_with_others(box):
+            return "hold"
         return "halt" if self._is_halted(box) else ""
+
+    def _is_held_with_others(self, box: Sandbox) -> bool:
+        try:
+            changed = os.stat(self._together).st_mtime_ns  # noqa: PTH116 - as above
+        except FileNotFoundError:
+            return False
+        seen, held = self._listed
+        if seen != changed:
+            files = [_object(path) for path in self._together.glob("*.json")]
+            held = frozenset(name for file in files for name in file) if all(files) else None
+            if time.time_ns() - changed > _CLOCK_STEP_NS:  # else the folder may change again and not look so
+                self._listed = (changed, held)
+        return held is None or box.agent in held
 
     def _note_seal(self, box: Sandbox, hold: Path) -> None:
         try:

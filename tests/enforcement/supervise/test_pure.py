@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
+import time
 from typing import Any
 
 import pytest
 
+from clawback.enforcement.core.holds import Holds
 from clawback.enforcement.policy.calls import ArgumentTest
 from clawback.enforcement.policy.escalation import ADDRESSED, NAMED, Decision, EscalationRule, Support, refusal, support
 from clawback.enforcement.sandbox.record import Sandbox
+from clawback.enforcement.supervise import orders as module
 from clawback.enforcement.supervise.calls import TAKEN_APART
 from clawback.enforcement.supervise.orders import Orders
 from clawback.enforcement.supervise.records import bounded
 from clawback.enforcement.supervise.rules import decide, reaches
 from clawback.enforcement.supervise.target import address
 from clawback.errors import InvalidInput
+from clawback.model import Level, Order
 
 NOTHING = (0,) * 6
 
@@ -143,6 +148,31 @@ def test_a_hold_bars_an_agent_and_a_seal_its_instance_for_good(tmp_path):
     hold.unlink()
     assert Orders(tmp_path).barred(box()) == "seal"
     assert orders.barred(box(instance="two")) == ""
+
+
+def test_a_hold_of_many_bars_each_and_one_that_is_damaged_everybody(tmp_path):
+    orders, holds = Orders(tmp_path), Holds(tmp_path / "holds")
+    assert orders.barred(box()) == ""
+    order = Order(levels=(Level.FREEZE,), reason="r", by="b", uid=0, placed_ns=1)
+    holds.place_many({"alpha": order, "beta": order})
+    assert [orders.barred(box(name)) for name in ("alpha", "beta", "gamma")] == ["hold", "hold", ""]
+    holds.lift("alpha", holds.get("alpha").orders, (Level.FREEZE,))
+    assert [orders.barred(box(name)) for name in ("alpha", "beta")] == ["", "hold"]
+    (path,) = (tmp_path / "holds" / "together").glob("*.json")
+    path.write_text(path.read_text()[:-20])
+    assert Orders(tmp_path).barred(box("gamma")) == "hold"
+
+
+def test_a_hold_of_many_that_is_long_there_is_read_once(tmp_path, monkeypatch):
+    holds = Holds(tmp_path / "holds")
+    holds.place_many({"alpha": Order(levels=(Level.FREEZE,), reason="r", by="b", uid=0, placed_ns=1)})
+    long_ago = time.time() - 3600
+    os.utime(tmp_path / "holds" / "together", (long_ago, long_ago))
+    orders = Orders(tmp_path)
+    assert orders.barred(box()) == "hold"
+    monkeypatch.setattr(module, "_object", lambda _path: pytest.fail("read again"))
+    assert orders.barred(box()) == "hold"
+    assert orders.barred(box("gamma")) == ""
 
 
 def test_a_halt_bars_those_whom_it_means(tmp_path):
