@@ -145,23 +145,17 @@ class Containment:
                 self._journal.applied(receipt.id, outcome)
         return held
 
-    def order(self, plans: Sequence[tuple[Incident, Finding, tuple[Step, ...]]]) -> dict[str, Quarantine]:
+    def order(self, plans: Sequence[tuple[Incident, Finding]]) -> dict[str, Quarantine]:
         """One order for many agents: agent → what it came to, of those that the core held by it."""
-        orders = [
-            Quarantining(
-                agent=finding.agent,
-                instance=finding.instance,
-                levels=tuple(step.level for step in steps),
-                reason=reason_of(finding),
-                incident=incident.id,
-            )
-            for incident, finding, steps in plans
-        ]
+        made = self._ordered([_order_for(finding, incident.id) for incident, finding in plans])
+        return {one.agent.agent: one for one in made}
+
+    def _ordered(self, orders: Sequence[Quarantining]) -> tuple[Quarantine, ...]:
         try:
-            return {made.agent.agent: made for made in self._world.core.quarantine_many(orders, by=ACTOR)}
-        except ClawbackError as error:
+            return self._world.core.quarantine_many(orders, by=ACTOR)
+        except ClawbackError as error:  # each is answered by itself then, and says what it meets
             _log.warning("not contained together", agents=len(orders), error=error.message)
-            return {}
+            return ()
 
     def intend_all(self, incident: Incident, steps: tuple[Step, ...], info: AgentInfo) -> tuple[Receipt, ...]:
         """The intents of those steps that the journal does not know yet."""
@@ -237,20 +231,8 @@ class Containment:
             "the journal takes no record; containing without it", agents=len(meant), error=type(cause).__name__
         )
         self.without_record += len(meant)
-        orders = [
-            Quarantining(
-                agent=finding.agent,
-                instance=finding.instance,
-                levels=tuple(step.level for step in steps_for(finding)),
-                reason=reason_of(finding),
-            )
-            for finding, _ in meant
-        ]
-        try:
-            for made in self._world.core.quarantine_many(orders, by=ACTOR):
-                _tell(made)
-        except ClawbackError as error:  # each is answered by itself then, and says what it meets
-            _log.error("not contained together", agents=len(orders), error=error.message)
+        for made in self._ordered([_order_for(finding) for finding, _ in meant]):
+            _tell(made)
 
     def note(self, incident: Incident, what: str, detail: str) -> None:
         """A line in the timeline; one that cannot be written is logged."""
@@ -281,6 +263,16 @@ class _AsRead:
 
 def _as_read(world: World, info: AgentInfo, made: Quarantine | None = None) -> World:
     return replace(world, core=cast("Core", _AsRead(world.core, info, made)))
+
+
+def _order_for(finding: Finding, incident: str = "") -> Quarantining:
+    return Quarantining(
+        agent=finding.agent,
+        instance=finding.instance,
+        levels=tuple(step.level for step in steps_for(finding)),
+        reason=reason_of(finding),
+        incident=incident,
+    )
 
 
 def _tell(made: Quarantine) -> None:

@@ -61,7 +61,7 @@ class Together:
         plans = self._recorded(meant)
         if not plans:
             return {}
-        made = self._containment.order([(plan.incident, plan.finding, plan.steps) for plan in plans.values()])
+        made = self._containment.order([(plan.incident, plan.finding) for plan in plans.values()])
         answers: dict[str, Answer] = {}
         try:
             with self._journal.together():
