@@ -11,7 +11,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from clawback.action import Context, Record
-from clawback.actions.policy_validate import rogue_calls
+from clawback.actions._rogue import answers_for, rogue_calls_of
 from clawback.errors import NotEnforced, NotFound, Refused, Unreachable
 from clawback.model import (
     AgentInfo,
@@ -86,9 +86,9 @@ def staged(policy: str, agent: str) -> str:
     return name
 
 
-def rogue(ctx: Context) -> tuple[Attempt, ...]:
+def rogue(ctx: Context, agent: str) -> tuple[Attempt, ...]:
     """What of the rogue calls goes by the gateway, as many as are tried and denied by name."""
-    return tuple(call for call in rogue_calls(ctx.incident) if call.kind in ("http", "connect"))[:_MOST_CALLS]
+    return tuple(call for call in rogue_calls_of(ctx, agent) if call.kind in ("http", "connect"))[:_MOST_CALLS]
 
 
 def calls_of(events: tuple[Event, ...], *, blocked: bool = False) -> tuple[Attempt, ...]:
@@ -108,13 +108,15 @@ def calls_of(events: tuple[Event, ...], *, blocked: bool = False) -> tuple[Attem
 
 
 def of_use(ctx: Context, *, agent: str = "", policy: str = "") -> tuple[tuple[Attempt, ...], bool]:
-    """Calls that were let through before the incident's first event, but for the rogue ones; and whether all of the
-    time that is looked back on could be read.
+    """Calls that were let through before the first event of the incident, or of one that it answers for, but for the
+    rogue ones; and whether all of the time that is looked back on could be read.
     """
-    first = min((x.time_ns for x in ctx.incident.findings), default=ctx.incident.opened_ns)
+    whose = agent or ctx.incident.agent
+    about = (ctx.incident, *answers_for(ctx, whose))
+    first = min(min((x.time_ns for x in one.findings), default=one.opened_ns) for one in about)
     since = max(0, first - int(ctx.world.recovery.look_back_hours * _HOUR_NS))
     sighted = ctx.world.telemetry.events(agent=agent, policy=policy, since_ns=since, until_ns=first)
-    bad = set(rogue(ctx))
+    bad = set(rogue(ctx, whose))
     return tuple(call for call in calls_of(sighted.events) if call not in bad), sighted.complete
 
 
@@ -135,7 +137,7 @@ def still_allowed(ctx: Context, policy: str, agent: str, base: str) -> list[Atte
         use, _ = of_use(ctx, agent=agent, policy=base)
     except Unreachable:
         use = ()
-    calls = (*rogue(ctx)[:_MOST_ASKED], *use[:_MOST_ASKED])
+    calls = (*rogue(ctx, agent)[:_MOST_ASKED], *use[:_MOST_ASKED])
     return [call for call in calls if ctx.world.policies.decide(policy, call).allowed]
 
 

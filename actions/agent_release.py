@@ -2,7 +2,8 @@
 
 Freeze, isolate and restrict end with the hold. Seal and stop do not: they hold for as long as the old processes exist,
 and only a relaunch ends that. Where other incidents hold the agent too, it stays held: this one's order is lifted, and
-the release is handed over to them (`held_by` in the outcome). The last to lift its order finds no other's, and lets the
+the release is handed over to them (`held_by` in the outcome); whoever takes it over answers for what the agent did in
+the incidents that did so (`answers_for`). The last to lift its order finds no other's, and lets the
 agent go; so two incidents that hold each other's agents cannot wait for each other. Reverting contains the agent again
 at the levels that were recorded, if it is still the instance that was let go: one that was started since was never held
 by what is reverted.
@@ -14,6 +15,7 @@ from pydantic import Field, field_validator
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import gone, hold_levels, result_record, seen
+from clawback.actions._rogue import answers_for
 from clawback.model import (
     AgentInfo,
     AgentState,
@@ -123,6 +125,7 @@ def _apply(ctx: Context, params: ReleaseParams, captured: Record) -> Record:
         "left": [result_record(result) for result in results],
         "held_by": sorted(heirs),
         "ended": not heirs and _ended(ctx, info),
+        "answers_for": sorted(x.id for x in answers_for(ctx, params.agent)),
     }
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._policy_away import still_away
-from clawback.actions.policy_validate import rogue_calls
+from clawback.actions._rogue import rogue_calls
 from clawback.errors import NotFound
 from clawback.model import Enforcement, Phase, PolicyVersion
 from clawback.reports.escape import plain

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._policy_away import still_away
+from clawback.actions._rogue import rogue_calls
 from clawback.actions._stages import diff_of, of_use
-from clawback.actions.policy_validate import rogue_calls
 from clawback.errors import Refused
 from clawback.model import Attempt, Draft, Enforcement, Narrowing, Phase
 from clawback.reports.escape import plain

@@ -1,9 +1,10 @@
 """Replay the rogue calls from inside the relaunched sandbox: recovery holds only if every one is denied, and logged.
 
-The calls are those that the findings recorded. With none on record, as when a sandbox merely went down, a destination
-that no policy can allow is tried instead: that shows that the sandbox denies, and the receipt claims no more. A denial
-of which no event is in the telemetry is one that nobody would have seen: then the replay is not verified. The policy's
-text is asked too: a stage of the release, or an order at the gateway, denies more than it, and both end.
+The calls are those that the findings recorded, also in incidents that handed the agent's release over to this one.
+With none on record, as when a sandbox merely went down, a destination that no policy can allow is tried instead: that
+shows that the sandbox denies, and the receipt claims no more. A denial of which no event is in the telemetry is one
+that nobody would have seen: then the replay is not verified. The policy's text is asked too: a stage of the release,
+or an order at the gateway, denies more than it, and both end.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from clawback.action import Action, Context, Params, Plan, Record, Reversibility
 from clawback.actions._ladder import hold_levels
 from clawback.actions._logged import unlogged
 from clawback.actions._reading import nothing_reverted, revert_nothing
+from clawback.actions._rogue import answers_for, rogue_calls_of
 from clawback.errors import Refused
-from clawback.model import AgentState, Attempt, Enforcement, Incident, Narrowing, Phase, staged_from
+from clawback.model import AgentState, Attempt, Enforcement, Narrowing, Phase, staged_from
 from clawback.reports.escape import plain
 
-__all__ = ["ACTION", "ValidateParams", "rogue_calls"]
+__all__ = ["ACTION", "ValidateParams"]
 
 _BASELINE = (Attempt(kind="connect", target="clawback-check.invalid:443"),)  # RFC 2606: never a real host
 _AT_ONCE = 8  # the core gives ten seconds for all of one order, and a staged agent has little processor time
@@ -37,18 +39,8 @@ class ValidateParams(Params):
     stage: str = Field("", max_length=32)
 
 
-def rogue_calls(incident: Incident) -> tuple[Attempt, ...]:
-    """What the incident's findings want to see denied, each once, oldest finding first."""
-    found = dict.fromkeys(
-        (str(kind), str(target))
-        for finding in sorted(incident.findings, key=lambda x: x.time_ns)
-        for kind, target in finding.attempts
-    )
-    return tuple(Attempt(kind=kind, target=target) for kind, target in found)
-
-
 def _plan(ctx: Context, params: ValidateParams) -> Plan:
-    calls = rogue_calls(ctx.incident)[:_MOST]
+    calls = rogue_calls_of(ctx, params.agent)[:_MOST]
     info = ctx.world.core.agent(params.agent)
     checks = []
     for call in calls:
@@ -63,8 +55,8 @@ def _plan(ctx: Context, params: ValidateParams) -> Plan:
     return Plan(changes=(), checks=tuple(checks) or ("no rogue call is on record: nothing can be replayed",))
 
 
-def _capture(ctx: Context, _params: ValidateParams) -> Record:
-    calls = rogue_calls(ctx.incident)
+def _capture(ctx: Context, params: ValidateParams) -> Record:
+    calls = rogue_calls_of(ctx, params.agent)
     return {"calls": [[call.kind, call.target] for call in calls[:_MOST]]}
 
 
@@ -90,7 +82,7 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     instance = _ready(ctx, params)
     # Findings may have joined since, and what was captured first is kept by the journal: replay both.
     known = dict.fromkeys((str(kind), str(target)) for kind, target in captured["calls"])
-    known |= dict.fromkeys((call.kind, call.target) for call in rogue_calls(ctx.incident))
+    known |= dict.fromkeys((call.kind, call.target) for call in rogue_calls_of(ctx, params.agent))
     calls = tuple(Attempt(kind=kind, target=target) for kind, target in list(known)[:_MOST]) or _BASELINE
     began = time.time_ns()
     results = [
@@ -115,6 +107,8 @@ def _verify(ctx: Context, params: ValidateParams, captured: Record, _outcome: Re
     what = "rogue calls" if known else "calls (no rogue call is on record: one that no policy can allow)"
     parts = [f"{len(denied)} of {len(calls)} {what} denied and logged, from inside instance {instance}"]
     ordered = sum(", by order " in said for said in denied)
+    taken = [x.id for x in answers_for(ctx, params.agent)]
+    parts += [f"those of {', '.join(taken)} among them, which handed its release over"] * bool(taken)
     parts += [f"{ordered} of them by an order, which says nothing of the policy"] * bool(ordered)
     parts += [f"{left_out} further calls were not replayed"] * bool(left_out)
     shown = whole and bool(known) and not ordered

@@ -34,7 +34,7 @@ def earlier_recoveries(ctx: Context, at_ns: int) -> tuple[str, ...]:
     since = at_ns - int(ctx.world.recovery.within_hours * _HOUR_NS)
     return tuple(
         incident.id
-        for incident in ctx.history()
+        for incident in ctx.history(ctx.incident.agent)
         if incident.id != ctx.incident.id
         and any(
             receipt.action in _STARTS and receipt.state not in _UNDONE and receipt.applied_ns >= since

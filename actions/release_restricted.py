@@ -7,6 +7,8 @@ every call; the rogue ones are tried from inside too. Reverting returns to the s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
@@ -52,37 +54,49 @@ def _observed(ctx: Context, params: RestrictedParams) -> AgentInfo:
     return info
 
 
-def _draft(ctx: Context, base: str, version: int, agent: str) -> tuple[Draft, tuple[Attempt, ...], bool]:
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """The text for the stage, what it was made from, and which of both kinds of calls it decides otherwise than meant.
+    `complete`: all of the time that is looked back on could be read.
+    """
+
+    draft: Draft
+    keep: tuple[Attempt, ...]
+    open: tuple[Attempt, ...]
+    lost: tuple[Attempt, ...]
+    complete: bool
+
+
+def _stage(ctx: Context, base: str, version: int, agent: str) -> _Stage:
+    bad = rogue(ctx, agent)
     keep, complete = of_use(ctx, agent=agent, policy=base)
-    narrowing = Narrowing(deny=rogue(ctx), keep=keep, drop=True, share=ctx.world.recovery.share)
-    return ctx.world.policies.draft(base, version, narrowing, attempts=(*rogue(ctx), *keep)), keep, complete
+    narrowing = Narrowing(deny=bad, keep=keep, drop=True, share=ctx.world.recovery.share)
+    draft = ctx.world.policies.draft(base, version, narrowing, attempts=(*bad, *keep))
+    said = [one.allowed for one in draft.decisions]
+    open_ = tuple(call for call, allowed in zip(bad, said[: len(bad)], strict=True) if allowed)
+    lost = tuple(call for call, allowed in zip(keep, said[len(bad) :], strict=True) if not allowed)
+    return _Stage(draft, keep, open_, lost, complete)
 
 
 def _plan(ctx: Context, params: RestrictedParams) -> Plan:
     info = ctx.world.core.agent(params.agent)
     base = base_of(info)
     good = known_good(ctx, params.agent, base)
-    draft, keep, complete = _draft(ctx, base, good.version, params.agent)
+    stage = _stage(ctx, base, good.version, params.agent)
     return Plan(
-        changes=diff_of(draft) or (f"+ {staged(base, params.agent)}: the whole of {base}",),
+        changes=diff_of(stage.draft) or (f"+ {staged(base, params.agent)}: the whole of {base}",),
         checks=(
-            f"{len(keep)} different calls of use are on record"
-            + ("" if complete else ", and older ones may not be: the telemetry does not go back so far"),
+            f"{len(stage.keep)} different calls of use are on record"
+            + ("" if stage.complete else ", and older ones may not be: the telemetry does not go back so far"),
             f"{params.agent} is instance {info.instance} under {info.policy}",
-            *_refusals(ctx, params, draft),
+            *_refusals(ctx, params, stage),
         ),
     )
 
 
-def _open(ctx: Context, draft: Draft) -> list[Attempt]:
-    """The rogue calls that it would allow; they were asked about first."""
-    calls = rogue(ctx)
-    return [call for call, said in zip(calls, draft.decisions[: len(calls)], strict=True) if said.allowed]
-
-
-def _refusals(ctx: Context, params: RestrictedParams, draft: Draft) -> list[str]:
+def _refusals(ctx: Context, params: RestrictedParams, stage: _Stage) -> list[str]:
     """What would stand in the way, in words."""
-    wrong = [f"REFUSED: it would still allow {one.kind} {plain(one.target, 120)}" for one in _open(ctx, draft)[:20]]
+    wrong = [f"REFUSED: it would still allow {one.kind} {plain(one.target, 120)}" for one in stage.open[:20]]
     try:
         _observed(ctx, params)
     except Refused as error:
@@ -111,32 +125,31 @@ def _apply(ctx: Context, params: RestrictedParams, captured: Record) -> Record:
     info = ctx.world.core.agent(params.agent)
     if info.instance == captured["instance"]:
         _observed(ctx, params)
-    draft, keep, complete = _draft(ctx, captured["policy"], captured["version"], params.agent)
-    if open_ := _open(ctx, draft):
+    stage = _stage(ctx, captured["policy"], captured["version"], params.agent)
+    if stage.open:
         raise Refused(
-            f"the stage would allow {len(open_)} rogue calls, {plain(open_[0].target, 120)} first",
+            f"the stage would allow {len(stage.open)} rogue calls, {plain(stage.open[0].target, 120)} first",
             hint="policy.tighten",
         )
-    new = put(ctx, captured["staged"], draft.text, f"restricted: {params.reason}")
+    new = put(ctx, captured["staged"], stage.draft.text, f"restricted: {params.reason}")
     if info.state is not AgentState.RUNNING and info.instance == captured["instance"]:
         info = ctx.world.core.relaunch(
             params.agent,
             policy=captured["staged"],
             policy_version=new.version,
-            policy_text=draft.text,
+            policy_text=stage.draft.text,
             reason=params.reason,
             by=ctx.actor,
         )
-    lost = [call for call, said in zip(keep, draft.decisions[len(rogue(ctx)) :], strict=True) if not said.allowed]
     return {
         "instance": info.instance,
         "policy": captured["staged"],
         "policy_version": new.version,
         "sha256": new.sha256,
-        "calls": len(keep) - len(lost),
-        "not_allowed": [f"{call.kind} {plain(call.target, 200)}" for call in lost[:20]],
-        "complete": complete,
-        "changes": [plain(one, 200) for one in draft.changes[:20]],
+        "calls": len(stage.keep) - len(stage.lost),
+        "not_allowed": [f"{call.kind} {plain(call.target, 200)}" for call in stage.lost[:20]],
+        "complete": stage.complete,
+        "changes": [plain(one, 200) for one in stage.draft.changes[:20]],
     }
 
 
@@ -154,7 +167,7 @@ def _verify(ctx: Context, params: RestrictedParams, captured: Record, outcome: R
         wrong.append(by)
     denied = 0
     if not wrong and info.state is AgentState.RUNNING:
-        denied, open_ = seen_denied(ctx, params.agent, rogue(ctx))
+        denied, open_ = seen_denied(ctx, params.agent, rogue(ctx, params.agent))
         wrong += open_
     lost = outcome["not_allowed"]
     return Verification(

@@ -16,8 +16,8 @@ from pydantic import Field
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._ladder import hold_levels
 from clawback.actions._reading import nothing_reverted, revert_nothing
+from clawback.actions._rogue import rogue_calls_of
 from clawback.actions._stages import base_of, calls_of
-from clawback.actions.policy_validate import rogue_calls
 from clawback.errors import Refused
 from clawback.model import AgentInfo, AgentState, Enforcement, Narrowing, Phase
 from clawback.reports.escape import plain
@@ -94,7 +94,7 @@ def _contained(ctx: Context, info: AgentInfo, captured: Record) -> str:
         return f"it was contained again at {held[-1].word}{reason}"
     if info.state is AgentState.LOST:
         return "it is lost, and nobody knows how it ended"
-    for incident in ctx.history():
+    for incident in ctx.history(info.agent):
         for finding in incident.findings:
             if finding.instance == captured["instance"]:
                 return f"{incident.id}: {finding.detector} at {plain(finding.resource, 120)}"
@@ -113,7 +113,7 @@ def _refused(ctx: Context, params: WatchParams, captured: Record) -> tuple[int, 
     draft = ctx.world.policies.draft(captured["policy"], version, _AS_IT_IS, attempts=calls)
     for call, said in zip(calls, draft.decisions, strict=True):
         if not said.allowed:
-            kind = "a rogue call" if call in rogue_calls(ctx.incident) else "a call"
+            kind = "a rogue call" if call in rogue_calls_of(ctx, params.agent) else "a call"
             return 0, f"it tried {kind} that {captured['policy']} denies: {call.kind} {plain(call.target, 120)}"
     return len(calls), ""
 

@@ -67,14 +67,14 @@ def tighten(respond: Respond, incident: Incident, held: Held) -> Held:
     return replace(held, tightened=(restricted, respond(SEAL, SEAL.params(**params), after=(held.evidence,))))
 
 
-def hold_again(respond: Respond, incident: Incident, worst: Receipt, *, instance: str) -> None:
+def hold_again(respond: Respond, incident: Incident, worst: Receipt, *, agent: str, instance: str) -> None:
     """A recovery that was looked at and not proved is no recovery: the new instance is held like the old one.
 
     `worst` is the step that says so. Each attempt at it is an order of its own, so that it contains also what somebody
     released in between.
     """
     params: dict[str, Any] = {
-        "agent": incident.agent,
+        "agent": agent,
         "instance": instance,
         "reason": f"{incident.id}: {worst.action} {worst.state.value}",
         "again": worst.attempts,

@@ -9,8 +9,10 @@ from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.actions.agent_relaunch import ACTION as RELAUNCH
 from clawback.actions.agent_release import ACTION as RELEASE
 from clawback.actions.evidence_collect import ACTION as COLLECT_EVIDENCE
-from clawback.model import Incident, Receipt
+from clawback.actions.policy_validate import ACTION as VALIDATE
+from clawback.model import Incident, Phase, Receipt, ReceiptState
 from clawback.playbook import Respond, Step
+from clawback.playbooks._contain import hold_again
 from clawback.playbooks._identify import why
 
 __all__ = ["contain_related", "let_go_on", "release_related"]
@@ -37,20 +39,31 @@ def release_related(
     done: list[Receipt] = []
     for other in _related(scope):
         params = {**_who(other), "reason": _reason(incident, other)}
-        done += let_go_on(respond, params, after=after, anew=bool(other.get("credentials")))
+        done += let_go_on(respond, incident, params, after=after, anew=bool(other.get("credentials")))
     return tuple(done)
 
 
 def let_go_on(
-    respond: Respond, params: dict[str, Any], *, after: tuple[Receipt, ...], anew: bool = False
+    respond: Respond, incident: Incident, params: dict[str, Any], *, after: tuple[Receipt, ...], anew: bool = False
 ) -> tuple[Receipt, ...]:
     """Release an agent that is not the incident's own. It goes on where it stood, or starts anew: if it is to, or if
-    an incident that was through earlier stopped it and handed its release over.
+    an incident that was through earlier stopped it and handed its release over. What it did in such a one is replayed,
+    and it is held again where that is not denied.
     """
-    released = respond(RELEASE, RELEASE.params(**params), after=after)
-    if released.outcome.get("held_by") or not (anew or released.outcome.get("ended")):
-        return (released,)
-    return released, respond(RELAUNCH, RELAUNCH.params(**params), after=(released,))
+    done = [respond(RELEASE, RELEASE.params(**params), after=after)]
+    handed_over, ended, owed = (done[0].outcome.get(x) for x in ("held_by", "ended", "answers_for"))
+    if handed_over:
+        return tuple(done)
+    if anew or ended:
+        done.append(respond(RELAUNCH, RELAUNCH.params(**params), after=(done[0],)))
+    if owed:
+        replaced = params["instance"] if anew or ended else ""
+        done.append(respond(VALIDATE, VALIDATE.params(agent=params["agent"], replaced=replaced), after=(done[-1],)))
+        if done[-1].state is ReceiptState.UNVERIFIED:
+            now = str(done[-1].outcome.get("instance", params["instance"]))
+            with respond.phase(Phase.CONTAIN):
+                hold_again(respond, incident, done[-1], agent=params["agent"], instance=now)
+    return tuple(done)
 
 
 def _related(scope: Receipt) -> tuple[dict[str, Any], ...]:

@@ -59,7 +59,8 @@ def let_go(respond: Respond, incident: Incident, released: Receipt) -> Receipt:
         last = respond(action, params, after=(last,))
     if released.state is ReceiptState.VERIFIED and _unproved(last):
         with respond.phase(Phase.CONTAIN):
-            hold_again(respond, incident, last, instance=str(last.outcome.get("instance", instance)))
+            now = str(last.outcome.get("instance", instance))
+            hold_again(respond, incident, last, agent=incident.agent, instance=now)
     return last
 
 

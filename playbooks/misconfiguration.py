@@ -58,7 +58,7 @@ def misconfiguration(incident: Incident, respond: Respond) -> None:
                 respond(IMPACT, IMPACT.params(policy=name, version=number, stage="mended"))
         for agent, instance in harmed.items():
             again: dict[str, Any] = {"agent": agent, "instance": instance, "reason": why(incident)}
-            let_go_on(respond, again, after=(*held, *mended))
+            let_go_on(respond, incident, again, after=(*held, *mended))
 
     with respond.phase(Phase.POST_INCIDENT):
         review(respond, policies[0] if policies else "")

@@ -54,10 +54,10 @@ class Reversibility(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What an action is given besides its parameters: the incident as it stands, who acts, the way outside, all
-    incidents of the same agent that the journal has, this one too, oldest first, and what persons were asked in this
-    one, as it stands when it is called.
+    """What an action is given besides its parameters: the incident as it stands, who acts, the way outside, and what
+    persons were asked in this incident, as it stands when it is called.
 
+    history  all incidents of an agent that the journal has, this one too, oldest first; drills apart from real ones
     reread   the incident as the journal has it at this moment, with the receipt of the step that is being made
     other    any incident by its id, as it stands when it is called; None for one that there is not
     """
@@ -65,7 +65,7 @@ class Context:
     incident: Incident
     world: World
     actor: str
-    history: Callable[[], tuple[Incident, ...]] = tuple
+    history: Callable[[str], tuple[Incident, ...]] = lambda _agent: ()
     approvals: Callable[[], tuple[Approval, ...]] = tuple
     reread: Callable[[], Incident] | None = None
     other: Callable[[str], Incident | None] = lambda _incident: None

@@ -215,7 +215,7 @@ def test_what_happens_to_it_is_seen_at_once(
         restored.core.contain("a", Level.FREEZE, reason="again", by="reflex", incident="INC-2")
     elif what == "found":
         other = make_incident(id="INC-2", instance="i1r", findings=(make_finding(instance="i1r"),))
-        step.context = replace(step.context, history=lambda: (step.context.incident, other))
+        step.context = replace(step.context, history=lambda _agent: (step.context.incident, other))
     else:
         changes = {"state": AgentState.LOST} if what == "lost" else {"instance": "i9"}
         restored.core.known["a"] = replace(restored.core.known["a"], **changes)
@@ -371,7 +371,7 @@ def test_how_often_it_is_brought_back_without_a_person(
         else (history(make_incident, make_receipt, applied_ns=time.time_ns() - hours_ago * 3600 * 10**9),)
     )
     world = replace(there.world, recovery=RecoveryTerms(most=most))
-    step.context = replace(step.context, world=world, history=lambda: (*before, step.context.incident))
+    step.context = replace(step.context, world=world, history=lambda _agent: (*before, step.context.incident))
     seen = step.run()
     assert seen.verified
     assert step.outcome["automatic"] is automatic

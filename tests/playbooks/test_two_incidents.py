@@ -27,7 +27,7 @@ class Two:
         also(there, "b", credentials=(replace(there.core.known["a"].credentials[0], name="mine"),))
         self.there, self.journal = there, journal
         self.first = Case(journal, there)
-        self.second = Case(journal, there, agent="b", instance="i-b")
+        self.second = Case(journal, there, agent="b", instance="i-b", attempts=(OPENED, THEIRS))
 
     def beside(self, call: str, count: int = 1) -> None:
         """The second incident runs in the middle of the first's, just before its `count`th `call` at the core."""
@@ -54,6 +54,10 @@ class Two:
 
     def released(self, case: Case, agent: str) -> Any:
         return next(x for x in case.receipts("agent.release") if x.params["agent"] == agent)
+
+
+OPENED = ("connect", "files.partner.test:443")
+THEIRS = ("connect", "second.partner.test:443")
 
 
 @pytest.fixture
@@ -96,8 +100,43 @@ def test_the_first_to_be_ready_says_who_still_holds_and_the_last_lets_go(two: Tw
     assert two.there.core.known["b"].state is AgentState.RUNNING
 
 
+def test_who_takes_a_release_over_replays_what_was_rogue_there(two: Two) -> None:
+    two.beside("contain isolate", 2)
+    two.first.run()
+    assert two.released(two.first, "b").outcome["answers_for"] == [two.second.id]
+    assert two.released(two.first, "a").outcome["answers_for"] == [], "the first's own agent did nothing else"
+    replayed = next(x for x in two.first.receipts("policy.validate") if x.params["agent"] == "b")
+    assert replayed.state is V
+    assert "second.partner.test:443" in replayed.proof
+    assert f"those of {two.second.id} among them" in replayed.proof
+    assert "/root/.aws/credentials" not in replayed.proof, "what another agent did"
+
+
+def test_who_takes_a_release_over_holds_it_again_where_that_is_allowed(two: Two) -> None:
+    def opened(made: str) -> None:
+        if made == "contain isolate" and two.there.core.known["b"].hold:
+            two.there.core.before_call = None
+            two.second.run()
+            two.there.core.open_calls.add(THEIRS)  # it was denied to nobody who looked: the second has handed over
+
+    two.there.core.before_call = opened
+    two.first.run()
+    assert two.status() == (OPEN, CLOSED), two.left()
+    replayed = next(x for x in two.first.receipts("policy.validate") if x.params["agent"] == "b")
+    assert replayed.state is ReceiptState.UNVERIFIED
+    assert "NOT denied: connect second.partner.test:443" in replayed.proof
+    hold = two.there.core.known["b"].hold
+    assert set(hold.levels) == {Level.FREEZE, Level.ISOLATE}
+    assert {x.incident for x in hold.orders} == {two.first.id}
+    assert two.there.core.known["a"].hold is None
+    two.there.core.open_calls.clear()
+    two.there.core.release("b", reason="mended", by="ann", incident=two.first.id)
+    two.first.run()
+    assert two.status() == (CLOSED, CLOSED), two.left()
+
+
 def test_one_that_another_incident_holds_stays_held_until_that_is_through(two: Two) -> None:
-    two.there.core.open_calls.add(("connect", "files.partner.test:443"))  # the second cannot prove its recovery
+    two.there.core.open_calls.add(OPENED)  # the second cannot prove its recovery
     two.second.run()
     assert two.status() == (OPEN, OPEN)
     two.there.core.open_calls.clear()
@@ -111,7 +150,7 @@ def test_cut_off_between_the_lifting_and_its_record_it_says_the_same(two: Two, m
     class Killed(BaseException):
         """The process ends here."""
 
-    two.there.core.open_calls.add(("connect", "files.partner.test:443"))
+    two.there.core.open_calls.add(OPENED)
     two.second.run()
     two.there.core.open_calls.clear()
     release = two.there.core.release
@@ -136,7 +175,7 @@ def test_only_who_will_let_it_go_is_handed_the_release(two: Two, how: str) -> No
     if how == "by hand":
         core.contain("a", Level.FREEZE, reason="r", by="ann", incident="INC-20260101-000000")
     else:
-        core.open_calls.add(("connect", "files.partner.test:443"))
+        core.open_calls.add(OPENED)
         two.second.run()
         core.open_calls.clear()
     if how == "closed":
@@ -154,16 +193,22 @@ def test_only_who_will_let_it_go_is_handed_the_release(two: Two, how: str) -> No
 
 def test_an_agent_that_goes_rogue_again_before_its_first_incident_is_through(journal: Journal, there: Any) -> None:
     first = Case(journal, there)
-    there.core.open_calls.add(("connect", "files.partner.test:443"))
+    there.core.open_calls.add(OPENED)
     first.run()
     info = there.core.known["a"]
     assert {x.incident for x in info.hold.orders} == {first.id}, "it was held again"
     there.core.open_calls.clear()
-    second = Case(journal, there, instance=info.instance, events=("e2",))
+    second = Case(journal, there, instance=info.instance, events=("e2",), attempts=(THEIRS,))
     ended = second.run()
     assert ended.status is CLOSED, [(x.key, x.error or x.proof) for x in ended.receipts if x.state is not V]
     assert second.receipts("agent.release")[0].outcome["held_by"] == [first.id]
     assert {x.incident for x in there.core.known["a"].hold.orders} == {first.id}
+    there.core.release("a", reason="mended", by="ann", incident=first.id)
+    there.core.open_calls.add(THEIRS)
+    assert first.run().status is OPEN
+    stood = [x for x in journal.incident(first.id).receipts if "NOT denied: connect second" in x.proof]
+    assert [(x.action, x.state) for x in stood] == [("release.restricted", ReceiptState.UNVERIFIED)]
+    there.core.open_calls.clear()
     there.core.release("a", reason="mended", by="ann", incident=first.id)
     ended = first.run()
     assert ended.status is CLOSED, [(x.key, x.error or x.proof) for x in ended.receipts if x.state is not V]

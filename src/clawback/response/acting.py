@@ -71,7 +71,7 @@ class Acting:
             incident=incident,
             world=self.world,
             actor=self.actor,
-            history=lambda: self.journal.of_agent(incident.agent, drill=incident.drill),
+            history=lambda agent: self.journal.of_agent(agent, drill=incident.drill),
             approvals=lambda: self.journal.approvals(incident=incident.id),
             reread=lambda: self.journal.incident(self.incident_id),
             other=self._other,
