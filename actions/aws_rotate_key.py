@@ -7,8 +7,9 @@ to judge. A key that appeared since the capture is one that we were cut off whil
 somebody's, made during the incident. In the way of a new one, it fails the step at first; a run after a cut or a
 failure deletes it and names it.
 
-An Inactive key does not end sessions made with it: that is `aws.refuse-sessions`. Undone by setting the old key Active
-again and giving it back to the agent, for as long as `aws.delete-key` has not run.
+An Inactive key does not end sessions made with it: that is `aws.refuse-sessions`. Undone by setting the old key
+Active again, deleting the new one, also one whose value was lost, and giving the old one back to the agent, for as
+long as `aws.delete-key` has not run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from clawback.actions._credentials import (
     watch_refused,
 )
 from clawback.errors import NotEnforced, Refused
-from clawback.model import CredentialRef, Enforcement, Phase, ReceiptState
+from clawback.model import CredentialRef, Phase, ReceiptState
 
 __all__ = ["ACTION", "RotateKeyParams"]
 
@@ -215,30 +216,55 @@ def _revert(ctx: Context, params: RotateKeyParams, captured: Record) -> None:
     if captured["keys"].get(old) == "Active":
         cloud.access_key_activate(user, old)
     issued = _identity(held(ctx, params, _KIND))[1]
-    if issued != old:
+    if issued == old:
+        _delete(ctx, user, _given_to_nobody(ctx, params, captured, user))
+    else:
         old_value = store.old(params.agent, params.name)
         if old_value is None or key_id(old_value) != old:
             raise NotEnforced(f"the value of {old} was discarded", hint="the agent keeps its new key")
-        # Before the store forgets which key it was; and not believed, for the same reason.
-        cloud.access_key_delete(user, issued)
-        if not watch_accepted(lambda: (issued not in cloud.access_keys(user), ""), cloud.settle)[0]:
-            raise NotEnforced(f"IAM lists {issued} after deleting it", hint="resume, or delete it by hand")
+        _delete(ctx, user, {issued} | _given_to_nobody(ctx, params, captured, user))
         store.put(params.agent, old_ref, old_value)
+    store.abandon(params.agent, params.name)
     store.discard(params.agent, params.name)
+
+
+def _given_to_nobody(ctx: Context, params: RotateKeyParams, captured: Record, user: str) -> set[str]:
+    """What was issued before a cut: the key that was staged, or, if we were cut off while asking, what came since."""
+    store = ctx.world.secrets
+    staged = store.staged_ref(params.agent, params.name)
+    keys = {_identity(staged)[1]} if staged is not None else set[str]()
+    if store.asked(params.agent, params.name):
+        keys |= ctx.world.cloud.access_keys(user).keys() - captured["keys"].keys()
+    return keys
+
+
+def _delete(ctx: Context, user: str, keys: set[str]) -> None:
+    """Before the store forgets which keys they were; and not believed, for the same reason."""
+    cloud = ctx.world.cloud
+    for key in sorted(keys & cloud.access_keys(user).keys()):
+        cloud.access_key_delete(user, key)
+        if not watch_accepted(lambda key=key: (key not in cloud.access_keys(user), ""), cloud.settle)[0]:  # type: ignore[misc]
+            raise NotEnforced(f"IAM lists {key} after deleting it", hint="resume, or delete it by hand")
 
 
 def _verify_reverted(ctx: Context, params: RotateKeyParams, captured: Record) -> Verification:
     cloud = ctx.world.cloud
     user, old = _identity(from_record(captured["ref"]))
-    status = cloud.access_keys(user).get(old, "absent")
+    keys = cloud.access_keys(user)
+    status = keys.get(old, "absent")
     current = ctx.world.secrets.current(params.agent, params.name)
     wanted = captured["worked_before"] is True
     works, answer = watch_accepted(lambda: cloud.works(current), cloud.settle) if wanted else cloud.works(current)
     verified = key_id(current) == old and status == captured["keys"].get(old) and works == wanted
+    missing = [
+        f"{user} also has the {at} key {key}, made since"
+        for key, at in sorted(keys.items())
+        if key not in captured["keys"]
+    ]
     return Verification(
         verified=verified,
-        enforcement=Enforcement.FULL if verified else Enforcement.NONE,
-        proof=f"the agent holds {key_id(current)}, which IAM lists as {status}; used: {answer}",
+        enforcement=enforcement(verified=verified, missing=tuple(missing)),
+        proof="; ".join([f"the agent holds {key_id(current)}, which IAM lists as {status}; used: {answer}", *missing]),
     )
 
 

@@ -203,13 +203,13 @@ def _revert(ctx: Context, params: SecretIdParams, captured: Record) -> None:
         staged = store.staged_ref(params.agent, params.name)
         if staged is not None:  # cut off before the old one was touched: what was issued was given to nobody
             approle.destroy(mount, role, staged.identifiers["accessor"])
-        return
-    if not restored(facts, params):
+    elif not restored(facts, params):
         issued(ctx, params, captured, _restored_bounds(captured), "restored")
         approle.destroy(mount, role, present)
         store.promote(params.agent, params.name)
-    for accessor in made(ctx, params, captured, "rotated"):
+    for accessor in made(ctx, params, captured, "rotated"):  # one that was issued in an answer that never came, too
         approle.destroy(mount, role, accessor)
+    store.abandon(params.agent, params.name)
 
 
 def _verify_reverted(ctx: Context, params: SecretIdParams, captured: Record) -> Verification:

@@ -191,13 +191,13 @@ def _revert(ctx: Context, params: CredentialParams, captured: Record) -> None:
         staged = store.staged_ref(params.agent, params.name)
         if staged is not None:  # cut off before the old one was touched: what was issued was given to nobody
             vault.token_revoke(staged.identifiers["accessor"])
-        return
-    if not _restored(facts):
+    elif not _restored(facts):
         _next(ctx, params, captured, _RESTORED)
         vault.token_revoke(present)
         store.promote(params.agent, params.name)
-    for accessor in _short_lived(ctx, params):
+    for accessor in _short_lived(ctx, params):  # one that was issued in an answer that never came, too
         vault.token_revoke(accessor)
+    store.abandon(params.agent, params.name)
 
 
 def _short_lived(ctx: Context, params: CredentialParams) -> list[str]:

@@ -540,6 +540,13 @@ class MemorySecrets:
         self.begun.add((agent, name))
         return again
 
+    def asked(self, agent: str, name: str) -> bool:
+        return (agent, name) in self.begun
+
+    def abandon(self, agent: str, name: str) -> None:
+        self.next.pop((agent, name), None)
+        self.begun.discard((agent, name))
+
     def staged_ref(self, agent: str, name: str) -> CredentialRef | None:
         found = self.next.get((agent, name))
         return found[0] if found else None

@@ -42,6 +42,7 @@ def test_promoting_twice_is_promoting_once(store):
 
 def test_a_begun_value_is_remembered_until_it_is_staged(store):
     assert store.begin("refunds", "token") is False
+    assert store.asked("refunds", "token")
     assert store.begin("refunds", "token") is True
     store.stage("refunds", ref(1), "one")
     assert store.begin("refunds", "token") is False
@@ -106,7 +107,7 @@ class Cut(BaseException):
     """The machine stops here."""
 
 
-STEPS = ("put", "stage", "promote", "discard", "begin")
+STEPS = ("put", "stage", "promote", "discard", "begin", "abandon")
 
 
 @settings(max_examples=150, deadline=None)
@@ -144,6 +145,8 @@ def _model(state, step, number):
         return (following, None, old if current is None else current)
     if step == "discard":
         return (current, following, None)
+    if step == "abandon":
+        return (current, None, old)
     return state
 
 

@@ -75,6 +75,17 @@ class FileSecretStore:
             _sync(home)
             return False
 
+    def asked(self, agent: str, name: str) -> bool:
+        """Whether the note of `begin` stands."""
+        return (self._home(agent, name) / "begun").exists()
+
+    def abandon(self, agent: str, name: str) -> None:
+        """Destroy the next value and take away the note."""
+        with self._locked(agent, name) as home:
+            (home / "next").unlink(missing_ok=True)
+            (home / "begun").unlink(missing_ok=True)
+            _sweep(home)
+
     def stage(self, agent: str, ref: CredentialRef, value: str) -> None:
         """Set the next value; returns once it would survive a power cut."""
         with self._locked(agent, ref.name) as home:

@@ -197,8 +197,16 @@ class SecretStore(Protocol):
         """
         ...
 
+    def asked(self, agent: str, name: str) -> bool:
+        """Whether a note of `begin` stands."""
+        ...
+
     def stage(self, agent: str, ref: CredentialRef, value: str) -> None:
         """Set the next value, durably, before it is used; ends what `begin` noted."""
+        ...
+
+    def abandon(self, agent: str, name: str) -> None:
+        """Destroy the next value, and end what `begin` noted: what was issued for it is dead, or never was."""
         ...
 
     def staged_ref(self, agent: str, name: str) -> CredentialRef | None:

@@ -373,6 +373,26 @@ def crash_everywhere():
 
 
 @pytest.fixture
+def undo_everywhere():
+    """Apply a step cut off after each number of calls, and undo it from there, until it goes through; how many."""
+
+    def run(make_step, check):
+        cut_off, length = True, 0
+        while cut_off:
+            step = make_step()
+            step.capture()
+            try:
+                step.apply(Fuse(length))
+                cut_off = False
+            except Crash:
+                length += 1
+            check(step, step.revert())
+        return length
+
+    return run
+
+
+@pytest.fixture
 def silence():
     """`with silence(service):` the process is there and answers nothing."""
 

@@ -66,6 +66,29 @@ def test_undoing_cut_off_anywhere_ends_in_the_same_place(with_aws, cloud, crash_
     assert crash_everywhere(make, check) > 8
 
 
+def test_cut_off_anywhere_and_undone_no_key_is_left_that_nobody_holds(with_aws, cloud, undo_everywhere):
+    def check(step, undone):
+        assert (undone.verified, undone.enforcement) == (True, Enforcement.FULL), undone.proof
+        bench = step.bench
+        assert cloud.access_keys(bench.agent) == {bench.grants.key_ref.identifiers["access_key_id"]: "Active"}
+        assert bench.store.current(bench.agent, "aws-key") == bench.grants.key
+        assert bench.store.staged(bench.agent, "aws-key") is None
+        assert not bench.store.asked(bench.agent, "aws-key")
+
+    assert undo_everywhere(lambda: with_aws().step(ROTATE_KEY, name="aws-key"), check) > 10
+
+
+def test_a_key_that_somebody_made_meanwhile_is_named_when_rotating_is_undone(with_aws, cloud):
+    bench = with_aws()
+    step = bench.step(ROTATE_KEY, name="aws-key")
+    step.run()
+    cloud.access_key_delete(bench.agent, step.outcome["access_key_id"])
+    other, _ = cloud.access_key_create(bench.agent)
+    undone = step.revert()
+    assert (undone.verified, undone.enforcement) == (True, Enforcement.PARTIAL)
+    assert f"also has the Active key {other}, made since" in undone.proof
+
+
 def test_a_deleted_key_cannot_be_given_back_and_is_not_said_to_be(with_aws, cloud):
     bench = with_aws()
     step = bench.step(ROTATE_KEY, name="aws-key")

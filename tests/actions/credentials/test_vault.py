@@ -280,6 +280,19 @@ def test_undoing_cut_off_anywhere_ends_in_the_same_place(with_vault, vault, cras
     assert crash_everywhere(make, check) > 8
 
 
+def test_cut_off_anywhere_and_undone_no_token_is_left_that_nobody_holds(with_vault, vault, undo_everywhere):
+    def check(step, undone):
+        assert undone.verified, undone.proof
+        bench = step.bench
+        (ref,) = bench.store.refs(bench.agent)
+        assert set(_live(vault, bench)) <= {ref.identifiers["accessor"]}
+        assert vault.token_works(bench.store.current(bench.agent, "vault-token"))[0]
+        assert bench.store.staged(bench.agent, "vault-token") is None
+        assert not bench.store.asked(bench.agent, "vault-token")
+
+    assert undo_everywhere(lambda: with_vault().step(ROTATE, name="vault-token"), check) > 10
+
+
 def test_undoing_what_never_began_leaves_the_old_token_in_force(with_vault, vault):
     bench = with_vault()
     step = bench.step(ROTATE, name="vault-token")

@@ -145,6 +145,18 @@ def test_undoing_cut_off_anywhere_ends_in_the_same_place(with_secret_id, vault, 
     assert crash_everywhere(make, check) > 8
 
 
+def test_cut_off_anywhere_and_undone_no_secret_id_is_left_that_nobody_holds(with_secret_id, vault, undo_everywhere):
+    def check(step, undone):
+        assert undone.verified, undone.proof
+        bench = step.bench
+        (ref,) = bench.store.refs(bench.agent)
+        assert vault.approle.secret_ids("approle", bench.agent) == [ref.identifiers["accessor"]]
+        assert bench.store.staged(bench.agent, "approle") is None
+        assert not bench.store.asked(bench.agent, "approle")
+
+    assert undo_everywhere(lambda: with_secret_id().step(ROTATE, name="approle"), check) > 15
+
+
 def test_undoing_what_never_began_leaves_the_old_one_in_force(with_secret_id, vault):
     bench = with_secret_id()
     step = bench.step(ROTATE, name="approle")
