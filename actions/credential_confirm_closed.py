@@ -19,6 +19,7 @@ from clawback.model import CredentialGraph, CredentialNode, Enforcement, Life, P
 
 __all__ = ["ACTION", "ConfirmParams"]
 
+_ID = "credential.confirm-closed"
 _SHOWN = 40
 _CLOSING = ("aws.", "credential.refuse", "credential.revoke", "vault.")
 
@@ -45,19 +46,30 @@ def _capture(ctx: Context, params: ConfirmParams) -> Record:
 
 def _apply(ctx: Context, params: ConfirmParams, _captured: Record) -> Record:
     """Walk once the newest change has been made for as long as the cloud may still honour what was before."""
-    closed = _last_closing_ns(ctx)
-    if ctx.world.cloud_or_none is not None and closed:
+    own = next((x for x in ctx.incident.receipts if x.action == _ID and x.params.get("agent") == params.agent), None)
+    stamped, closed = closing = _last_closing(ctx, own.outcome if own is not None else {})
+    if ctx.world.cloud_or_none is not None and stamped:
         settle = ctx.world.cloud.settle
         left = settle - (time.time_ns() - closed) / 1e9
         if left > 0:
-            time.sleep(min(left, settle))  # the clock may have been set back since
-    return trace(ctx, params.agent).as_record()
+            time.sleep(min(left, settle))
+    return {**trace(ctx, params.agent).as_record(), "last_closing": list(closing)}
 
 
-def _last_closing_ns(ctx: Context) -> int:
-    """When something was last taken; what is given back later does not count."""
-    closings = [x for x in ctx.incident.receipts if x.action.startswith(_CLOSING) and x.phase is Phase.ERADICATE]
-    return max((receipt.applied_ns for receipt in closings), default=0)
+def _last_closing(ctx: Context, outcome: Record) -> tuple[int, int]:
+    """When something was last taken, as its receipt says, and the latest that it can have been. What is given back
+    later does not count.
+
+    A receipt of a time to come is one of a clock that was wrong: then it is the time at which this step first saw it,
+    which its `outcome` says.
+    """
+    receipts, now = ctx.incident.receipts, time.time_ns()
+    closings = [x for x in receipts if x.action.startswith(_CLOSING) and x.phase is Phase.ERADICATE]
+    stamped = max((receipt.applied_ns for receipt in closings), default=0)
+    if stamped <= now:
+        return stamped, stamped
+    before, seen = outcome.get("last_closing", (0, 0))
+    return stamped, seen if before == stamped and seen <= now else now
 
 
 def _verify(ctx: Context, params: ConfirmParams, _captured: Record, outcome: Record) -> Verification:
@@ -65,7 +77,7 @@ def _verify(ctx: Context, params: ConfirmParams, _captured: Record, outcome: Rec
     first, again = CredentialGraph.from_record(outcome), trace(ctx, params.agent)
     known = {node.key for node in first.nodes}
     new = [node.key for node in again.nodes if node.key not in known]
-    late = 0 < again.until_ns < _last_closing_ns(ctx)
+    late = 0 < again.until_ns < _last_closing(ctx, outcome)[1]
     verified = first.closed and again.closed and not new and not late
     unused = sum(node.life is Life.GONE for node in again.nodes)
     missing = list(again.missing)
@@ -99,7 +111,7 @@ def _line(node: CredentialNode) -> str:
 
 
 ACTION: Action[ConfirmParams] = Action(
-    id="credential.confirm-closed",
+    id=_ID,
     summary="Confirm that nothing that came of what the agent held is alive.",
     phase=Phase.ERADICATE,
     reversibility=Reversibility.REVERSIBLE,
