@@ -6,13 +6,20 @@ import ctypes
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+
+# `memory_world.world` …: tests of several rooms act in it, and must all see the same classes.
+_WORLD = sys.modules.setdefault("memory_world", types.ModuleType("memory_world"))
+_WORLD.__path__ = [str(Path(__file__).with_name("memory_world"))]
 
 PR_SET_CHILD_SUBREAPER = 36
 # What a test starts and leaves becomes this process's child, however often it forked, and is seen below.
@@ -84,6 +91,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if left:
         print(f"\nleft behind: {', '.join(left)}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Any:
+    """The world in memory; `there.world` is what actions see."""
+    from memory_world.world import MemoryWorld
+
+    return MemoryWorld(tmp_path / "evidence")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,24 +19,6 @@ from clawback.model import (
     ReceiptState,
     Severity,
 )
-
-
-def _memory() -> ModuleType:
-    name = "tests_actions_memory"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("memory.py"))
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Any:
-    """The world in memory; `there.world` is what actions see."""
-    return _memory().MemoryWorld(tmp_path / "evidence")
 
 
 def finding(**changes: Any) -> Finding:

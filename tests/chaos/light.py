@@ -6,10 +6,11 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from chaos.outside import Fault
+from memory_world.world import MemoryWorld
 
 from clawback.action import Action
 from clawback.connectors.secret_store import FileSecretStore
@@ -27,8 +28,8 @@ class Light:
     patience = 60.0
     missing: tuple[str, ...] = ()
 
-    def __init__(self, memory: ModuleType, actions: Mapping[str, Action[Any]]) -> None:
-        self._memory, self._actions = memory, actions
+    def __init__(self, actions: Mapping[str, Action[Any]]) -> None:
+        self._actions = actions
         self._folder = Path(tempfile.mkdtemp(prefix="cb-chaos-"))
         self._template = self._folder / "journal.db"
         Journal(f"sqlite:///{self._template}").dispose()  # its schema is made once, not a thousand times
@@ -42,7 +43,7 @@ class Light:
     def begin(self, folder: Path, seed: int) -> Any:
         shutil.copy(self._template, folder / "journal.db")
         store = FileSecretStore(folder / "secrets")
-        there = self._memory.MemoryWorld(folder / "evidence", secrets=store)
+        there = MemoryWorld(folder / "evidence", secrets=store)
         there.agent, there.own = "a", {"secrets": store}
         there.url = there.record = f"sqlite:///{folder / 'journal.db'}"
         return there

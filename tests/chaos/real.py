@@ -18,11 +18,12 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from chaos.outside import Fault
 from chaos.plan import SERVERS
+from memory_world.world import MemoryWorld
 
 from clawback.catalog import Catalog
 from clawback.config import JiraSettings, Settings
@@ -55,8 +56,8 @@ class Real:
 
     patience = 300.0
 
-    def __init__(self, memory: ModuleType, catalog: Catalog) -> None:
-        self._memory, self._catalog = memory, catalog
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
         self.missing: list[str] = []
@@ -127,7 +128,7 @@ class Real:
         token, grants = self._bao.provision(name), self._aws.provision(name)
         store = FileSecretStore(folder / "secrets")
         held = ((token.ref, token.token), (grants.key_ref, grants.key), (grants.session_ref, grants.session))
-        there = self._memory.MemoryWorld(folder / "evidence", agent=name, secrets=store, held=held)
+        there = MemoryWorld(folder / "evidence", agent=name, secrets=store, held=held)
         there.agent, there.prefect, there.lied, there.lives = name, seed % 2 == 0, 0, 0
         there.own = self._own(there, folder, store)
         there.world = dataclasses.replace(there.world, **there.own)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
 import itertools
 import logging
 import sys
@@ -25,20 +24,10 @@ REAL_PLAYBOOKS = {"contain-rogue-agent", "credential-misuse", "hybrid-intrusion"
 """Those that take the most from issuers; what the others ask of a server these ask too."""
 
 
-def rooms() -> Any:
-    """`chaos.plan` …, and the world in memory that the actions' tests use; returns that."""
-    package = types.ModuleType("chaos")
-    package.__path__ = [str(HERE)]
-    sys.modules.setdefault("chaos", package)
-    name = "tests_actions_memory"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE.parent / "actions" / "memory.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+def rooms() -> None:
+    """`chaos.plan` …, and the world in memory (`memory_world.world` …), by these names."""
+    for name, folder in (("chaos", HERE), ("memory_world", HERE.parent / "memory_world")):
+        sys.modules.setdefault(name, types.ModuleType(name)).__path__ = [str(folder)]
 
 
 class Campaign:
@@ -101,7 +90,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--playbook", help="of this one alone")
     parser.add_argument("--real", action="store_true", help="against real servers, behind proxies that spoil answers")
     given = parser.parse_args(words)
-    memory = rooms()
+    rooms()
 
     from chaos.disk import own_mounts
     from chaos.light import Light
@@ -114,7 +103,7 @@ def main(words: list[str] | None = None) -> int:
     catalog = load()
     if why := own_mounts():
         print(f"disk full: by SQLite's page limit, for no disk can be mounted ({why})", flush=True)
-    with Real(memory, catalog) if given.real else Light(memory, catalog.actions) as place:
+    with Real(catalog) if given.real else Light(catalog.actions) as place:
         for said in place.missing:
             print(said, flush=True)
         gc.freeze()

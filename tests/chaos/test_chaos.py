@@ -59,9 +59,9 @@ def test_the_same_seed_is_the_same_trial(runner: ModuleType) -> None:
     assert faults == set(itertools.product(SERVERS, KINDS)) - {("journal", "lying")}
 
 
-def test_a_false_word_is_found(runner: ModuleType, tmp_path: Path) -> None:
+def test_a_false_word_is_found(runner: ModuleType, there: Any, tmp_path: Path) -> None:
     """The invariants bite: a world that is changed behind a verified receipt is not passed over."""
-    memory: Any = runner.rooms()
+    runner.rooms()
     from chaos.invariants import Baseline, broken
     from chaos.trial import finding_for
 
@@ -71,7 +71,6 @@ def test_a_false_word_is_found(runner: ModuleType, tmp_path: Path) -> None:
     from clawback.model import Level, ReceiptState
     from clawback.response import Response
 
-    there = memory.MemoryWorld(tmp_path / "evidence")
     journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
     incident, _ = journal.open_or_join(finding_for("secrets.outside-allow-list"), playbook="contain-rogue-agent")
     response = Response(journal, there.world, "test", incident.id, actions={}, without_evidence="none is wanted here")
