@@ -11,11 +11,17 @@ from clawback.errors import InvalidInput
 
 __all__ = ["read", "remove", "set_aside", "sweep", "write"]
 
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 8 << 20  # more than any one request of the core's can hold
+_HEADING_BYTES = 1024
 
 
 def write(path: Path, kind: str, body: bytes) -> None:
-    """Replace the file by `body` (JSON) with its format and digest; on disk, and named, when this returns."""
+    """Replace the file by `body` (JSON) with its format and digest; on disk, and named, when this returns.
+
+    `InvalidInput`, and nothing written, for one that `read` would not take.
+    """
+    if len(body) > _MOST_BYTES - _HEADING_BYTES:
+        raise InvalidInput(f"{path.name}: {len(body)} bytes, and at most {_MOST_BYTES - _HEADING_BYTES} are kept")
     new = path.with_name(f".{path.stem}.new")
     head = json.dumps({"format": kind, "sha256": hashlib.sha256(body).hexdigest()}).encode()
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -30,19 +36,21 @@ def write(path: Path, kind: str, body: bytes) -> None:
     _flush(path.parent)
 
 
-def read(path: Path, kind: str) -> bytes:
-    """The body. `InvalidInput` for another format, a digest that does not fit, or what cannot be read."""
+def read(path: Path, kind: str = "") -> bytes:
+    """The body. `InvalidInput` for another format than `kind` (empty: any), a wrong digest, or what cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             head, _, body = file.read(_MOST_BYTES).partition(b"\n")
         said = json.loads(head)
         body = body.removesuffix(b"\n")
-        if said["format"] == kind and said["sha256"] == hashlib.sha256(body).hexdigest():
+        if kind in ("", said["format"]) and said["sha256"] == hashlib.sha256(body).hexdigest():
             return body
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{path}: {type(error).__name__}", hint="it is damaged") from None
-    raise InvalidInput(f"{path}: not a {kind}, or its digest does not fit", hint="it is damaged, or of another version")
+    raise InvalidInput(
+        f"{path}: not {kind or 'a format'}, or its digest does not fit", hint="it is damaged, or of another version"
+    )
 
 
 def remove(path: Path) -> None:

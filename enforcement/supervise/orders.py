@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from clawback.enforcement import durable
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.errors import InvalidInput
 from clawback.model import Level
@@ -20,13 +21,11 @@ _DEEPEST = 64
 _CLOCK_STEP_NS = 100_000_000
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file of the core's, whose first line may be a heading; empty where there is none."""
+def _ordered(path: Path) -> dict[str, Any]:
+    """The JSON object of a file of orders, as it was written; empty where it is none, or is not any more."""
     try:
-        text = path.read_text(encoding="utf-8").strip()
-        head, _, body = text.partition("\n")
-        found = json.loads(body if body and '"sha256"' in head else text)
-    except (OSError, ValueError):
+        found = json.loads(durable.read(path))
+    except (InvalidInput, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -87,7 +86,7 @@ class Orders:
             return False
         seen, held = self._listed
         if seen != changed:
-            files = [_object(path) for path in self._together.glob("*.json")]
+            files = [_ordered(path) for path in self._together.glob("*.json")]
             held = frozenset(name for file in files for name in file) if all(files) else None
             if time.time_ns() - changed > _CLOCK_STEP_NS:  # else the folder may change again and not look so
                 self._listed = (changed, held)
@@ -109,7 +108,7 @@ class Orders:
             return False
         seen, found = self._halted.get(box.agent, (0, False))
         if seen != changed:
-            halts = [_object(path) for path in self._halts.glob("*.json")]
+            halts = [_ordered(path) for path in self._halts.glob("*.json")]
             found = any(self._means(halt, box.agent) for halt in halts)
             if time.time_ns() - changed > _CLOCK_STEP_NS:  # else the folder may change again and not look so
                 self._halted[box.agent] = (changed, found)
@@ -141,7 +140,11 @@ class Orders:
         return True
 
     def _spec(self, agent: str) -> dict[str, Any]:
-        return _object(self._state / "agents" / agent / "spec.json")
+        try:
+            found = json.loads((self._state / "agents" / agent / "spec.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def refuse(self, agent: str, *, by: str) -> None:
         """Refuse everything that this agent escalates. Durable on return; `OSError` where it could not be."""
