@@ -37,7 +37,7 @@ _PEM = serialization.Encoding.PEM
 
 
 def prepare(state: Path, *, uid: int | None, extra: Path | None = None) -> None:
-    """Make what is missing or about to end in `STATE/gateway`, write the bundle anew. Before privileges are dropped.
+    """Make what is missing or about to end in `STATE/gateway`, and the bundle of it. Before privileges are dropped.
 
     `extra` is a PEM file of further roots that destinations are verified against. `InvalidInput` where it is unsound.
     """
@@ -61,7 +61,10 @@ def prepare(state: Path, *, uid: int | None, extra: Path | None = None) -> None:
         except (OSError, ValueError) as error:
             raise InvalidInput(f"gateway.upstream_ca: {extra}: {error}", hint="a file of PEM certificates") from None
         roots.append(text)
-    _write(state / BUNDLE, b"\n".join(root.strip() for root in roots) + b"\n", 0o644, None)
+    bundle = b"\n".join(root.strip() for root in roots) + b"\n"
+    # Sandboxes that run have this very file mounted: a new one would leave them with a deleted one for nothing.
+    if not (state / BUNDLE).is_file() or (state / BUNDLE).read_bytes() != bundle:
+        _write(state / BUNDLE, bundle, 0o644, None)
 
 
 class Authority:

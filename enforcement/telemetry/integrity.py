@@ -20,6 +20,7 @@ __all__ = ["Integrity", "owners", "strays"]
 
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _OURS = "clawback-restrict"  # a cover that the ladder lays over a secret and lifts again
+_DELETED = "//deleted"
 _THREADS = 512
 _TOLD = 8
 _FILE = "integrity.json"
@@ -162,12 +163,17 @@ def _status(path: str) -> dict[str, str]:
 
 
 def _mounts(text: str) -> str:
-    """A digest of where what is mounted and how; the ladder's own covers, which come and go, are left out."""
+    """A digest of where what is mounted and how; the ladder's own covers, which come and go, are left out.
+
+    A file of the host's that was replaced since, as an update does, is mounted as it was: the kernel only says of it
+    that it is deleted, and no path can end like that.
+    """
     kept = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         if after.split(" ")[1:2] != [_OURS]:
-            kept.append(" ".join(before.split(" ")[2:6]) + " " + after)
+            device, root, path, options = before.split(" ")[2:6]
+            kept.append(f"{device} {root.removesuffix(_DELETED)} {path} {options} {after}")
     return hashlib.sha256("\n".join(sorted(kept)).encode()).hexdigest()[:32]
 
 

@@ -95,6 +95,21 @@ def test_what_it_was_launched_as_outlives_the_core(core):
     assert "not as at launch: mounts" in core.wait_for(is_tampered, agent=info.agent).message
 
 
+def test_a_file_that_is_shown_and_replaced_on_the_host_is_no_tampering(core, tmp_path):
+    """As an update replaces what lies in /etc, and the gateway its bundle of certificates."""
+    tmp_path.chmod(0o755)
+    shown = tmp_path / "shown.pem"
+    shown.write_text("before")
+    info, _ = core.launch(IDLE, readable=(str(shown),))
+    beats(core, info.agent, 1)
+    (tmp_path / "new").write_text("after")
+    (tmp_path / "new").rename(shown)
+    mounted = Path(f"/proc/{record(core, info.agent).pid}/mountinfo").read_text()
+    assert f"{shown}//deleted" in mounted
+    beats(core, info.agent, 3)
+    assert not any(is_tampered(one) for one in core.events(agent=info.agent))
+
+
 def test_threads_are_looked_at_one_by_one(core):
     info, _ = core.launch(IDLE)
     box = record(core, info.agent)

@@ -36,6 +36,13 @@ def test_the_ladders_own_covers_are_no_change_and_others_are():
     assert integrity._mounts(LINE.format(path="/", source="none").replace("ro,", "rw,")) != launched
 
 
+def test_a_file_of_the_hosts_that_was_replaced_is_no_change_and_another_in_its_place_is():
+    line = "54 11 254:0 {root} /etc/ld.so.cache ro,nosuid - ext4 /dev/vda rw\n"
+    launched = integrity._mounts(line.format(root="/etc/ld.so.cache"))
+    assert integrity._mounts(line.format(root="/etc/ld.so.cache//deleted")) == launched
+    assert integrity._mounts(line.format(root="/etc/other")) != launched
+
+
 def test_a_process_that_is_gone():
     with pytest.raises(OSError, match="No such"):
         Integrity.read(2**22 - 1)
