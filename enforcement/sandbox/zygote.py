@@ -31,6 +31,7 @@ __all__ = ["main"]
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_SECONDS = 1.0
+_ENDING_SECONDS = 5
 
 
 def _keep_only(*fds: int) -> None:
@@ -168,6 +169,20 @@ class _Zygote:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
 
+    def _end_helpers(self) -> None:
+        """Nobody waits for their answers any more, and to the next core they would be strangers in its sandboxes.
+
+        They are reaped too, for the reason that `_adopt` has.
+        """
+        signal.alarm(_ENDING_SECONDS)  # unhandled, it ends this process
+        for pid, deadline in self._children.values():
+            if deadline is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    while os.waitpid(-pid, 0):  # whom it leaves is ours by then, and of its group
+                        pass
+
     def serve(self) -> None:
         """Until the core goes."""
         while True:
@@ -179,6 +194,7 @@ class _Zygote:
                 try:
                     request, fds = wire.receive(self._core)
                 except (wire.Closed, ConnectionResetError):
+                    self._end_helpers()
                     return
                 for given in fds[:1]:
                     (self._make if request["op"] == "shim" else self._help)(request, given)

@@ -21,6 +21,7 @@ __all__ = ["Integrity", "owners", "strays"]
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _OURS = "clawback-restrict"  # a cover that the ladder lays over a secret and lifts again
 _DELETED = "//deleted"
+_GENERATIONS = 8  # of ours: zygote, helper, who joins, who tries
 _THREADS = 512
 _TOLD = 8
 _FILE = "integrity.json"
@@ -84,15 +85,16 @@ def strays(box: Sandbox, launched: Integrity, owned: Mapping[int, tuple[int, ...
     """What is wrong with single processes, in words: one of another user in the leaf, one of the agent's outside, one
     in other namespaces, a thread without filter or no_new_privs. `owned`: user id → processes of the host.
 
-    A process that is on its way in (a probe of the core's) may look wrong for some milliseconds: look twice. At most
-    512 threads are looked at. Without a cgroup of its own, only what has the agent's user id, if that is its alone.
+    Attempts and probes of the core's own, which are among the agent's processes without being under its filters, are
+    left out. Another's that is on its way in or out may look wrong for some milliseconds: look twice. At most 512
+    threads are looked at. Without a cgroup of its own, only what has the agent's user id, if that is its alone.
     """
     own = set(owned.get(box.uid, ())) if box.uid != os.geteuid() else set()
     inside = {int(word) for word in _text(f"{box.cgroup}/cgroup.procs").split()} if box.cgroup else own
     found = [
         f"process {pid} of its user is outside its cgroup"
         for pid in sorted(own - inside)
-        if _lives(pid) and _is_stray(pid, launched)
+        if _lives(pid) and _is_stray(pid, launched) and not _is_ours(pid, box)
     ]
     left = _THREADS
     for pid in sorted(inside):
@@ -100,9 +102,11 @@ def strays(box: Sandbox, launched: Integrity, owned: Mapping[int, tuple[int, ...
             break
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
             if pid not in own and Path(f"/proc/{pid}").stat().st_uid != box.uid and _lives(pid):
-                found.append(f"process {pid} of user {Path(f'/proc/{pid}').stat().st_uid} is in its cgroup")
-                continue
-            found.extend(_wrong(pid, launched, left))
+                wrong = [f"process {pid} of user {Path(f'/proc/{pid}').stat().st_uid} is in its cgroup"]
+            else:
+                wrong = list(_wrong(pid, launched, left))
+            if wrong and not _is_ours(pid, box):
+                found.extend(wrong)
             left -= len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names are wanted
     return tuple(found[:_TOLD])
 
@@ -145,6 +149,20 @@ def _is_stray(pid: int, launched: Integrity) -> bool:
         return False  # it has ended
     group = launched.cgroup.rpartition("/")[0]
     return owner in {launched.namespaces[0], ours} and not (group and here.startswith(f"{group}/"))
+
+
+def _is_ours(pid: int, box: Sandbox) -> bool:
+    """Its parents lead to this process, and not by way of the shim or of the sandbox's first process: a helper made it.
+    Nothing of the agent's can have such parents.
+    """
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, KeyError):
+        for _ in range(_GENERATIONS):
+            pid = int(_status(f"/proc/{pid}/status")["PPid"])
+            if pid == os.getpid():
+                return True
+            if pid in (0, 1, box.pid, box.shim_pid):
+                return False
+    return False
 
 
 def _lives(pid: int) -> bool:

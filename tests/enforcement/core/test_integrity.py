@@ -6,16 +6,18 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from clawback.enforcement.telemetry import integrity
 from clawback.enforcement.telemetry.integrity import Integrity
-from clawback.model import Level, Lifecycle, Severity
+from clawback.model import Attempt, Level, Lifecycle, Severity
 
 pytestmark = pytest.mark.kernel
 
+SILENT = tuple(Attempt(kind="connect", target=f"silent-{number}.invalid:443") for number in range(4))
 IDLE = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\ntime.sleep(600)"
 
 
@@ -119,3 +121,29 @@ def test_threads_are_looked_at_one_by_one(core):
     assert integrity.strays(box, launched, owned) == ()
     more = Integrity(**{name: getattr(launched, name) for name in launched.__slots__} | {"filters": 9})
     assert len(integrity.strays(box, more, owned)) >= 3
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
+def test_an_attempt_of_the_cores_own_that_takes_long_is_no_tampering(core, frozen):
+    """It is among the agent's processes, and not yet under its filters, for as long as the gateway does not answer."""
+    info, _ = core.launch(IDLE)
+    beats(core, info.agent, 1)
+    if frozen:
+        core.client.contain(info.agent, Level.FREEZE, reason="test", by="test")
+    results = core.client.attempt(info.agent, SILENT[:2])
+    assert all("no answer from the gateway" in result.detail for result in results), results
+    assert not any(is_tampered(one) for one in core.events(agent=info.agent))
+
+
+def test_what_a_core_that_died_was_trying_is_no_tampering_to_the_next(core):
+    info, _ = core.launch(IDLE)
+    beats(core, info.agent, 1)
+    inside = Path(record(core, info.agent).cgroup, "cgroup.procs")
+    alone = len(inside.read_text().split())
+    with ThreadPoolExecutor() as beside:
+        beside.submit(core.client.attempt, info.agent, SILENT)
+        core.until(lambda: len(inside.read_text().split()) > alone, why="no attempt was made")
+        core.end(signal.SIGKILL)
+    core.start()
+    beats(core, info.agent, len(core.events(agent=info.agent)) + 2)
+    assert not any(is_tampered(one) for one in core.events(agent=info.agent))
