@@ -1,8 +1,9 @@
 """Run the measurements. `python -m benches [NAME…] [-n RUNS] [--quick]`; without names, all of them.
 
 A bench is a module here with `RUNS` (usual, quick) and `measure(n) -> {"metrics": …, "ratios": …, "notes": […]}`;
-adding one edits no other file. Each runs in a process of its own with a time limit: one that fails or hangs says
-so in a line, and the others go on. `results.json` is the last run's; `RESULTS.md` only a whole one's, not `--quick`.
+adding one edits no other file. Each runs in a process of its own with a time limit, three minutes or its `SECONDS`:
+one that fails or hangs says so in a line, and the others go on. `results.json` is the last run's; `RESULTS.md` only a
+whole one's, not `--quick`.
 
 Numbers from a noisy machine are for comparing within one run: ratios are against a peer measured alternately with us.
 """
@@ -46,6 +47,7 @@ def alone(name: str, runs: int, path: str) -> None:
 
 
 def _run(name: str, runs: int) -> dict[str, Any]:
+    limit = getattr(importlib.import_module(f"benches.{name}"), "SECONDS", _SECONDS)
     with tempfile.TemporaryDirectory(prefix="clawback-bench-") as folder:
         path, log = Path(folder, "found.json"), Path(folder, "log")
         with log.open("wb") as said:
@@ -53,12 +55,12 @@ def _run(name: str, runs: int) -> dict[str, Any]:
                 [sys.executable, "-c", _ONE, name, str(runs), str(path)], stdout=said, stderr=said, cwd=HERE.parent
             )
             try:
-                process.wait(_SECONDS)
+                process.wait(limit)
             except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
                 _stop(process)
                 if isinstance(stopped, KeyboardInterrupt):
                     raise
-                return {"failed": f"{name}: not done after {_SECONDS:g} s"}
+                return {"failed": f"{name}: not done after {limit:g} s"}
         if path.exists():
             found: dict[str, Any] = json.loads(path.read_text())
             if "failed" in found:
