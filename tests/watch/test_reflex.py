@@ -15,6 +15,7 @@ from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.errors import NotEnforced, Unreachable
 from clawback.model import AgentState, Enforcement, IncidentStatus, Level, Phase, ReceiptState
 from clawback.response import Response
+from clawback.watch.ahead import Ahead
 from clawback.watch.containment import NotRecorded
 from clawback.watch.lanes import Lanes
 from clawback.watch.reflex import Reflex
@@ -162,8 +163,9 @@ def test_a_freeze_does_not_wait_for_a_slow_record(journal, world, core, tools):
         with journal.writing():
             answering = threading.Thread(target=lambda: early.answer(tools.finding()))
             answering.start()
-            tools.eventually(lambda: core.held("support") == {Level.FREEZE})
+            tools.eventually(lambda: core.struck == ["support"])
             assert early.ahead == 1
+            assert core.held("support") == set(), "nothing is ordered before the record"
             assert early.without_record == 0
         answering.join()
     finally:
@@ -171,6 +173,68 @@ def test_a_freeze_does_not_wait_for_a_slow_record(journal, world, core, tools):
     assert core.held("support") == {Level.FREEZE, Level.ISOLATE}
     (incident,) = journal.incidents()
     assert {item.state for item in incident.receipts} == {ReceiptState.VERIFIED}
+
+
+def test_a_freeze_waits_for_no_flush(reflex, journal, core, tools, monkeypatch):
+    """Between the journal's word that the finding is no old one and the flush of the record."""
+    core.add("support")
+    whole = reflex._containment.intend_all
+
+    def intend_all(*given):
+        tools.eventually(lambda: core.struck == ["support"])
+        return whole(*given)
+
+    monkeypatch.setattr(reflex._containment, "intend_all", intend_all)
+    assert reflex.answer(tools.finding()).outcome == "contained"
+    assert reflex.ahead == 0, "the record was not slow"
+
+
+def test_what_was_answered_long_ago_freezes_nobody_by_a_journal_that_is_not_slow(reflex, journal, core, tools):
+    core.add("support")
+    one = tools.finding()
+    journal.close(reflex.answer(one).incident)
+    core.struck.clear()
+    assert reflex.answer(one).outcome == "closed"
+    assert core.struck == []
+
+
+def test_a_freeze_that_is_under_way_is_over_before_the_record_is():
+    early, told, order = Ahead(0), threading.Event(), []
+
+    def freeze():
+        told.set()
+        time.sleep(0.05)  # it takes its time
+        order.append("frozen")
+
+    try:
+        with early.of(freeze):
+            assert told.wait(10)
+        order.append("recorded")
+    finally:
+        early.stop()
+    assert order == ["frozen", "recorded"]
+    with early.of(freeze) as now:  # nobody waits any more, and freezing at once still does
+        now()
+    assert order == ["frozen", "recorded", "frozen"]
+
+
+def test_a_journal_that_does_not_say_what_was_answered_keeps_nobody_from_being_frozen(
+    reflex, journal, core, tools, monkeypatch
+):
+    core.add("support")
+    monkeypatch.setattr(journal, "answered", lambda *_, **__: 1 / 0)
+    reflex.hurry([tools.finding()])
+    assert core.struck == ["support"]
+
+
+def test_in_a_hurry_what_was_answered_long_ago_freezes_nobody(reflex, journal, core, tools):
+    core.add("support")
+    core.add("other")
+    one = tools.finding()
+    journal.close(reflex.answer(one).incident)
+    core.struck.clear()
+    reflex.hurry([one, tools.finding(agent="other", instance=core.known["other"].instance)])
+    assert core.struck == ["other"]
 
 
 def test_an_agent_released_since_is_contained_again(reflex, journal, core, tools):

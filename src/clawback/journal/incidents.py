@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
@@ -28,6 +29,15 @@ _AGAIN = (
         incidents.c.drill == bindparam("drill"),
     )
     .limit(1)
+)
+_ANSWERED = (
+    select(findings.c.occurrence, incidents.c.agent)
+    .join(incidents, findings.c.incident == incidents.c.id)
+    .where(
+        findings.c.occurrence.in_(bindparam("occurrences", expanding=True)),
+        incidents.c.drill == bindparam("drill"),
+        incidents.c.status == bindparam("status"),
+    )
 )
 _OPEN_ONE = select(incidents).where(
     incidents.c.agent == bindparam("agent"),
@@ -81,6 +91,14 @@ class Incidents(Store):
                 if row is not None and playbook not in ("", row.playbook):
                     self._join(connection, incident, records.bounded(playbook, 256))
             return self._incident(connection, incident), row is None
+
+    def answered(self, those: Sequence[Finding], *, drill: bool = False) -> frozenset[int]:
+        """Which of these, by their places, rest on events that led to an incident that is closed."""
+        keys = [(records.occurrence_of(one), one.agent) for one in those]
+        asked = {"occurrences": [key for key, _ in keys], "drill": drill, "status": IncidentStatus.CLOSED}
+        with self.reading() as connection:
+            found = {(str(key), str(agent)) for key, agent in connection.execute(_ANSWERED, asked)}
+        return frozenset(place for place, key in enumerate(keys) if key in found)
 
     def _join(self, connection: Connection, incident: str, playbook: str) -> None:
         """A further playbook, once, by the same transaction as the finding that brings it."""

@@ -1,8 +1,9 @@
-"""Freeze ahead of the record where the disk is slow: an agent must not run on because something else is flushing.
+"""Freeze ahead of the record's flush: an agent must not run on while something is being written down.
 
-The record comes first where it can: it takes about a millisecond. A disk that others keep busy may take tens. Freezing
-before the record is safe then: it is undone without a trace, the event that asks for it is on file and counts as
-unanswered until the record stands, and the core writes a hold with it.
+The kernel is told to freeze as soon as the journal says that the finding is not one that was answered long ago, and the
+record is flushed meanwhile; if not even that is said in time, because others keep the disk busy, it is told all the
+same. No hold is placed and nothing is claimed before the record: a freeze alone is undone without a trace, the event
+that asks for it is on file and counts as unanswered, and a core that hears no more of it holds the agent itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from clawback.urgency import go_first
 
 __all__ = ["Ahead"]
 
-SECONDS = 0.002  # the median record takes 1.2 ms
+SECONDS = 0.002  # what is known of a finding takes 0.5 ms to read
 
 _log = structlog.get_logger()
 
@@ -30,7 +31,8 @@ _log = structlog.get_logger()
 class _Waiting:
     due: float
     freeze: Callable[[], object]
-    recorded: threading.Event = field(default_factory=threading.Event)
+    decided: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Ahead:
@@ -44,14 +46,25 @@ class Ahead:
         self._thread.start()
 
     @contextmanager
-    def of(self, freeze: Callable[[], object]) -> Iterator[None]:
-        """Inside, the record is made; if that takes longer than the time allowed, `freeze` is called beside it."""
+    def of(self, freeze: Callable[[], object]) -> Iterator[Callable[[], None]]:
+        """Inside, the record is made, and what is yielded freezes ahead of it. If not even that was called in the time
+        allowed, `freeze` is called beside it; at the end no such call is under way any more.
+        """
         waiting = _Waiting(time.monotonic() + self._seconds, freeze)
-        self._queue.put(waiting)
+        if self._thread.is_alive():
+            self._queue.put(waiting)
+        else:
+            waiting.done.set()
+
+        def now() -> None:
+            waiting.decided.set()
+            _told(freeze)
+
         try:
-            yield
+            yield now
         finally:
-            waiting.recorded.set()
+            waiting.decided.set()
+            waiting.done.wait()
 
     def stop(self) -> None:
         """Nobody waits any more."""
@@ -61,12 +74,16 @@ class Ahead:
     def _run(self) -> None:
         go_first()
         while (waiting := self._queue.get()) is not None:
-            if waiting.recorded.wait(max(0.0, waiting.due - time.monotonic())):
-                continue
-            self.count += 1
-            try:
-                waiting.freeze()
-            except ClawbackError as error:  # the reflex itself comes next, and answers for what it meets
-                _log.warning("not frozen ahead of its record", error=error.message)
-            except Exception:
-                _log.exception("not frozen ahead of its record")
+            if not waiting.decided.wait(max(0.0, waiting.due - time.monotonic())):
+                self.count += 1
+                _told(waiting.freeze)
+            waiting.done.set()
+
+
+def _told(freeze: Callable[[], object]) -> None:
+    try:
+        freeze()
+    except ClawbackError as error:  # the reflex itself comes next, and answers for what it meets
+        _log.warning("not frozen ahead of its record", error=error.message)
+    except Exception:
+        _log.exception("not frozen ahead of its record")

@@ -1,4 +1,4 @@
-"""Freeze and isolate: the intent is on disk before its effect, unless disk or journal are slow (see `ahead`)."""
+"""Freeze and isolate: the intent is on disk before hold and effect; the kernel alone is told earlier (see `ahead`)."""
 
 from __future__ import annotations
 
@@ -172,12 +172,6 @@ class Containment:
             step.params.model_dump(mode="json"),
             ACTOR,
             captured=dict(step.action.capture(context, step.params)),
-        )
-
-    def freeze(self, finding: Finding) -> None:
-        """Freeze, and nothing else: no record, no look at it. Both come with the step itself."""
-        self._world.core.contain(
-            finding.agent, Level.FREEZE, instance=finding.instance, reason=reason_of(finding), by=ACTOR
         )
 
     def _contain_again(self, incident: Incident, finding: Finding, level: Level, receipt: Receipt) -> None:

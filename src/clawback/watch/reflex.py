@@ -43,7 +43,7 @@ class Reflex:
 
     playbook_of  the playbook that a detector's finding starts, by detector id
     per_minute   how many agents may be contained in a minute before further ones wait (see `cap`); 0 is no limit
-    ahead_seconds   how long a freeze waits for its record
+    ahead_seconds   how long a freeze waits for what the journal knows of its finding
     drill        all that happens here is rehearsed, also what is about no agent
     """
 
@@ -91,13 +91,18 @@ class Reflex:
 
     def hurry(self, findings: Sequence[Finding]) -> tuple[AgentInfo, ...]:
         """Freeze, and nothing else, because the answers have to wait their turn. What would not be contained is left
-        alone: an unknown agent, a rehearsal, whatever is beyond the cap. `answer` finds the agent frozen and makes the
-        record. One call for all, and no look at any: in a storm the answers want all the time there is. Who was frozen.
+        alone: an unknown agent, a rehearsal, what was answered long ago, whatever is beyond the cap. `answer` finds
+        the agent frozen and makes the record. One call for all, and no look at any: in a storm the answers want all
+        the time there is. Who was frozen.
         """
+        answered = self._answered(findings)
         meant = {
             finding.agent: finding.instance
-            for finding in findings
-            if finding.about_agent and finding.reflex is not None and self._rehearsal(finding) is None
+            for place, finding in enumerate(findings)
+            if finding.about_agent
+            and finding.reflex is not None
+            and place not in answered
+            and self._rehearsal(finding) is None
         }
         if not self._drill:
             anew = {agent for agent in meant if not self.cap.counts(agent)}
@@ -193,16 +198,19 @@ class Reflex:
         asked = self._steps(finding, info)
         steps = asked if self._may(info, asked) else ()
         begun: tuple[Receipt, ...] = ()
+        drill = self._drill or "drill" in info.tags
         try:
-            # One flush to disk for the incident and all intents.
-            with self._ahead(finding, info, steps), self._journal.together():
-                incident, opened = self._journal.open_or_join(
-                    finding, playbook=self._playbook_of(finding.detector), drill=self._drill or "drill" in info.tags
-                )
-                if incident.status is IncidentStatus.OPEN:
-                    begun = self._containment.intend_all(incident, steps, info)
-                    if asked and not steps:
-                        self._withhold(incident, finding)
+            with self._ahead(info, steps) as freeze_now:
+                if steps and not self._journal.answered((finding,), drill=drill):
+                    freeze_now()
+                with self._journal.together():  # one flush to disk for the incident and all intents
+                    incident, opened = self._journal.open_or_join(
+                        finding, playbook=self._playbook_of(finding.detector), drill=drill
+                    )
+                    if incident.status is IncidentStatus.OPEN:
+                        begun = self._containment.intend_all(incident, steps, info)
+                        if asked and not steps:
+                            self._withhold(incident, finding)
         except Exception as error:
             if steps:
                 self._containment.unrecorded(finding, info, error)
@@ -227,10 +235,19 @@ class Reflex:
             frozen_ms=frozen_ms(receipts, finding) if begun else 0.0,
         )
 
-    def _ahead(self, finding: Finding, info: AgentInfo, steps: tuple[Step, ...]) -> AbstractContextManager[None]:
+    def _answered(self, findings: Sequence[Finding]) -> frozenset[int]:
+        """Those that led to an incident that is closed, by their places; none where the journal does not say."""
+        try:
+            return self._journal.answered(findings, drill=self._drill)
+        except Exception as error:
+            _log.error("not known what was answered before", findings=len(findings), error=type(error).__name__)
+            return frozenset()
+
+    def _ahead(self, info: AgentInfo, steps: tuple[Step, ...]) -> AbstractContextManager[Callable[[], None]]:
         if not steps or (info.hold and Level.FREEZE in info.hold.levels):
-            return nullcontext()
-        return self._early.of(lambda: self._containment.freeze(finding))
+            return nullcontext(lambda: None)
+        drills = self._drill or "drill" in info.tags
+        return self._early.of(lambda: self._world.core.strike({info.agent: info.instance}, drills=drills))
 
     def _steps(self, finding: Finding, info: AgentInfo) -> tuple[Step, ...]:
         """What is asked for, lowest level first; nothing where there is no reflex or no running agent."""
