@@ -82,15 +82,16 @@ def _could_have_made(records: Records, node: CredentialNode, known: set[str]) ->
         return ()  # it is dead: what it could have made was looked up while it lived, and is a seed of later walks
     candidates: list[tuple[str, dict[str, Any]]] = []
     for accessor in records.accessors:
-        facts = records.world.vault.token_lookup(accessor)
+        made = records.world.vault.token_made(accessor)
         if (
-            facts is not None
+            made is not None
             and accessor not in known | {node.id}
             and accessor not in records.reissued
+            and str(made.get("path", "")).startswith("auth/token/create")
+            and int(made.get("creation_time") or 0) >= int(ours.get("creation_time") or 0)
+            and "clawback_step" not in made["meta"]
+            and (facts := records.world.vault.token_lookup(accessor)) is not None
             and facts.get("orphan")
-            and str(facts.get("path", "")).startswith("auth/token/create")
-            and int(facts.get("creation_time") or 0) >= int(ours.get("creation_time") or 0)
-            and "clawback_step" not in facts["meta"]
         ):
             candidates.append((accessor, facts))
     paths = sorted({str(facts["path"]) for _, facts in candidates})

@@ -57,6 +57,21 @@ def test_a_token_is_found_by_its_tags_and_dies_by_its_accessor(vault):
     assert "permission denied" in answer
 
 
+def test_a_token_that_was_looked_up_is_known_and_its_death_is_seen_all_the_same(vault, monkeypatch):
+    mine = [vault.token_create(policies=["default"], ttl="60s", meta={"walk": "w"})[1] for _ in range(3)]
+    assert sorted(vault.token_find({"walk": "w"})) == sorted(mine)
+    asked = []
+    whole = vault.token_lookup
+    monkeypatch.setattr(vault, "token_lookup", lambda accessor: asked.append(accessor) or whole(accessor))
+    assert vault.token_find({"walk": "none"}) == []
+    assert asked == [], "nobody is asked about what never changes"
+    vault.token_revoke(mine[0])
+    assert sorted(vault.token_find({"walk": "w"})) == sorted(mine[1:])
+    assert sorted(asked) == sorted(mine[1:]), "those that match are looked at as they are"
+    assert vault.token_made(mine[0])["meta"] == {"walk": "w"}
+    assert vault.token_made("no-such-accessor") is None
+
+
 def test_a_token_that_may_do_nothing_is_still_told_from_a_dead_one(vault):
     value, accessor = vault.token_create(policies=["nothing"], ttl="60s", meta={})
     assert vault.token_works(value)[0]

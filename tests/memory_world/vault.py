@@ -34,6 +34,9 @@ class MemoryVault:
         found = self.live.get(accessor)
         return found[1] if found else None
 
+    def token_made(self, accessor: str) -> dict[str, Any] | None:
+        return self.token_lookup(accessor)
+
     def token_revoke(self, accessor: str) -> None:
         self._ask()
         self.live.pop(accessor, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +23,8 @@ __all__ = ["VaultConnector"]
 # Revoking a prefix waits for each lease's backend; a database may take its time over a thousand logins.
 _REVOKE_SECONDS = 60.0
 _MAX_LEASES = 10_000
+_REMEMBERED = 50_000  # tokens
+_MADE = ("meta", "path", "creation_time")  # not `orphan`: a child becomes one by its parent's revocation alone
 _FACTS = (
     "policies",
     "ttl",
@@ -55,6 +59,8 @@ class VaultConnector:
         self._transit = TransitConnector(server)
         self._kv = KeyValueConnector(server)
         self._wrapping = WrappingConnector(server)
+        self._made: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._remembering = threading.Lock()
 
     @property
     def reissue(self) -> Reissue:
@@ -111,6 +117,22 @@ class VaultConnector:
             "period": data.get("period") or 0,
         }
 
+    def token_made(self, accessor: str) -> dict[str, Any] | None:
+        """From memory where it was looked up before: a server may hold thousands, and every walk asks about each."""
+        with self._remembering:
+            if (known := self._made.get(accessor)) is not None:
+                self._made.move_to_end(accessor)
+                return dict(known)
+        facts = self.token_lookup(accessor)
+        if facts is None:
+            return None
+        made = {name: facts[name] for name in _MADE}
+        with self._remembering:
+            self._made[accessor] = made
+            while len(self._made) > _REMEMBERED:
+                self._made.popitem(last=False)
+        return dict(made)
+
     def token_revoke(self, accessor: str) -> None:
         """Revoke by accessor, children too."""
         from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
@@ -157,7 +179,7 @@ class VaultConnector:
         return str(auth["client_token"]), str(auth["accessor"])
 
     def token_find(self, meta: dict[str, str]) -> list[str]:
-        """Accessors of live tokens with all of `meta`: lists every accessor and looks each up."""
+        """Accessors of live tokens with all of `meta`: lists every accessor, and looks up those not known yet."""
         from hvac.exceptions import InvalidPath
 
         with self._server.asking("auth/token/accessors"):
@@ -167,8 +189,10 @@ class VaultConnector:
                 return []
         found = []
         for accessor in accessors:
-            facts = self.token_lookup(accessor)
-            if facts is not None and meta.items() <= facts["meta"].items():
+            made = self.token_made(accessor)
+            if made is None or not meta.items() <= made["meta"].items():
+                continue
+            if self.token_lookup(accessor) is not None:
                 found.append(str(accessor))
         return found
 

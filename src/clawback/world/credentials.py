@@ -80,8 +80,14 @@ class Vault(Protocol):
         """A new token: (value, accessor). Exactly these policies, without `default`. 0 and "" leave a limit out."""
         ...
 
+    def token_made(self, accessor: str) -> dict[str, Any] | None:
+        """What never changes of a token: its `meta`, `path`, `creation_time`. None where the issuer does not know it;
+        one that was looked up before may be dead.
+        """
+        ...
+
     def token_find(self, meta: dict[str, str]) -> list[str]:
-        """Accessors of live tokens whose metadata contains all of `meta`. One call for every live token there is."""
+        """Accessors of live tokens whose metadata has all of `meta`. One call for each that was not seen before."""
         ...
 
     def token_works(self, token: str) -> tuple[bool, str]:
