@@ -9,6 +9,8 @@ import pytest
 
 from .running import clawback
 
+pytestmark = pytest.mark.slow  # each starts the command line anew
+
 PARTS = ("up", "core", "gateway", "watch")
 AGENTS = ("run", "agents", "contain", "release", "policy")
 RECORD = ("incidents", "show", "resume", "ticket")

@@ -117,6 +117,7 @@ def file_event(**changes: Any) -> FileActivity:
     return FileActivity(**(known | changes))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(events(PLAIN))
 def test_reading_returns_exactly_what_was_written(event: Event) -> None:
@@ -302,6 +303,7 @@ def test_no_bytes_crash_the_reader(line: bytes) -> None:
         parse_line(line, None)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_no_damage_to_a_line_crashes_the_reader_or_changes_its_agent(data: st.DataObject) -> None:

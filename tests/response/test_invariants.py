@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -22,6 +23,8 @@ assert _spec is not None
 assert _spec.loader is not None
 world_of = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(world_of)
+
+pytestmark = pytest.mark.slow
 
 NAMES = ("a", "b", "c")
 PLACES = st.sampled_from(["capture", "apply", "verify", "revert", "verify_reverted", "after apply", "after revert"])

@@ -210,6 +210,7 @@ _CALLS = st.one_of(
 _TEXTS = st.sampled_from([TEXT, OPENSHELL])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     text=_TEXTS,

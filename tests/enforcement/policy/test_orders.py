@@ -179,6 +179,7 @@ def test_no_body_breaks_the_reader(body: bytes) -> None:
     decide(DELETE, host="mcp.test", method="POST", body=body)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40), st.text(max_size=40))
 @settings(deadline=None)
 def test_a_tool_behind_any_prefix_is_denied(before: str, after: str) -> None:
