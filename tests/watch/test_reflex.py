@@ -213,9 +213,21 @@ def test_a_freeze_that_is_under_way_is_over_before_the_record_is():
     finally:
         early.stop()
     assert order == ["frozen", "recorded"]
-    with early.of(freeze) as now:  # nobody waits any more, and freezing at once still does
-        now()
+    with early.of(freeze) as decide:  # nobody waits any more, and freezing at once still does
+        decide(True)
     assert order == ["frozen", "recorded", "frozen"]
+
+
+def test_who_is_not_to_be_frozen_is_not_however_long_the_record_takes_then():
+    frozen = []
+    early = Ahead(0.5)
+    try:
+        with early.of(lambda: frozen.append(1)) as decide:
+            decide(False)
+            time.sleep(0.6)  # the record takes longer than is waited for a word
+    finally:
+        early.stop()
+    assert (frozen, early.count) == ([], 0)
 
 
 def test_a_journal_that_does_not_say_what_was_answered_keeps_nobody_from_being_frozen(

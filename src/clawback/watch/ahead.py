@@ -23,6 +23,7 @@ from clawback.urgency import go_first
 __all__ = ["Ahead"]
 
 SECONDS = 0.002  # what is known of a finding takes 0.5 ms to read
+_LOOK_SECONDS = 0.1
 
 _log = structlog.get_logger()
 
@@ -46,25 +47,24 @@ class Ahead:
         self._thread.start()
 
     @contextmanager
-    def of(self, freeze: Callable[[], object]) -> Iterator[Callable[[], None]]:
-        """Inside, the record is made, and what is yielded freezes ahead of it. If not even that was called in the time
-        allowed, `freeze` is called beside it; at the end no such call is under way any more.
+    def of(self, freeze: Callable[[], object]) -> Iterator[Callable[[bool], None]]:
+        """Inside, the record is made, and what is yielded decides whether to freeze ahead of it: at once or never.
+        If it was not called in the time allowed, `freeze` is called beside it; at the end no such call is under way.
         """
         waiting = _Waiting(time.monotonic() + self._seconds, freeze)
-        if self._thread.is_alive():
-            self._queue.put(waiting)
-        else:
-            waiting.done.set()
+        self._queue.put(waiting)
 
-        def now() -> None:
+        def decide(wanted: bool) -> None:  # noqa: FBT001 - the answer to one question
             waiting.decided.set()
-            _told(freeze)
+            if wanted:
+                _tell(freeze)
 
         try:
-            yield now
+            yield decide
         finally:
             waiting.decided.set()
-            waiting.done.wait()
+            while not waiting.done.wait(_LOOK_SECONDS) and self._thread.is_alive():
+                pass
 
     def stop(self) -> None:
         """Nobody waits any more."""
@@ -76,11 +76,11 @@ class Ahead:
         while (waiting := self._queue.get()) is not None:
             if not waiting.decided.wait(max(0.0, waiting.due - time.monotonic())):
                 self.count += 1
-                _told(waiting.freeze)
+                _tell(waiting.freeze)
             waiting.done.set()
 
 
-def _told(freeze: Callable[[], object]) -> None:
+def _tell(freeze: Callable[[], object]) -> None:
     try:
         freeze()
     except ClawbackError as error:  # the reflex itself comes next, and answers for what it meets

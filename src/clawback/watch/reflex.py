@@ -200,9 +200,9 @@ class Reflex:
         begun: tuple[Receipt, ...] = ()
         drill = self._drill or "drill" in info.tags
         try:
-            with self._ahead(info, steps) as freeze_now:
-                if steps and not self._journal.answered((finding,), drill=drill):
-                    freeze_now()
+            with self._ahead(info, steps) as decide:
+                if steps:
+                    decide(not self._journal.answered((finding,), drill=drill))
                 with self._journal.together():  # one flush to disk for the incident and all intents
                     incident, opened = self._journal.open_or_join(
                         finding, playbook=self._playbook_of(finding.detector), drill=drill
@@ -243,9 +243,9 @@ class Reflex:
             _log.error("not known what was answered before", findings=len(findings), error=type(error).__name__)
             return frozenset()
 
-    def _ahead(self, info: AgentInfo, steps: tuple[Step, ...]) -> AbstractContextManager[Callable[[], None]]:
+    def _ahead(self, info: AgentInfo, steps: tuple[Step, ...]) -> AbstractContextManager[Callable[[bool], None]]:
         if not steps or (info.hold and Level.FREEZE in info.hold.levels):
-            return nullcontext(lambda: None)
+            return nullcontext(lambda _wanted: None)
         drills = self._drill or "drill" in info.tags
         return self._early.of(lambda: self._world.core.strike({info.agent: info.instance}, drills=drills))
 
