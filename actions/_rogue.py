@@ -26,7 +26,8 @@ def rogue_calls_of(ctx: Context, agent: str) -> tuple[Attempt, ...]:
 
 def answers_for(ctx: Context, agent: str) -> tuple[Incident, ...]:
     """The agent's other incidents that handed its release over to this one (`agent.release`), straight or by way of
-    others: they are through, and nobody but this one sees whether the agent is denied what it did there.
+    others: they are through, and nobody but this one sees whether the agent is denied what it did there. Of its newest
+    ones alone, as `Context.history` has them.
     """
     return tuple(x for x in ctx.history(agent) if x.id != ctx.incident.id and _comes_here(ctx, x, agent))
 

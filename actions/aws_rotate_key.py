@@ -241,10 +241,12 @@ def _given_to_nobody(ctx: Context, params: RotateKeyParams, captured: Record, us
 def _delete(ctx: Context, user: str, keys: set[str]) -> None:
     """Before the store forgets which keys they were; and not believed, for the same reason."""
     cloud = ctx.world.cloud
-    for key in sorted(keys & cloud.access_keys(user).keys()):
+    doomed = keys & cloud.access_keys(user).keys()
+    for key in sorted(doomed):
         cloud.access_key_delete(user, key)
-        if not watch_accepted(lambda key=key: (key not in cloud.access_keys(user), ""), cloud.settle)[0]:  # type: ignore[misc]
-            raise NotEnforced(f"IAM lists {key} after deleting it", hint="resume, or delete it by hand")
+    if not watch_accepted(lambda: (doomed.isdisjoint(cloud.access_keys(user)), ""), cloud.settle)[0]:
+        left = ", ".join(sorted(doomed & cloud.access_keys(user).keys()))
+        raise NotEnforced(f"IAM lists {left} after deleting it", hint="resume, or delete it by hand")
 
 
 def _verify_reverted(ctx: Context, params: RotateKeyParams, captured: Record) -> Verification:

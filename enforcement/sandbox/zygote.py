@@ -54,6 +54,11 @@ def _detach(*keep: int) -> None:
     os.dup2(null, 1)
 
 
+def _end_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 def _shim(recipe: bytes, fd: int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 2)  # the core's log may be a pipe that ends with it
@@ -145,8 +150,7 @@ class _Zygote:
         os.close(pidfd)
         if deadline is not None:
             # Unreaped, it still holds its number: what it left running in its group is certainly its own.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            _end_group(pid)
         os.waitpid(pid, 0)
 
     def _adopt(self) -> None:
@@ -166,8 +170,7 @@ class _Zygote:
         now = time.monotonic()
         for pid, deadline in self._children.values():
             if deadline is not None and deadline < now:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
+                _end_group(pid)
 
     def _end_helpers(self) -> None:
         """Nobody waits for their answers any more, and to the next core they would be strangers in its sandboxes.
@@ -177,8 +180,7 @@ class _Zygote:
         signal.alarm(_ENDING_SECONDS)  # unhandled, it ends this process
         for pid, deadline in self._children.values():
             if deadline is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
+                _end_group(pid)
                 with contextlib.suppress(ChildProcessError):
                     while os.waitpid(-pid, 0):  # whom it leaves is ours by then, and of its group
                         pass

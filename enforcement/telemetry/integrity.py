@@ -157,11 +157,11 @@ def _is_ours(pid: int, box: Sandbox) -> bool:
     """
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, KeyError):
         for _ in range(_GENERATIONS):
+            if pid in (0, box.pid, box.shim_pid):  # the first process too: without its shim it is adopted by the zygote
+                return False
             pid = int(_status(f"/proc/{pid}/status")["PPid"])
             if pid == os.getpid():
                 return True
-            if pid in (0, 1, box.pid, box.shim_pid):
-                return False
     return False
 
 

@@ -57,7 +57,8 @@ class Context:
     """What an action is given besides its parameters: the incident as it stands, who acts, the way outside, and what
     persons were asked in this incident, as it stands when it is called.
 
-    history  all incidents of an agent that the journal has, this one too, oldest first; drills apart from real ones
+    history  the newest 32 incidents of an agent, oldest first, this one too if it is among them; drills apart from real
+             ones
     reread   the incident as the journal has it at this moment, with the receipt of the step that is being made
     other    any incident by its id, as it stands when it is called; None for one that there is not
     """
