@@ -65,32 +65,51 @@ def _processes() -> set[str]:
     return {f"{pid} {names[pid][:100]}" for pid in ours - {os.getpid()}}
 
 
-_BEFORE = pytest.StashKey[tuple[set[str], set[str], set[str]]]()
+def _groups_and_mounts() -> set[str]:
+    return _cgroups() | _mounts() | _namespaces()
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Of several workers none can tell whose a group or a mount is: whoever started them looks for all."""
-    if getattr(session.config.option, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
-        session.config.stash[_BEFORE] = _cgroups(), _mounts(), _namespaces()
+class _Leftovers:
+    """Of several workers none can tell whose a group or a mount is: whoever started them looks for all.
+
+    Fails the run if a cgroup, mount or named network namespace of it is still there, and says when each was first seen.
+    """
+
+    def __init__(self) -> None:
+        self.before = self.known = _groups_and_mounts()
+        self.seen: dict[str, str] = {}
+        self.said = ""
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            now = _groups_and_mounts()
+            self.seen = {name: when for name, when in self.seen.items() if name in now}
+            self.seen |= dict.fromkeys(now - self.known, report.nodeid)
+            self.known = now
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        with Path(tempfile.gettempdir(), f"clawback-tests-{os.getuid()}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.said = "another run of these tests is on: groups and mounts left behind not looked for"
+                return
+            left = sorted(_groups_and_mounts() - self.before)
+        if left:
+            places = (f"{name} (first seen when {self.seen.get(name, 'all tests')} had ended)" for name in left)
+            self.said = f"left behind: {', '.join(places)}"
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_unconfigure(self) -> None:
+        if self.said:
+            print(self.said)  # after all else, where the last lines of a long log show it
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a run of several workers if a cgroup, mount or named network namespace of it is still there."""
-    before = session.config.stash.get(_BEFORE, None)
-    if before is None:
-        return
-    with Path(tempfile.gettempdir(), f"clawback-tests-{os.getuid()}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("\nanother run of these tests is on: groups and mounts left behind not looked for")
-            return
-        now = (_cgroups(), _mounts(), _namespaces())
-    left = [name for there, then in zip(now, before, strict=True) for name in sorted(there - then)]
-    if left:
-        print(f"\nleft behind: {', '.join(left)}")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(_Leftovers())
 
 
 @pytest.fixture
