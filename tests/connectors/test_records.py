@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import time
 from datetime import UTC, datetime
@@ -136,10 +137,10 @@ ENTRY = {
 }
 
 
-def log(folder: Path, *lines: bytes) -> VaultRecordsConnector:
+def log(folder: Path, *lines: bytes, server: Any = None) -> VaultRecordsConnector:
     file = folder / "audit.log"
     file.write_bytes(b"\n".join(lines) + b"\n")
-    return VaultRecordsConnector(None, audit_log=file)  # type: ignore[arg-type]  # the server is not asked
+    return VaultRecordsConnector(server, audit_log=file)
 
 
 def line(**changes: Any) -> bytes:
@@ -227,3 +228,44 @@ def test_a_log_that_cannot_be_read_is_no_empty_log(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="No such file"):
         VaultRecordsConnector(None, audit_log=tmp_path / "none").audit()  # type: ignore[arg-type]
     assert VaultRecordsConnector(None).audit() is None  # type: ignore[arg-type]
+
+
+class Device:
+    """Answers `ask` for an HMAC as the server does, with a key that a device enabled anew has not."""
+
+    def __init__(self) -> None:
+        self.key, self.asked = b"first", 0
+
+    def ask(self, _method: str, path: str, body: dict[str, str]) -> dict[str, Any]:
+        assert path == "sys/audit-hash/file"
+        self.asked += 1
+        return {"data": {"hash": hmac.new(self.key, body["input"].encode(), "sha256").hexdigest()}}
+
+
+def test_an_hmac_is_asked_for_once_for_as_long_as_the_device_has_the_same_key(tmp_path: Path) -> None:
+    device = Device()
+    records = log(tmp_path, server=device)
+
+    def walk() -> list[str]:
+        records.audit()
+        return [records.audit_hash(f"accessor-{number}") for number in range(20)]
+
+    first = walk()
+    assert (len(set(first)), device.asked) == (20, 21)
+    assert walk() == first
+    assert device.asked == 22, "whether the key is the same, and nothing else"
+    device.key = b"second"
+    changed = walk()
+    assert not set(changed) & set(first)
+    assert walk() == changed
+    device.key = b"first"
+    assert walk() == first
+
+
+def test_what_hashes_are_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault_records, "_MAX_HASHES", 5)
+    device = Device()
+    records = log(tmp_path, server=device)
+    for number in range(50):
+        assert records.audit_hash(f"{number}") == records.audit_hash(f"{number}")
+        assert len(records._hashes[1]) <= 6

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from clawback.connectors.vault import VaultConnector
+from clawback.connectors.vault_records import VaultRecordsConnector
 from clawback.errors import InvalidInput, Refused, Unreachable
 from clawback.services.openbao import OpenBao
 
@@ -70,6 +71,15 @@ def test_a_token_that_was_looked_up_is_known_and_its_death_is_seen_all_the_same(
     assert sorted(asked) == sorted(mine[1:]), "those that match are looked at as they are"
     assert vault.token_made(mine[0])["meta"] == {"walk": "w"}
     assert vault.token_made("no-such-accessor") is None
+
+
+def test_an_hmac_that_is_remembered_is_the_one_that_stands_in_the_audit_log(bao, vault):
+    records = VaultRecordsConnector(vault, audit_log=bao.audit_log)
+    _, accessor = vault.token_create(policies=["default"], ttl="60s", meta={})
+    for _ in range(2):
+        issued = {entry.token_hash for entry in records.audit().entries}
+        assert records.audit_hash(accessor) in issued
+        assert records.audit_hash(accessor + "x") not in issued
 
 
 def test_a_token_that_may_do_nothing_is_still_told_from_a_dead_one(vault):

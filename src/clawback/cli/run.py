@@ -14,7 +14,7 @@ import typer
 from clawback.cli.agents import connect, operator
 from clawback.cli.app import app, settings
 from clawback.cli.secrets import read_credential
-from clawback.errors import ClawbackError, InvalidInput, Unreachable
+from clawback.errors import ClawbackError, InvalidInput, NotFound, Refused, Unreachable
 from clawback.model import AgentInfo, LaunchSpec
 
 if TYPE_CHECKING:
@@ -100,15 +100,37 @@ def _publish(policy: str, text: str) -> int:
 
 def _run(spec: LaunchSpec) -> int:
     core = connect()
+    core.health()  # whoever does not answer this has started nothing
+    begun_ns = time.time_ns()
     try:
-        started = core.launch(spec, stdio=(0, 1, 2))
+        try:
+            started = core.launch(spec, stdio=(0, 1, 2))
+        except Unreachable:
+            sys.stderr.write(f"warning: the core went away as {spec.agent} was being started; waiting for the core\n")
+            started = _found_started(core, spec, begun_ns)
     except ClawbackError as error:
-        if isinstance(error, Unreachable):
-            raise
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return _CANNOT_START
     status = _wait(core, started)
     return 128 - status if status < 0 else status
+
+
+def _found_started(core: CoreClient, spec: LaunchSpec, begun_ns: int) -> AgentInfo:
+    """The agent, if it was started before the core went away: it lives on. `Refused` if there is none, or another."""
+    while True:
+        try:
+            info = core.agent(spec.agent)
+        except Unreachable:
+            time.sleep(_RETRY_SECONDS)
+            continue
+        except NotFound:
+            info = None
+        if info is None or info.started_ns < begun_ns or info.command != spec.command:
+            raise Refused(
+                f"the core did not say that it started {spec.agent}, and does not know it now",
+                hint="clawback agents shows who runs",
+            )
+        return info
 
 
 def _wait(core: CoreClient, started: AgentInfo) -> int:

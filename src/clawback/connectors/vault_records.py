@@ -7,6 +7,7 @@ HMAC of what we know (`sys/audit-hash`). The file is read from its end, as far a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -29,6 +30,8 @@ _CHUNK = 1 << 20
 _HEAD = 200  # holds the first entry's time
 _MAX_ACCESSORS = 10_000
 _MAX_TEXT = 512
+_MAX_HASHES = 20_000
+_FIXED = "clawback: is the key the same?"
 
 
 class VaultRecordsConnector:
@@ -47,11 +50,15 @@ class VaultRecordsConnector:
         self._began = self._at = 0
         self._rest = b""
         self._entries: list[Audited] = []
+        # Of the device's key: what it makes of a fixed text, and of others by their digest. None: to be asked again.
+        self._key: str | None = None
+        self._hashes: tuple[str, dict[bytes, str]] = ("", {})
 
     def audit(self) -> AuditLog | None:
         """The audit device's file, from its end; what was read before is remembered, and what is new is added."""
         if self._audit_log is None:
             return None
+        self._key = None
         try:
             with self._reading, self._audit_log.open("rb") as file:
                 return self._read(file)
@@ -82,7 +89,24 @@ class VaultRecordsConnector:
         return AuditLog(entries=tuple(self._entries[-_MAX_ENTRIES:]), cut=cut)
 
     def audit_hash(self, text: str) -> str:
-        """The HMAC by which the device writes this text."""
+        """The HMAC by which the device writes this text.
+
+        It is asked for once, while the device has the same key: a device that is enabled anew has another. Whether it
+        is the same is looked at once for each reading of the log.
+        """
+        key = self._key
+        if key is None:
+            key = self._key = self._ask_hash(_FIXED)
+        hashes = self._hashes
+        if hashes[0] != key or len(hashes[1]) > _MAX_HASHES:
+            hashes = self._hashes = (key, {})
+        known = hashes[1]  # an answer to who asked before the key changed is kept with the old key's
+        digest = hashlib.sha256(text.encode()).digest()
+        if digest not in known:
+            known[digest] = self._ask_hash(text)
+        return known[digest]
+
+    def _ask_hash(self, text: str) -> str:
         path = f"sys/audit-hash/{quote(self._audit_device.strip('/'))}"
         return str(self._vault.ask("POST", path, {"input": text})["data"]["hash"])
 

@@ -17,6 +17,7 @@ import pytest
 from clawback.enforcement.core.claims import unclaimed_uid_base
 from clawback.enforcement.core.parts import CoreParameters
 from clawback.enforcement.core.service import Service
+from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.sandbox.spawner import Spawner
@@ -35,11 +36,8 @@ SAY = "import os; os.write(1, b'it ran')"
 def service() -> Iterator[Service]:
     state = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     (state / "run").mkdir()
-    made = Service(
-        CoreParameters(
-            state=state, cgroup=f"clawback-last-{secrets.token_hex(4)}", uid_base=unclaimed_uid_base(), trace="off"
-        )
-    )
+    group = f"clawback-last-{secrets.token_hex(4)}"
+    made = Service(CoreParameters(state=state, cgroup=group, uid_base=unclaimed_uid_base(), trace="off"))
     made.start()
     yield made
     for record in inventory.read_all(state)[0]:
@@ -50,6 +48,8 @@ def service() -> Iterator[Service]:
         assert time.monotonic() < end, "a shim is left"
         time.sleep(0.005)
     made.close()
+    while not cgroups.remove_parent(cgroups.discover(), group):  # who was refused may still be ending
+        assert time.monotonic() < end, f"{group} is left"
     shutil.rmtree(state)
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from clawback.cli import run as run_command
 from clawback.connectors.secret_store import FileSecretStore
+from clawback.enforcement.core.client import CoreClient
+from clawback.errors import Unreachable
 from clawback.model import CredentialRef
 
 pytestmark = pytest.mark.kernel
@@ -62,7 +65,33 @@ def test_the_core_restarts_and_run_ends_as_the_agent_does(core, policy, number):
     assert core.client.agent("a").state == "running"
     out, err = process.communicate(b"\n", timeout=30)
     assert (process.returncode, out) == (7, b""), err
-    assert err.count(b"lives on") == 1
+    # Told once: that it lives on, or, where the core was killed before it had answered, that it was being started.
+    assert err.count(b"the core went away") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("was_started", [True, False])
+def test_the_core_is_killed_before_it_has_said_that_the_agent_runs(core, make_spec, monkeypatch, capfd, was_started):
+    class Cut(CoreClient):
+        def launch(self, spec, **more):
+            if was_started:
+                super().launch(spec, **more)
+            core.end(signal.SIGKILL)
+            core.start()
+            raise Unreachable("the core does not answer")
+
+    monkeypatch.setattr(run_command, "connect", lambda: Cut(core.state / "run" / "core.sock"))
+    status = run_command._run(make_spec("import time; time.sleep(0.5); raise SystemExit(7)", agent="a"))
+    said = capfd.readouterr().err
+    assert "went away as a was being started" in said
+    assert status == (7 if was_started else 125)
+    assert ("does not know it" in said) is not was_started
+
+
+def test_without_a_core_it_ends_at_once(make_spec, monkeypatch, tmp_path):
+    monkeypatch.setattr(run_command, "connect", lambda: CoreClient(tmp_path / "core.sock"))
+    with pytest.raises(Unreachable):
+        run_command._run(make_spec("pass", agent="a"))
 
 
 @pytest.mark.slow

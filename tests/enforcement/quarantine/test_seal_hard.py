@@ -74,7 +74,7 @@ def bare(tmp_path):
         process.kill()
         assert cgroups.remove_leaf(leaf)
         process.wait()
-    cgroups.remove_parent(hierarchies, group)
+    assert cgroups.remove_parent(hierarchies, group)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 
 from clawback.enforcement import native
 from clawback.enforcement.core.claims import unclaimed_uid_base
+from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.policy.types import SandboxPolicy
 from clawback.enforcement.sandbox import inventory
 from clawback.enforcement.sandbox.spawner import Launched, Spawner
@@ -133,3 +134,4 @@ def sandboxes(way: str, state: Path, group: str) -> Iterator[Sandboxes]:
         made = Sandboxes(spawner)
         yield made
         made.close()
+    until(lambda: cgroups.remove_parent(cgroups.discover(), group))

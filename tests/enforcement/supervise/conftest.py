@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from clawback.enforcement.core.claims import unclaimed_uid_base
+from clawback.enforcement.kernel import cgroups
 from clawback.enforcement.policy.calls import CallAction, CallRule, SyscallPolicy
 from clawback.enforcement.policy.escalation import Decision, EscalationRule
 from clawback.enforcement.policy.types import SandboxPolicy
@@ -214,6 +215,7 @@ def scene(state: Path) -> Iterator[Scene]:
             yield made
         finally:
             made.close()
+    wait_for(lambda: cgroups.remove_parent(cgroups.discover(), group))
 
 
 @pytest.fixture(name="wait_for")

@@ -107,7 +107,8 @@ class Core:
                 os.kill(record.pid, signal.SIGKILL)
             self._wait_for(lambda r=record: not inventory.is_process(r.shim_pid, r.shim_start_ticks))
             inventory.remove(record)
-        cgroups.remove_parent(cgroups.discover(), self.group)
+        # A spare of the killed core may still be ending.
+        self._wait_for(lambda: cgroups.remove_parent(cgroups.discover(), self.group))
 
 
 @pytest.fixture
