@@ -45,15 +45,16 @@ def stand_still(respond: Respond, incident: Incident) -> tuple[Receipt, Receipt]
 def hold(respond: Respond, incident: Incident) -> Held:
     """Freeze first, so that nothing runs while the evidence is read; isolate and collect it side by side.
 
-    Transcripts are kept too, before files are covered; an agent that has none is held and let go all the same.
+    So are transcripts, which must be kept before files are covered; an agent that has none is held and let go all the
+    same.
     """
     reason = why(incident)
     frozen = respond(FREEZE, FREEZE.params(**who(incident), reason=reason))
-    isolated, evidence = respond.together(
+    isolated, evidence, _ = respond.together(
         Step(ISOLATE, ISOLATE.params(**who(incident), reason=reason)),
         Step(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
+        Step(PRESERVE, PRESERVE.params(**who(incident))),
     )
-    respond(PRESERVE, PRESERVE.params(**who(incident)))
     return Held(frozen=frozen, isolated=isolated, evidence=evidence)
 
 

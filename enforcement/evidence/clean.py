@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ __all__ = ["Cleaner"]
 
 _SHORTEST = 6  # shorter values would take ordinary words out of the evidence
 _REDACTED = "[redacted]"
+_UNUSUAL = re.compile(r"[^ -~\n\t]")
 
 
 class Cleaner:
@@ -54,27 +56,36 @@ class Cleaner:
         """The same at every depth of a JSON-like value; names of secrets lose what stands beside them."""
         if isinstance(value, str):
             return self.text(value)
+        if isinstance(value, bytes):
+            return self.text(value.decode("utf-8", "backslashreplace"))
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(redact(item, key=str(key))) for key, item in value.items()}
+            return {self.text(str(key)): self._named(str(key), item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.value(item) for item in value]
         return value
+
+    def _named(self, name: str, value: Any) -> Any:
+        return _REDACTED if isinstance(value, (str, bytes)) and _names_secret(name) else self.value(value)
 
     def arguments(self, arguments: Sequence[str]) -> list[str]:
         """A command line: `--password=X` and `--password X` lose X however short it is."""
         cleaned: list[str] = []
         hide = False
         for argument in arguments:
-            name, equals, given = argument.partition("=")
+            name, equals, _ = argument.partition("=")
             key = name.replace("-", "_")  # options are written with dashes where variables have underscores
             if hide:
                 cleaned.append(_REDACTED)
-            elif equals and redact(given, key=key) == _REDACTED:
+            elif equals and _names_secret(key):
                 cleaned.append(f"{self.text(name)}={_REDACTED}")
             else:
                 cleaned.append(self.text(argument))
-            hide = not hide and not equals and argument.startswith("-") and redact("", key=key) == _REDACTED
+            hide = not hide and not equals and argument.startswith("-") and _names_secret(key)
         return cleaned
+
+
+def _names_secret(key: str) -> bool:
+    return bool(redact("", key=key) == _REDACTED)
 
 
 def _strings(text: str) -> list[str]:
@@ -97,8 +108,9 @@ def _strings(text: str) -> list[str]:
 
 
 def _visible(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1] for character in text
-    )
+    return text if text.isprintable() else _UNUSUAL.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() else ascii(character)[1:-1]

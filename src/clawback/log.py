@@ -39,11 +39,12 @@ _SECRET_TEXT = re.compile(
     """,
     re.VERBOSE,
 )
+_SHORTEST = 7  # `://a:b@`; whatever else it finds is longer
 
 
 def redact_text(text: str) -> str:
     """The text with everything that looks like a secret replaced."""
-    return _SECRET_TEXT.sub(REDACTED, text)
+    return text if len(text) < _SHORTEST else _SECRET_TEXT.sub(REDACTED, text)
 
 
 def redact(value: Any, *, key: str = "") -> Any:

@@ -27,6 +27,11 @@ def test_known_secrets_do_not_survive(secret):
     assert log.REDACTED in log.redact_text(f"before {secret} after")
 
 
+@given(st.text("://@ab=s.kBhv-", max_size=12) | st.sampled_from(["://a:b@", "://aa:b@", "://a:b"]))
+def test_what_is_too_short_to_hold_a_secret_is_so_by_the_patterns(text):
+    assert log.redact_text(text) == log._SECRET_TEXT.sub(log.REDACTED, text)
+
+
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
 def test_redaction_keeps_the_shape(value):
     assert type(log.redact(value)) is type(value) or isinstance(value, tuple)

@@ -53,6 +53,18 @@ def test_names_of_secrets_lose_their_values_at_every_depth():
     assert cleaned == {"a": [{"password": "[redacted]", "user": "bob"}]}
 
 
+def test_bytes_are_text_and_what_a_name_holds_deeper_down_is_cleaned_too():
+    cleaned = Cleaner(["the-very-value"]).value(
+        {"token": b"short", "data": b"x the-very-value \xff", "secret": ["the-very-value", {"cookie": "c"}], "pin": 7}
+    )
+    assert cleaned == {
+        "token": "[redacted]",
+        "data": "x [redacted] \\xff",
+        "secret": ["[redacted]", {"cookie": "[redacted]"}],
+        "pin": 7,
+    }
+
+
 def test_control_characters_are_written_out():
     assert Cleaner().text("a\x1b[2Jb\r\x00\n\tc\u202e\udcff") == "a\\x1b[2Jb\\r\\x00\n\tc\\u202e\\udcff"
 
