@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,7 +22,8 @@ EVERY = 0x10000000 | 0x20000 | 0x20000000 | 0x40000000 | 0x8000000 | 0x4000000 |
 
 def inside(path: Path, world: dict) -> None:
     call("mount", 0, b"/", 0, 0x4000 | 0x40000, 0)
-    work = tempfile.mkdtemp(prefix="cb-cell-", dir="/tmp")
+    work = f"{world['work']}/cell"
+    os.mkdir(work)
     call("mount", b"tmpfs", work.encode(), b"tmpfs", 0, 0)
     call("mount", b"proc", b"/proc", b"proc", 0, 0)
     os.chdir(work)
