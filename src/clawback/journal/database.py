@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, Progr
 from clawback.errors import InvalidInput, Unreachable
 from clawback.journal.schema import VERSION
 
-__all__ = ["open_database", "reason"]
+__all__ = ["at_one_moment", "open_database", "reason"]
 
 BUSY_MS = 10_000
 _MIGRATION_SECONDS = 3_600.0
@@ -68,6 +68,16 @@ def open_database(url: str) -> Engine:
             f"the journal does not open: {reason(error)}", hint=f"check {parsed.render_as_string()}"
         ) from None
     return engine
+
+
+def at_one_moment(engine: Engine) -> Engine:
+    """The same database, where all that is read within one transaction is as it was when that began.
+
+    SQLite reads so in any case. On PostgreSQL each statement would see what was committed up to it, and a record that
+    is written meanwhile would not fit itself. Writers stay as they are: they must see what those before them in the
+    line have written.
+    """
+    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="REPEATABLE READ")
 
 
 def reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from clawback.errors import NotFound, Unreachable
 from clawback.journal import audit, records
-from clawback.journal.database import open_database, reason
+from clawback.journal.database import at_one_moment, open_database, reason
 from clawback.journal.schema import findings, incidents, receipts, timeline
 from clawback.model import Incident, Phase
 
@@ -51,6 +51,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
+        self._view = at_one_moment(self._engine)
         self._turn = threading.Lock()
 
     def dispose(self) -> None:
@@ -59,8 +60,8 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A consistent view for several reads."""
-        with _answering(), self._engine.connect() as connection, connection.begin():
+        """One moment for several reads, whatever others write meanwhile."""
+        with _answering(), self._view.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
