@@ -80,7 +80,6 @@ class _Leftovers:
         self.seen: dict[str, str] = {}
         self.said = ""
 
-    @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "teardown":
             now = _groups_and_mounts()
