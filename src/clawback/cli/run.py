@@ -72,7 +72,9 @@ def run(
         parent=parent,
         credentials=credentials,
     )
-    raise typer.Exit(_run(replace(spec, policy_version=_publish(policy.stem, text))))
+    core = connect()
+    core.health()  # before anything is published for an agent that nobody starts
+    raise typer.Exit(_run(core, replace(spec, policy_version=_publish(policy.stem, text))))
 
 
 def _read(policy: Path) -> str:
@@ -98,15 +100,13 @@ def _publish(policy: str, text: str) -> int:
         return 0
 
 
-def _run(spec: LaunchSpec) -> int:
-    core = connect()
-    core.health()  # whoever does not answer this has started nothing
+def _run(core: CoreClient, spec: LaunchSpec) -> int:
     begun_ns = time.time_ns()
     try:
         try:
             started = core.launch(spec, stdio=(0, 1, 2))
         except Unreachable:
-            sys.stderr.write(f"warning: the core went away as {spec.agent} was being started; waiting for the core\n")
+            sys.stderr.write(f"warning: the core did not answer as {spec.agent} was being started; looking for it\n")
             started = _found_started(core, spec, begun_ns)
     except ClawbackError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
@@ -116,7 +116,9 @@ def _run(spec: LaunchSpec) -> int:
 
 
 def _found_started(core: CoreClient, spec: LaunchSpec, begun_ns: int) -> AgentInfo:
-    """The agent, if it was started before the core went away: it lives on. `Refused` if there is none, or another."""
+    """The agent, if it was started before the core stopped answering: it lives on. `Refused` if there is none, or one
+    that is another's.
+    """
     while True:
         try:
             info = core.agent(spec.agent)
@@ -127,8 +129,8 @@ def _found_started(core: CoreClient, spec: LaunchSpec, begun_ns: int) -> AgentIn
             info = None
         if info is None or info.started_ns < begun_ns or info.command != spec.command:
             raise Refused(
-                f"the core did not say that it started {spec.agent}, and does not know it now",
-                hint="clawback agents shows who runs",
+                f"the core did not say that it started {spec.agent}, and knows of no such start now",
+                hint="where the core hung, it may still come: clawback agents shows who runs",
             )
         return info
 
