@@ -8,6 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
+from clawback.actions._replaced import replaced
 from clawback.model import AgentInfo, AgentState, Enforcement, Level, LevelResult, Phase
 
 __all__ = ["LadderParams", "gone", "hold_levels", "ladder_action", "released", "result_record", "seen"]
@@ -16,7 +17,8 @@ __all__ = ["LadderParams", "gone", "hold_levels", "ladder_action", "released", "
 class LadderParams(Params):
     """One level of one agent.
 
-    instance   the instance that is meant; another one is refused by the core. Empty: whichever runs
+    instance   the instance that is meant; another one is refused by the core, unless this incident's own recovery
+               replaced it. Empty: whichever runs
     require    the least that counts as done: `full`, or `partial` where a host may lack a part of the level and the
                caller takes what there is. What is missing is named in the proof either way
     again      a number that tells a later order of the same level from the first, within one incident
@@ -143,6 +145,8 @@ def ladder_action(
         return {"instance": info.instance, "held": [item.word for item in hold_levels(info)]}
 
     def apply(ctx: Context, params: LadderParams, _captured: Record) -> Record:
+        if over := replaced(ctx, ctx.world.core.agent(params.agent), params.instance):
+            return {"over": over}
         return result_record(
             ctx.world.core.contain(
                 params.agent,
@@ -157,6 +161,8 @@ def ladder_action(
     def verify(ctx: Context, params: LadderParams, _captured: Record, _outcome: Record) -> Verification:
         result = ctx.world.core.probe(params.agent, level)
         info = ctx.world.core.agent(params.agent)
+        if over := replaced(ctx, info, params.instance):
+            return Verification(verified=True, enforcement=Enforcement.FULL, proof=over)
         proof, verified = _proof(result), seen(result, params.require)
         if params.instance and info.instance != params.instance:
             proof, verified = f"instance {info.instance} is there, not {params.instance}; {proof}", False
@@ -169,7 +175,7 @@ def ladder_action(
 
     def recheck(ctx: Context, params: LadderParams, captured: Record, _outcome: Record) -> Verification | None:
         info = ctx.world.core.agent(params.agent)
-        if info.instance != captured["instance"] or level not in hold_levels(info):
+        if info.instance != (params.instance or captured["instance"]) or level not in hold_levels(info):
             # Replaced, or let go by somebody who may: whatever is ordered, the core itself keeps.
             return None
         if level is not Level.STOP and gone(ctx, info):
@@ -180,8 +186,9 @@ def ladder_action(
     def revert(ctx: Context, params: LadderParams, captured: Record) -> None:
         if level.word in captured["held"]:
             return  # somebody's hold from before this incident: not ours to lift
-        if level not in hold_levels(ctx.world.core.agent(params.agent)):
-            return
+        info = ctx.world.core.agent(params.agent)
+        if level not in hold_levels(info) or replaced(ctx, info, params.instance):
+            return  # whatever holds the instance that is there now, another step ordered it
         ctx.world.core.release(
             params.agent,
             levels=(level,),
@@ -198,6 +205,8 @@ def ladder_action(
                 enforcement=now.enforcement,
                 proof=f"was held before this incident, left so; {_proof(now)}",
             )
+        if over := replaced(ctx, ctx.world.core.agent(params.agent), params.instance):
+            return Verification(verified=True, enforcement=Enforcement.NONE, proof=over)
         return released(ctx, params.agent, level)
 
     return Action(

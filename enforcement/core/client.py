@@ -150,9 +150,10 @@ class CoreClient:
         """
         return _read(wire.AGENTS, self._call("POST", "/strikes", {"agents": dict(agents), "drills": drills}))
 
-    def probe(self, agent: str, level: Level) -> LevelResult:
-        """Read one level's postcondition back; changes nothing."""
-        return _read(wire.RESULT, self._call("GET", _at(agent, f"probe?level={level.word}")))
+    def probe(self, agent: str, level: Level, *, instance: str = "") -> LevelResult:
+        """Read one level's postcondition back; changes nothing. Of an earlier `instance` `stop` alone can be asked."""
+        query = urlencode({"level": level.word, **({"instance": instance} if instance else {})})
+        return _read(wire.RESULT, self._call("GET", _at(agent, f"probe?{query}")))
 
     def release(
         self,

@@ -14,11 +14,13 @@ from clawback.enforcement.core.halts import Halts
 from clawback.enforcement.core.holds import Holds
 from clawback.enforcement.core.metrics import Metrics
 from clawback.enforcement.core.rules import ReleaseRules
-from clawback.enforcement.core.specs import Specs
+from clawback.enforcement.core.specs import Specs, check_name
+from clawback.enforcement.sandbox import inventory
+from clawback.enforcement.sandbox.record import Sandbox
 from clawback.enforcement.sandbox.spawner import Spawner
 from clawback.enforcement.supervise.link import SupervisorLink
 from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
-from clawback.errors import NotFound, Refused
+from clawback.errors import InvalidInput, NotFound, Refused
 from clawback.model import AgentInfo, Halt, Hold, LaunchSpec, Lifecycle, Order, Selector, SelectorKind, Severity
 
 __all__ = ["CoreParameters", "Parts"]
@@ -135,6 +137,14 @@ class Parts:
                 hint="the order was for an earlier instance; look before repeating it",
             )
         return entry
+
+    def earlier(self, agent: str, instance: str) -> Sandbox:
+        """The record of an instance that another one has replaced. `NotFound`."""
+        agents = self.parameters.state / "agents"
+        try:
+            return inventory.load(agents / check_name(agent) / check_name(instance))
+        except InvalidInput:
+            raise NotFound(f"{agent} has no record of an instance {instance[:128]!r}") from None
 
     def running(self, agent: str) -> Entry:
         """The same, where it runs. `Refused` where it does not."""

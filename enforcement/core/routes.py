@@ -1,6 +1,6 @@
 """The core's calls, one row each: method and path, the verb it takes, and what is done.
 
-    GET  /healthz  /metrics  /agents  /agents/AGENT  /agents/AGENT/wait?instance=  /agents/AGENT/probe?level=
+    GET  /healthz  /metrics  /agents  /agents/AGENT  /agents/AGENT/wait?instance=  /agents/AGENT/probe?level=&instance=
     POST /agents  /quarantines  /strikes  /agents/AGENT/contain  …/release  …/relaunch  …/attempt  …/evidence
     GET  /halts  /halts/HALT     POST /halts  /halts/HALT/lift
 
@@ -188,11 +188,14 @@ class Routes:
         return _json(wire.AGENTS.dump_json(struck))
 
     async def _probe(self, call: Call) -> Response:
+        asked = call.request.query_params
         try:
-            level = wire.level(call.request.query_params.get("level", ""))
+            level = wire.level(asked.get("level", ""))
         except ValueError as error:
             raise InvalidInput(f"level: {error}") from None
-        return _json(wire.RESULT.dump_json(await self._work(lambda: self._service.probe(call.agent, level))))
+        instance = asked.get("instance", "")
+        result = await self._work(lambda: self._service.probe(call.agent, level, instance=instance))
+        return _json(wire.RESULT.dump_json(result))
 
     async def _release(self, call: Call) -> Response:
         body = wire.read(wire.ReleaseBody, await call.body())

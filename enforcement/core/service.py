@@ -22,10 +22,12 @@ from clawback.enforcement.core.specs import Specs
 from clawback.enforcement.core.starts import Starts
 from clawback.enforcement.core.strikes import Strikes
 from clawback.enforcement.core.watchdog import Watchdog
+from clawback.enforcement.quarantine import stop
 from clawback.enforcement.sandbox.attempt import attempt
 from clawback.enforcement.sandbox.spawner import Spawner
 from clawback.enforcement.supervise.link import SupervisorLink
 from clawback.enforcement.telemetry.sandbox import SandboxTelemetry
+from clawback.errors import InvalidInput
 from clawback.model import Attempt, AttemptResult, Level, LevelResult, Lifecycle, Severity
 
 __all__ = ["Service"]
@@ -114,9 +116,15 @@ class Service:
         message = f"the supervisor is gone ({why}): what agents escalate is refused until it is back"
         self.parts.say(Lifecycle.STOP, "supervisor", "lost", severity=Severity.HIGH, message=message)
 
-    def probe(self, agent: str, level: Level) -> LevelResult:
-        """Read one level back."""
-        return self._levels.probe(self.parts.entry(agent), level)
+    def probe(self, agent: str, level: Level, *, instance: str = "") -> LevelResult:
+        """Read one level back; of an earlier instance whether anything is left of it."""
+        entry = self.parts.entry(agent)
+        if instance in ("", entry.box.instance):
+            return self._levels.probe(entry, level)
+        earlier = self.parts.earlier(agent, instance)
+        if level is not Level.STOP:
+            raise InvalidInput(f"level: {instance} is over, and held at nothing", hint="ask for stop")
+        return stop.probe(earlier)
 
     def try_inside(self, agent: str, attempts: Sequence[Attempt]) -> tuple[AttemptResult, ...]:
         """Try each from inside."""

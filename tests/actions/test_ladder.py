@@ -9,7 +9,7 @@ import pytest
 
 from clawback.actions import agent_freeze, agent_isolate, agent_release, agent_restrict, agent_seal, agent_stop
 from clawback.errors import Refused, Unreachable
-from clawback.model import AgentState, Enforcement, Level, LevelResult, ReceiptState
+from clawback.model import AgentState, Enforcement, Level, LevelResult, Phase, ReceiptState
 
 LADDER = [
     (agent_freeze.ACTION, Level.FREEZE),
@@ -92,6 +92,59 @@ def test_a_new_instance_is_not_taken_for_the_one_that_was_frozen(drive: Any, the
     seen = step.verify()
     assert not seen.verified
     assert "i2" in seen.proof
+
+
+def relaunched(there: Any, make_receipt: Any, **changes: Any) -> Any:
+    """`i1` was replaced by `i1r`; the receipt that says so."""
+    there.core.relaunch("a", policy_version=2, policy_text="", reason="recover", by="tester")
+    return make_receipt(
+        "agent.relaunch",
+        **{"phase": Phase.RECOVER, "captured": {"instance": "i1"}, "outcome": {"instance": "i1r"}, **changes},
+    )
+
+
+@pytest.mark.parametrize(("action", "level"), LADDER)
+def test_an_instance_that_this_incident_replaced_is_seen_to_be_over(
+    drive: Any, there: Any, make_incident: Any, make_receipt: Any, action: Any, level: Level
+) -> None:
+    on = make_incident(receipts=(relaunched(there, make_receipt),))
+    step = drive(action, on=on, agent="a", instance="i1", reason="rogue")
+    seen = step.run()
+    assert seen.verified
+    assert "i1 is over" in seen.proof
+    assert there.core.known["a"].hold is None, "the one that runs is not meant"
+    assert action.recheck(step.context, step.params, step.captured, step.outcome) is None
+    if action.revert:
+        there.core.contain("a", level, reason="another step's", by="responder", incident="INC-1")
+        assert step.revert().verified
+        assert level in there.core.known["a"].hold.levels
+
+
+def test_an_instance_of_which_something_is_left_is_not_over(
+    drive: Any, there: Any, make_incident: Any, make_receipt: Any
+) -> None:
+    on = make_incident(receipts=(relaunched(there, make_receipt),))
+    there.core.earlier["i1"] = True
+    with pytest.raises(Refused):
+        drive(agent_freeze.ACTION, on=on, agent="a", instance="i1", reason="rogue").run()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": ReceiptState.UNVERIFIED},
+        {"phase": Phase.CONTAIN},
+        {"params": {"agent": "b"}},
+        {"outcome": {"instance": "i2"}},
+        {"outcome": {}},
+    ],
+)
+def test_whoever_else_took_its_place_is_no_proof(
+    drive: Any, there: Any, make_incident: Any, make_receipt: Any, changes: dict[str, Any]
+) -> None:
+    on = make_incident(receipts=(relaunched(there, make_receipt, **changes),))
+    with pytest.raises(Refused):
+        drive(agent_freeze.ACTION, on=on, agent="a", instance="i1", reason="rogue").run()
 
 
 def test_what_no_hold_orders_is_not_verified(drive: Any, there: Any) -> None:

@@ -14,7 +14,7 @@ from memory_world.orders import MemoryOrders
 from memory_world.policies import MemoryPolicies
 from memory_world.telemetry import MemoryTelemetry
 
-from clawback.errors import NotFound, Refused, Unreachable
+from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
 from clawback.model import (
     AgentInfo,
     AgentState,
@@ -41,7 +41,9 @@ __all__ = ["MemoryCore"]
 
 
 class MemoryCore:
-    """One host. `enforced` is the truth about each agent; `lies` are levels that `contain` claims and does not make."""
+    """One host. `enforced` is the truth about each agent; `lies` are levels that `contain` claims and does not make.
+    `earlier` is instance → whether something of it is alive, of those that were replaced.
+    """
 
     def __init__(self, folder: Path, policies: MemoryPolicies, secrets: Any) -> None:
         self.folder, self.policies, self.secrets = folder, policies, secrets
@@ -49,6 +51,7 @@ class MemoryCore:
         self.telemetry = MemoryTelemetry()
         self.transcripts: list[str] = []
         self.known: dict[str, AgentInfo] = {}
+        self.earlier: dict[str, bool] = {}
         self.enforced: dict[str, dict[Level, Enforcement]] = {}
         self.lies: set[Level] = set()
         self.observed: dict[Level, LevelResult] = {}
@@ -124,9 +127,17 @@ class MemoryCore:
             self.known[agent] = replace(self.known[agent], state=AgentState.EXITED, exit_status=-9)
         return self._result(agent, level)
 
-    def probe(self, agent: str, level: Level) -> LevelResult:
+    def probe(self, agent: str, level: Level, *, instance: str = "") -> LevelResult:
         self._ask(f"probe {level.word}")
-        return self._result(agent, level)
+        if instance in ("", self.known[agent].instance):
+            return self._result(agent, level)
+        if instance not in self.earlier:
+            raise NotFound(f"no record of {instance}")
+        if level is not Level.STOP:
+            raise InvalidInput(f"{instance} is over")
+        alive = self.earlier[instance]
+        seen = Enforcement.NONE if alive else Enforcement.FULL
+        return LevelResult(level=level, enforcement=seen, observed="1 process is alive" if alive else "none is left")
 
     def release(
         self, agent: str, *, levels: Sequence[Level] = (), reason: str, by: str, incident: str = ""
@@ -154,6 +165,7 @@ class MemoryCore:
         info = self.known[agent]
         if info.hold:
             raise Refused(f"{agent} is held")
+        self.earlier[info.instance] = False
         layers = dict.fromkeys(info.layers, Enforcement.PARTIAL) if self.weaker_after_relaunch else info.layers
         self.known[agent] = replace(
             info,

@@ -282,6 +282,32 @@ def test_cut_off_while_saying_that_it_is_over_it_says_so_and_closes(
     assert case.run().status is IncidentStatus.CLOSED
 
 
+@pytest.mark.parametrize("level", ["freeze", "isolate"])
+def test_cut_off_before_it_held_a_recovery_again_that_is_proved_since(case: Case, level: str) -> None:
+    """The hold was for an instance that the proved recovery goes on to replace: nothing of it is left to be held."""
+    core = case.there.core
+    core.open_calls.add(("connect", "files.partner.test:443"))
+
+    def die(call: str) -> None:
+        if call == f"contain {level}" and core.calls.count("relaunch"):
+            core.before_call = None
+            raise Killed
+
+    core.before_call = die
+    with pytest.raises(Killed):
+        case.run()
+    assert case.state(f"agent.{level}") is ReceiptState.INTENDED
+    core.open_calls.clear()
+    if core.known["a"].hold:
+        core.release("a", reason="mended", by="analyst")
+    ended = case.run()
+    assert [(x.action, x.proof) for x in ended.receipts if x.state is not V] == []
+    assert ended.status is IncidentStatus.CLOSED
+    assert core.known["a"].instance == "i1rr"
+    assert core.known["a"].hold is None
+    assert "i1r is over" in case.receipts(f"agent.{level}")[-1].proof
+
+
 def test_a_later_walk_that_an_earlier_life_was_cut_off_in_keeps_nothing_open(case: Case) -> None:
     """It had found something alive to close; by now nothing is, and no run gets as far as that walk again."""
     params = {"agent": "a", "turn": 4}

@@ -251,8 +251,9 @@ class _AsRead:
     def contain(self, agent: str, level: Level, **order: Any) -> LevelResult:
         return self._applied[level] if agent == self._info.agent else self._core.contain(agent, level, **order)
 
-    def probe(self, agent: str, level: Level) -> LevelResult:
-        return self._seen[level] if agent == self._info.agent else self._core.probe(agent, level)
+    def probe(self, agent: str, level: Level, *, instance: str = "") -> LevelResult:
+        known = agent == self._info.agent and not instance
+        return self._seen[level] if known else self._core.probe(agent, level, instance=instance)
 
 
 def _as_read(world: World, info: AgentInfo, made: Quarantine | None = None) -> World:

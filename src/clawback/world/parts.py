@@ -81,8 +81,11 @@ class Core(Protocol):
         """
         ...
 
-    def probe(self, agent: str, level: Level) -> LevelResult:
-        """Read one level's postcondition back, from inside where that is where it shows; changes nothing."""
+    def probe(self, agent: str, level: Level, *, instance: str = "") -> LevelResult:
+        """Read one level's postcondition back, from inside where that is where it shows; changes nothing.
+
+        Of an earlier `instance` than the one that is there only `stop` can be asked: whether anything of it is left.
+        """
         ...
 
     def release(

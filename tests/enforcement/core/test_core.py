@@ -70,6 +70,22 @@ def test_output_goes_to_the_log_without_descriptors(core, make_spec):
     assert log.read_text() == "kept\n"
 
 
+def test_of_an_instance_that_was_replaced_it_is_seen_whether_anything_is_left(core, make_spec):
+    asked = make_spec(COUNT)
+    before = core.client.launch(asked)
+    assert core.client.probe(before.agent, Level.STOP, instance=before.instance).counts["processes"] > 0
+    now = core.client.relaunch(before.agent, policy_version=1, policy_text=asked.policy_text, reason="x", by="y")
+    assert now.instance != before.instance
+    left = core.client.probe(before.agent, Level.STOP, instance=before.instance)
+    assert (left.enforcement, left.counts["processes"]) == (Enforcement.FULL, 0)
+    assert core.client.probe(before.agent, Level.STOP).enforcement is Enforcement.NONE
+    with pytest.raises(InvalidInput):
+        core.client.probe(before.agent, Level.FREEZE, instance=before.instance)
+    for nobody in ("other", "..", "../x", "a/b"):
+        with pytest.raises(NotFound):
+            core.client.probe(before.agent, Level.STOP, instance=nobody)
+
+
 def test_freeze_stops_and_release_lets_go_on(core):
     info, out = core.launch(COUNT)
     first(out)
