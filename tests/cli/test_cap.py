@@ -41,6 +41,7 @@ def test_shown_lifted_for_a_while_and_restored(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [(" ",), ("x", "--for", "9h"), ("x", "--for", "soon"), ("x", "--restore")])
 def test_not_without_a_reason_and_not_for_good(tmp_path: Path, words: tuple[str, ...]) -> None:
+    Journal(f"sqlite:///{tmp_path / 'journal.db'}")
     refused = clawback(tmp_path, "cap", "--override", *words)
     assert refused.returncode == 2, refused.stdout
     assert "error:" in refused.stderr

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from clawback.cli.app import app, settings
+from clawback.cli.app import app
 from clawback.cli.consent import insist
 from clawback.cli.output import console, print_json, safe
+from clawback.cli.record import open_journal
 
 __all__: list[str] = []
 
@@ -26,11 +27,10 @@ def accept(
 ) -> None:
     """Let a step stand that was denied, cannot be done or cannot be proved: it is not tried again."""
     from clawback.cli.approvals import who
-    from clawback.journal import Journal
     from clawback.response import accept as let_stand
     from clawback.response import unsettled_step
 
-    journal = Journal(settings().journal)
+    journal = open_journal()
     found = journal.incident(incident)
     with journal.lock(found.agent, timeout=_LOCK_SECONDS):
         found = journal.incident(incident)

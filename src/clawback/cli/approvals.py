@@ -7,12 +7,13 @@ import pwd
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from clawback.cli.app import app, settings
 from clawback.cli.output import console, print_json, safe, table
+from clawback.cli.record import open_journal
 from clawback.errors import InvalidInput, Refused
 from clawback.model import Approval, ApprovalState
 
@@ -29,12 +30,6 @@ _REASON = Annotated[str, typer.Option(help="why; it goes on record")]
 _NONCE = Annotated[
     str, typer.Option(help="the question's nonce, as `show --json` printed it; without it the question is shown first")
 ]
-
-
-def _journal() -> Any:
-    from clawback.journal import Journal
-
-    return Journal(settings().journal)
 
 
 def who() -> str:
@@ -62,7 +57,7 @@ def list_approvals(
     as_json: _JSON = False,
 ) -> None:
     """List what waits for an answer."""
-    found = _journal().approvals(*(() if every else (ApprovalState.PENDING, ApprovalState.GRANTED)))
+    found = open_journal().approvals(*(() if every else (ApprovalState.PENDING, ApprovalState.GRANTED)))
     if as_json:
         print_json(found)
         return
@@ -80,7 +75,7 @@ def _row(one: Approval) -> tuple[object, ...]:
 @approvals.command()
 def show(approval: _ID, *, as_json: _JSON = False) -> None:
     """Show what is asked: the step, its diff, and the answers so far."""
-    _show(_journal().approval(approval), as_json=as_json)
+    _show(open_journal().approval(approval), as_json=as_json)
 
 
 def _show(one: Approval, *, as_json: bool = False) -> None:
@@ -110,7 +105,7 @@ def deny(approval: _ID, *, reason: _REASON = "", nonce: _NONCE = "", as_json: _J
 
 
 def _answer(approval: str, nonce: str, *, grants: bool, reason: str, as_json: bool) -> None:
-    journal = _journal()
+    journal = open_journal()
     one = journal.approval(approval)
     if not nonce and one.state is ApprovalState.PENDING:
         if not sys.stdin.isatty():
@@ -128,7 +123,7 @@ def code(approval: _ID) -> None:
     """Print your one-time code for this question, to answer it in Prefect with."""
     from clawback.connectors.codes import code_for
 
-    one = _journal().approval(approval)
+    one = open_journal().approval(approval)
     if one.state is not ApprovalState.PENDING:
         raise Refused(f"{approval} is {one.state.value}", hint="`clawback approvals renew` asks anew")
     console.print(f"{safe(who())} {code_for(settings().state, one, who())}")
@@ -137,4 +132,4 @@ def code(approval: _ID) -> None:
 @approvals.command()
 def renew(approval: _ID, *, as_json: _JSON = False) -> None:
     """Ask the same anew, after a denial or too long a silence."""
-    _show(_journal().renew(approval, who()), as_json=as_json)
+    _show(open_journal().renew(approval, who()), as_json=as_json)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from clawback.cli.app import app, settings
+from clawback.cli.app import app
 from clawback.cli.output import console, print_json, safe
+from clawback.cli.record import open_journal
 
 __all__: list[str] = []
 
@@ -24,9 +25,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Look whether anything in the journal was changed behind its back; exit 1 if so."""
-    from clawback.journal import Journal
-
-    count, faults, newest = Journal(settings().journal).audit_verify(noted=head)
+    count, faults, newest = open_journal().audit_verify(noted=head)
     if as_json:
         print_json({"entries": count, "head": newest, "faults": faults})
     else:
@@ -39,16 +38,13 @@ def verify(
 @audits.command("head")
 def print_head() -> None:
     """Print the newest entry's SEQ:HASH, to be kept where the journal's keeper cannot write."""
-    from clawback.journal import Journal
-
-    console.print(Journal(settings().journal).audit_head())
+    console.print(open_journal().audit_head())
 
 
 @audits.command()
 def export() -> None:
     """Write the whole record as OCSF events, one JSON object a line."""
-    from clawback.journal import Journal
     from clawback.reports.audit_ocsf import to_ocsf
 
-    for entry in Journal(settings().journal).audit_entries():
+    for entry in open_journal().audit_entries():
         sys.stdout.write(json.dumps(to_ocsf(entry), ensure_ascii=True) + "\n")

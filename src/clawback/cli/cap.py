@@ -11,6 +11,7 @@ from clawback.cli.agents import read_duration
 from clawback.cli.app import app, settings
 from clawback.cli.approvals import who
 from clawback.cli.output import console, print_json, safe, table
+from clawback.cli.record import open_journal
 from clawback.errors import InvalidInput
 from clawback.model import IncidentStatus
 
@@ -29,14 +30,13 @@ def cap(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Show the cap on automatic containment and what waits under it; or lift it for a while."""
-    from clawback.journal import Journal
     from clawback.watch.cap import AUTOMATION
     from clawback.watch.withheld import waits
 
     chosen = settings()
-    journal = Journal(chosen.journal)
     if restore and override:
         raise InvalidInput("either --override or --restore", hint="clawback cap --help")
+    journal = open_journal()
     if override:
         journal.override(limit, seconds=read_duration(lasting), reason=override, by=who())
     elif restore:

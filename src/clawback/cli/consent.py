@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clawback.cli.app import settings
+from clawback.cli.record import open_journal
 from clawback.errors import Refused
 from clawback.model import ApprovalState, Incident, Phase
 
@@ -20,14 +21,13 @@ def insist(
     `consent`: one other has to, where no rule is about it.
     """
     from clawback.cli.approvals import who
-    from clawback.journal import Journal
     from clawback.response.consent import needed_for
 
     chosen = settings()
     need = needed_for(chosen.approvals, name, phase, found, consent=consent)
     if need is None:
         return
-    journal = Journal(chosen.journal)
+    journal = open_journal()
     asked = journal.ask(found, name, name, phase, params, need, shown=shown, actor=who())
     if asked.state is ApprovalState.GRANTED:
         journal.use(asked.id, who())

@@ -12,6 +12,7 @@ import typer
 
 from clawback.cli.app import app, settings
 from clawback.cli.output import console, print_json, table
+from clawback.cli.record import open_journal
 from clawback.errors import NotEnforced
 from clawback.model import IncidentStatus
 
@@ -41,10 +42,9 @@ def list_incidents(context: typer.Context, *, as_json: _JSON = False) -> None:
     """List the incidents, newest first."""
     if context.invoked_subcommand is not None:
         return
-    from clawback.journal import Journal
     from clawback.reports.summary import summarise
 
-    found = [summarise(incident) for incident in Journal(settings().journal).incidents()]
+    found = [summarise(incident) for incident in open_journal().incidents()]
     found.sort(key=lambda row: row["opened_ns"], reverse=True)
     if as_json:
         print_json(found)
@@ -56,11 +56,10 @@ def list_incidents(context: typer.Context, *, as_json: _JSON = False) -> None:
 @app.command()
 def show(incident: _INCIDENT, *, as_json: _JSON = False) -> None:
     """Show one incident: timeline, receipts, times."""
-    from clawback.journal import Journal
     from clawback.reports.summary import record
     from clawback.reports.timeline import render
 
-    found = Journal(settings().journal).incident(incident)
+    found = open_journal().incident(incident)
     if as_json:
         print_json(record(found))
     else:
@@ -88,14 +87,13 @@ def resume(
 async def _resume(incident: str | None) -> tuple[End, ...]:
     from clawback import catalog
     from clawback.connectors.assemble import assemble
-    from clawback.journal import Journal
     from clawback.orchestrate.engine import Engine
     from clawback.orchestrate.link import Link
 
     chosen = settings()
     units = catalog.load()
     engine = Engine(
-        Journal(chosen.journal),
+        open_journal(),
         lambda: assemble(chosen),
         units.playbooks,
         actions=units.actions,
@@ -119,10 +117,9 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="a file; default: stdout")] = None,
 ) -> None:
     """Write an incident's ticket as Markdown, or as JSON for Jira Cloud's REST v3 `POST /issue`."""
-    from clawback.journal import Journal
     from clawback.reports.ticket import jira, markdown
 
-    found = Journal(settings().journal).incident(incident)
+    found = open_journal().incident(incident)
     text = markdown(found) if form is _Format.MARKDOWN else jira(found)
     if output is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -9,6 +9,7 @@ import typer
 
 from clawback.cli.app import settings
 from clawback.cli.incidents import incidents
+from clawback.cli.record import open_journal
 from clawback.errors import InvalidInput, NotEnforced
 from clawback.model import Receipt, ReceiptState, staged_from
 
@@ -31,7 +32,6 @@ def review(
     from clawback.actions.incident_review import ACTION as REVIEW
     from clawback.cli.approvals import who
     from clawback.connectors.assemble import assemble
-    from clawback.journal import Journal
     from clawback.reports.review import revision
     from clawback.response import Response
 
@@ -40,7 +40,7 @@ def review(
     if cause and not reason.strip():
         raise InvalidInput("a cause is not set without a reason", hint="--reason")
     chosen = settings()
-    journal = Journal(chosen.journal)
+    journal = open_journal()
     found = journal.incident(incident)
     response = Response(journal, assemble(chosen), who(), found.id, approvals=chosen.approvals)
     policy = next((staged_from(x.policy) or x.policy for x in found.findings if x.policy), "none")

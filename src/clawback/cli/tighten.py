@@ -10,6 +10,7 @@ import typer
 from clawback.cli.app import settings
 from clawback.cli.output import console, print_json, safe
 from clawback.cli.policies import policies
+from clawback.cli.record import open_journal
 from clawback.errors import InvalidInput, NotEnforced, Refused
 from clawback.model import ReceiptState, staged_from
 
@@ -32,11 +33,10 @@ def tighten(
     from clawback.actions.policy_tighten import ACTION, TightenParams, proposal
     from clawback.cli.approvals import who
     from clawback.connectors.assemble import assemble
-    from clawback.journal import Journal
     from clawback.response import Response
 
     chosen = settings()
-    journal = Journal(chosen.journal)
+    journal = open_journal()
     found = journal.incident(incident)
     named = policy or next((staged_from(x.policy) or x.policy for x in found.findings if x.policy), "")
     if not named:

@@ -9,6 +9,7 @@ import typer
 from clawback.cli.app import app, settings
 from clawback.cli.consent import insist
 from clawback.cli.output import print_json, table
+from clawback.cli.record import open_journal
 from clawback.errors import NotEnforced
 from clawback.model import Incident, Phase
 
@@ -31,12 +32,11 @@ def undo(
     """Undo everything that an incident's response did, the last step first: it lets the agent go, too."""
     from clawback.cli.approvals import who
     from clawback.connectors.assemble import assemble
-    from clawback.journal import Journal
     from clawback.response import Response, plan_undo
     from clawback.response import undo as take_back
 
     chosen = settings()
-    journal = Journal(chosen.journal)
+    journal = open_journal()
     found = journal.incident(incident)
     response = Response(journal, assemble(chosen), who(), found.id)
     if dry_run:

@@ -12,10 +12,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, ProgrammingError
 
-from clawback.errors import InvalidInput, Unreachable
+from clawback.errors import InvalidInput, NotFound, Unreachable
 from clawback.journal.schema import VERSION
 
 __all__ = ["at_one_moment", "open_database", "reason"]
@@ -25,8 +25,11 @@ _MIGRATION_SECONDS = 3_600.0
 _LOCK = 0x636C6177  # this database's advisory locks are Clawback's alone
 
 
-def open_database(url: str) -> Engine:
-    """An engine on a journal whose schema is current. `InvalidInput` for a bad URL or a journal of a newer Clawback."""
+def open_database(url: str, *, make: bool = True) -> Engine:
+    """An engine on a journal whose schema is current; a new one is made where there is none, or is `NotFound`.
+
+    `InvalidInput` for a bad URL or a journal of a newer Clawback.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -37,6 +40,8 @@ def open_database(url: str) -> Engine:
     if sqlite:
         if not parsed.database or parsed.database == ":memory:":
             raise InvalidInput("journal_url: a journal in memory is none", hint="name a file")
+        if not make and _empty(Path(parsed.database)):  # to open it would write to it
+            raise _none(parsed)
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
@@ -61,7 +66,14 @@ def open_database(url: str) -> Engine:
     else:
         raise InvalidInput(f"journal_url: {engine.dialect.name} is not supported", hint="SQLite or PostgreSQL")
     try:
-        _bring_up_to_date(engine)
+        version = _version(engine)
+        if version is None and not make:
+            raise _none(parsed)
+        if version != VERSION:
+            _bring_up_to_date(engine, version)
+    except NotFound:
+        engine.dispose()
+        raise
     except (DatabaseError, UnicodeDecodeError) as error:
         engine.dispose()
         raise Unreachable(
@@ -109,18 +121,29 @@ def _stand_in_line(connection: Connection) -> None:
         )
 
 
-def _version(connection: Connection) -> str | None:
+def _empty(path: Path) -> bool:
     try:
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+
+
+def _none(url: URL) -> NotFound:
+    return NotFound(
+        f"there is no journal at {url.render_as_string()}",
+        hint="is --state or --config right? `clawback up` makes one when it first starts",
+    )
+
+
+def _version(engine: Engine) -> str | None:
+    try:
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     except (OperationalError, ProgrammingError):  # no such table: a new journal
         return None
 
 
-def _bring_up_to_date(engine: Engine) -> None:
-    with engine.connect() as connection:
-        version = _version(connection)
-    if version == VERSION:
-        return
+def _bring_up_to_date(engine: Engine, version: str | None) -> None:
     if version is not None and version > VERSION:
         raise InvalidInput(f"the journal has schema {version}, this Clawback knows {VERSION}", hint="upgrade Clawback")
     from alembic import command  # 0.15 s to import, and wanted once in a journal's life

@@ -19,7 +19,11 @@ __all__ = ["Journal"]
 
 
 class Journal(Incidents, Drift, Approvals, Caps, Work):
-    """The record of all incidents. `url` is SQLAlchemy's; `InvalidInput` or `Unreachable` if it does not open."""
+    """The record of all incidents. `url` is SQLAlchemy's; `InvalidInput` or `Unreachable` if it does not open.
+
+    Where there is none yet one is made; with `make=False` it is `NotFound`, as whoever asks about incidents means one
+    that is there.
+    """
 
     def lock(self, agent: str, *, timeout: float = 0.0) -> AbstractContextManager[Held]:
         """Be the only response that works on this agent, across processes; `Refused` after `timeout` seconds."""

@@ -49,8 +49,8 @@ def _answering() -> Iterator[None]:
 class Store:
     """A database, its transactions, and the rows that both halves need."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = open_database(url)
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        self._engine = open_database(url, make=make)
         self._view = at_one_moment(self._engine)
         self._turn = threading.Lock()
 
