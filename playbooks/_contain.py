@@ -34,12 +34,13 @@ class Held:
         return (self.frozen, self.isolated, self.evidence, *made)
 
 
-def stand_still(respond: Respond, incident: Incident) -> tuple[Receipt, Receipt]:
+def stand_still(respond: Respond, incident: Incident) -> None:
     """Freeze, and collect evidence and transcripts: for what may turn out to be no attack. `hold` adopts all of it."""
-    frozen = respond(FREEZE, FREEZE.params(**who(incident), reason=why(incident)))
-    evidence = respond(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident)))
-    respond(PRESERVE, PRESERVE.params(**who(incident)))
-    return frozen, evidence
+    respond(FREEZE, FREEZE.params(**who(incident), reason=why(incident)))
+    respond.together(
+        Step(COLLECT_EVIDENCE, COLLECT_EVIDENCE.params(**who(incident))),
+        Step(PRESERVE, PRESERVE.params(**who(incident))),
+    )
 
 
 def hold(respond: Respond, incident: Incident) -> Held:

@@ -44,6 +44,13 @@ def test_bad_usage_ends_with_2_and_a_hint(state, words):
     assert "Traceback" not in said.stderr
 
 
+def test_an_option_that_there_is_not_is_named_and_not_taken_for_the_program(state):
+    said = clawback(state, "run", "--polcy", "x", "--", "true")
+    assert said.returncode == 2
+    assert "--polcy" in said.stderr
+    assert "--policy" in said.stderr
+
+
 @pytest.mark.parametrize(
     "words", [("agents",), ("contain", "x", "--level", "freeze", "--reason", "y"), ("policy", "list", "support")]
 )

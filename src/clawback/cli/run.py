@@ -26,7 +26,7 @@ _CANNOT_START = 125
 _RETRY_SECONDS = 0.2
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(help="the program and its arguments, after --", metavar="-- CMD...")],
     policy: Annotated[Path, typer.Option("--policy", help="policy file")],
