@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,58 @@ def test_pages_end_at_a_bound_and_it_says_so(monkeypatch: pytest.MonkeyPatch) ->
     trail = AwsRecordsConnector(aws, lag=0).trail_of("K")  # type: ignore[arg-type]
     assert len(trail.events) == 4
     assert "more than 4 CloudTrail events where AccessKeyId is K" in trail.cut[0]
+
+
+class Newest(Aws):
+    """Answers as ministack does: the newest fifty of a window, and no token for more."""
+
+    is_stand_in = True
+
+    def __init__(self, *seconds: int) -> None:
+        super().__init__()
+        self.events = [(START + timedelta(seconds=second + 0.5), number) for number, second in enumerate(seconds)]
+
+    def ask(self, service: str, operation: str, **request: Any) -> dict[str, Any]:
+        super().ask(service, operation, **request)
+        first, last = request.get("StartTime", START), request.get("EndTime", datetime.now(UTC))
+        found = [(at, number) for at, number in self.events if first <= at <= last][-50:]
+        return {"Events": [listed(number) | {"EventTime": at} for at, number in reversed(found)]}
+
+
+START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+
+
+def test_what_could_not_be_read_is_not_read_again_and_goes_on_being_said() -> None:
+    aws = Newest(*[10] * 60, *range(20, 120))
+    records = AwsRecordsConnector(aws, lag=0)  # type: ignore[arg-type]
+    since = int(START.timestamp()) * 10**9
+    first = records.trail(since_ns=since)
+    assert any("within a second" in one for one in first.cut)
+    assert len(first.events) == 150, "of sixty within a second fifty are given"
+    aws.asked.clear()
+    aws.events.append((START + timedelta(seconds=130.5), 999))
+    again = records.trail(since_ns=since)
+    assert len(aws.asked) == 3, "the list was known but for its end"
+    assert len(again.events) == 151
+    assert (again.cut, again.since_ns) == (first.cut, first.since_ns)
+    later = records.trail(since_ns=since + 60 * 10**9)
+    assert later.cut == (), "it was before what is wanted now"
+    assert len(later.events) == 61
+
+
+def test_a_list_longer_than_is_kept_grows_no_further_and_says_from_when_it_is_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(aws_records, "_MAX_EVENTS", 60)
+    aws = Newest(*range(40))
+    records = AwsRecordsConnector(aws, lag=0)  # type: ignore[arg-type]
+    assert records.trail_of("K").cut == ()
+    aws.events += [(START + timedelta(seconds=second + 0.5), second) for second in range(40, 100)]
+    trail = records.trail_of("K")
+    assert [event.time_ns // 10**9 - int(START.timestamp()) for event in trail.events] == list(range(40, 100))
+    assert "more than 60 CloudTrail events" in trail.cut[0]
+    assert trail.since_ns // 10**9 - int(START.timestamp()) == 41
+    assert records.trail_of("K").cut == trail.cut
 
 
 def test_it_says_up_to_when_the_record_can_be_complete() -> None:

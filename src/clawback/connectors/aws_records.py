@@ -130,12 +130,16 @@ class AwsRecordsConnector:
             known = self._known.of(name, value, start)
             listed, left, whole_since = self._all_of(name, value, {"StartTime": known.until} if known else dict(window))
             # Oldest first, for they are listed the other way round: of moments there are whole seconds alone.
-            fresh = {str(event["EventId"]): (event["EventTime"], _event(event)) for event in reversed(listed)}
-            whole = (known.events if known else {}) | fresh
-            if left:
-                cut.append(left)
-            else:
-                self._known.keep(name, value, start, whole)
+            whole = {str(event["EventId"]): (event["EventTime"], _event(event)) for event in reversed(listed)}
+            if known:
+                whole = known.events | whole
+                left, whole_since = left or known.left, max(whole_since, known.whole_ns)
+            if len(whole) > _MAX_EVENTS:
+                whole = dict(sorted(whole.items(), key=lambda item: item[1][0])[-_MAX_EVENTS:])
+                left = _more_than(name, value)
+                whole_since = max(whole_since, _ns(next(iter(whole.values()))[0]) + _SECOND_NS)
+            cut += [left] if left else []
+            self._known.keep(name, value, start, whole, left=left, whole_ns=whole_since)
             found |= {key: event for key, (_, event) in whole.items()}
             since = max(since, whole_since)
         if self._lag:
@@ -178,8 +182,11 @@ class AwsRecordsConnector:
                 window["EndTime"] = end
             else:
                 return listed, left, since
-        left = f"more than {_MAX_EVENTS} CloudTrail events where {name} is {value}: older ones not read"
-        return listed, left, max(since, _ns(min(event["EventTime"] for event in listed)) + _SECOND_NS)
+        return listed, _more_than(name, value), max(since, _ns(min(event["EventTime"] for event in listed)) + _SECOND_NS)
+
+
+def _more_than(name: str, value: str) -> str:
+    return f"more than {_MAX_EVENTS} CloudTrail events where {name} is {value}: older ones not read"
 
 
 def _principal(text: str) -> tuple[str, str]:
