@@ -182,7 +182,8 @@ class AwsRecordsConnector:
                 window["EndTime"] = end
             else:
                 return listed, left, since
-        return listed, _more_than(name, value), max(since, _ns(min(event["EventTime"] for event in listed)) + _SECOND_NS)
+        oldest = min(event["EventTime"] for event in listed)
+        return listed, _more_than(name, value), max(since, _ns(oldest) + _SECOND_NS)
 
 
 def _more_than(name: str, value: str) -> str:
