@@ -65,9 +65,7 @@ class KnownEvents:
         if start is not None and until <= start:
             return None
         kept = {
-            key: (at, event)
-            for key, (at, event) in one.events.items()
-            if at < until and (start is None or at >= start)
+            key: (at, event) for key, (at, event) in one.events.items() if at < until and (start is None or at >= start)
         }
         if start is not None and one.whole_ns <= start.timestamp() * 1e9:
             return Known(until, kept)
