@@ -96,6 +96,7 @@ class Entry:
             team=spec.team if spec else "",
             tags=spec.tags if spec else (),
             parent=spec.parent if spec else "",
+            request_id=spec.request_id if spec else "",
         )
 
 

@@ -71,6 +71,7 @@ def run(
         tags=tuple("=".join(_pair(item, "--tag")) for item in tag or []),
         parent=parent,
         credentials=credentials,
+        request_id=os.urandom(16).hex(),
     )
     core = connect()
     core.health()  # before anything is published for an agent that nobody starts
@@ -101,13 +102,12 @@ def _publish(policy: str, text: str) -> int:
 
 
 def _run(core: CoreClient, spec: LaunchSpec) -> int:
-    begun_ns = time.time_ns()
     try:
         try:
             started = core.launch(spec, stdio=(0, 1, 2))
         except Unreachable:
             sys.stderr.write(f"warning: the core did not answer as {spec.agent} was being started; looking for it\n")
-            started = _found_started(core, spec, begun_ns)
+            started = _found_started(core, spec)
     except ClawbackError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return _CANNOT_START
@@ -115,7 +115,7 @@ def _run(core: CoreClient, spec: LaunchSpec) -> int:
     return 128 - status if status < 0 else status
 
 
-def _found_started(core: CoreClient, spec: LaunchSpec, begun_ns: int) -> AgentInfo:
+def _found_started(core: CoreClient, spec: LaunchSpec) -> AgentInfo:
     """The agent, if it was started before the core stopped answering: it lives on. `Refused` if there is none, or one
     that is another's.
     """
@@ -127,7 +127,7 @@ def _found_started(core: CoreClient, spec: LaunchSpec, begun_ns: int) -> AgentIn
             continue
         except NotFound:
             info = None
-        if info is None or info.started_ns < begun_ns or info.command != spec.command:
+        if info is None or info.request_id != spec.request_id:
             raise Refused(
                 f"the core did not say that it started {spec.agent}, and knows of no such start now",
                 hint="where the core hung, it may still come: clawback agents shows who runs",

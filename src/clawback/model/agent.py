@@ -90,7 +90,8 @@ class LaunchSpec:
     """All that starting an agent takes. `policy_text` is the whole policy file; secrets come from the secret store.
 
     `readable` and `writable` add host paths to those of the policy file (the working directory, as a rule). `parent` is
-    the agent that this one works for, by its id; empty for one that people started.
+    the agent that this one works for, by its id; empty for one that people started. By `request_id`, made anew for each
+    launch, whoever got no answer knows the agent that was started for it.
     """
 
     agent: str
@@ -107,6 +108,7 @@ class LaunchSpec:
     team: str = ""
     tags: tuple[str, ...] = ()
     parent: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,7 @@ class AgentInfo:
     team: str = ""
     tags: tuple[str, ...] = ()
     parent: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

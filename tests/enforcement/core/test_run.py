@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,22 +71,22 @@ def test_the_core_restarts_and_run_ends_as_the_agent_does(core, policy, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("was_started", [True, False])
-def test_the_core_is_killed_before_it_has_said_that_the_agent_runs(core, make_spec, capfd, was_started):
+@pytest.mark.parametrize("started", ["ours", "another's", "none"])
+def test_the_core_is_killed_before_it_has_said_that_the_agent_runs(core, make_spec, capfd, started):
     class Cut(CoreClient):
         def launch(self, spec, **more):
-            if was_started:
-                super().launch(spec, **more)
+            if started != "none":
+                super().launch(spec if started == "ours" else replace(spec, request_id="2"), **more)
             core.end(signal.SIGKILL)
             core.start()
             raise Unreachable("the core does not answer")
 
-    spec = make_spec("import time; time.sleep(0.5); raise SystemExit(7)", agent="a")
+    spec = replace(make_spec("import time; time.sleep(0.5); raise SystemExit(7)", agent="a"), request_id="1")
     status = run_command._run(Cut(core.state / "run" / "core.sock"), spec)
     said = capfd.readouterr().err
     assert "did not answer as a was being started" in said
-    assert status == (7 if was_started else 125)
-    assert ("knows of no such start" in said) is not was_started
+    assert status == (7 if started == "ours" else 125)
+    assert ("knows of no such start" in said) is (started != "ours")
 
 
 @pytest.mark.slow
