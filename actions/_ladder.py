@@ -9,6 +9,7 @@ from pydantic import Field
 
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._replaced import replaced
+from clawback.errors import Refused
 from clawback.model import AgentInfo, AgentState, Enforcement, Level, LevelResult, Phase
 
 __all__ = ["LadderParams", "gone", "hold_levels", "ladder_action", "released", "result_record", "seen"]
@@ -145,10 +146,8 @@ def ladder_action(
         return {"instance": info.instance, "held": [item.word for item in hold_levels(info)]}
 
     def apply(ctx: Context, params: LadderParams, _captured: Record) -> Record:
-        if over := replaced(ctx, ctx.world.core.agent(params.agent), params.instance):
-            return {"over": over}
-        return result_record(
-            ctx.world.core.contain(
+        try:
+            made = ctx.world.core.contain(
                 params.agent,
                 level,
                 instance=params.instance,
@@ -156,7 +155,11 @@ def ladder_action(
                 by=ctx.actor,
                 incident=ctx.incident.id,
             )
-        )
+        except Refused:
+            if over := replaced(ctx, ctx.world.core.agent(params.agent), params.instance):
+                return {"over": over}
+            raise
+        return result_record(made)
 
     def verify(ctx: Context, params: LadderParams, _captured: Record, _outcome: Record) -> Verification:
         result = ctx.world.core.probe(params.agent, level)
