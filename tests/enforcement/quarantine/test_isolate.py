@@ -146,7 +146,8 @@ for n in range(4): threading.Thread(target=again, args=(n,)).start()
     )
     made.moves(8)
     for _ in range(10):
-        assert isolate.apply(made.box).enforcement is Enforcement.FULL
+        cut = isolate.apply(made.box, patience=10.0)
+        assert cut.enforcement is Enforcement.FULL, cut
         for n in range(4):
             made.moves(n + 8)
             made.moves(n + 8)
