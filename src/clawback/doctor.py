@@ -10,7 +10,7 @@ from clawback.enforcement.core import descriptors
 from clawback.enforcement.core.client import CoreClient
 from clawback.enforcement.features import Feature, probe
 from clawback.enforcement.gateway.client import GatewayClient
-from clawback.errors import ClawbackError
+from clawback.errors import ClawbackError, NotFound
 
 __all__ = ["examine"]
 
@@ -38,13 +38,13 @@ def _gateway(settings: Settings) -> str:
 
 
 def _journal(settings: Settings) -> str:
-    if not settings.journal_url and not (settings.state / "journal.db").exists():
-        return "none yet"  # asking would make one
-
     from clawback.journal import Journal
 
-    count = len(Journal(settings.journal).incidents())
-    return f"{count} incidents"
+    try:
+        journal = Journal(settings.journal, make=False)
+    except NotFound:
+        return "none yet"
+    return f"{len(journal.incidents())} incidents"
 
 
 def _vault(settings: Settings) -> str:

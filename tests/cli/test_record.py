@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from clawback.errors import NotFound
-from clawback.journal import Journal
-
 from .running import clawback
 
 
@@ -32,14 +29,3 @@ def test_no_journal_is_said_and_none_is_made(tmp_path: Path, words: tuple[str, .
     assert f"there is no journal at sqlite:///{tmp_path / 'journal.db'}" in told.stderr
     assert told.stdout == ""
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_empty_database_is_no_journal(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    path.touch()
-    with pytest.raises(NotFound):
-        Journal(f"sqlite:///{path}", make=False)
-    assert path.read_bytes() == b""
-    made = Journal(f"sqlite:///{path}")
-    made.dispose()
-    assert Journal(f"sqlite:///{path}", make=False).audit_verify()[0] == 0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawback.connectors.known_events import KnownEvents
+from clawback.connectors.known_events import KnownEvents, Listing
 from clawback.world import TrailEvent
 
 LAG = 10
@@ -42,8 +42,8 @@ def read(known, issuer, now, start):
     """As the connector does."""
     before = known.of("n", "v", start)
     fresh = issuer.read(now, before.until if before else start)
-    whole = (before.events if before else {}) | fresh
-    known.keep("n", "v", start, whole)
+    whole = (before.listing.events if before else {}) | fresh
+    known.keep("n", "v", start, Listing(whole))
     return whole
 
 
@@ -73,15 +73,25 @@ def test_of_a_long_list_the_newest_part_alone_is_read_again():
 def test_a_thirty_third_list_is_kept_in_place_of_the_oldest():
     known = KnownEvents(0)
     for number in range(33):
-        known.keep("n", str(number), None, {"1": event(10)})
+        known.keep("n", str(number), None, Listing({"1": event(10)}))
     assert known.of("n", "0", None) is None
     assert known.of("n", "1", None) is not None
 
 
 def test_an_event_from_the_future_hides_nothing():
     known, now = KnownEvents(0), datetime.now(UTC)
-    known.keep("n", "v", None, {"1": event(10), "2": (now + timedelta(days=365), event(0)[1])})
+    known.keep("n", "v", None, Listing({"1": event(10), "2": (now + timedelta(days=365), event(0)[1])}))
     settled = known.of("n", "v", None)
     assert settled is not None
     assert settled.until <= datetime.now(UTC)
-    assert list(settled.events) == ["1"]
+    assert list(settled.listing.events) == ["1"]
+
+
+def test_what_was_left_out_is_said_until_it_is_before_what_is_wanted():
+    known = KnownEvents(0)
+    known.keep(
+        "n", "v", None, Listing({"1": event(10), "2": event(90)}, ("some not read",), int(at(20).timestamp()) * 10**9)
+    )
+    assert known.of("n", "v", None).listing.left == ("some not read",)
+    assert known.of("n", "v", at(19)).listing.left == ("some not read",)
+    assert known.of("n", "v", at(20)).listing.left == ()

@@ -152,6 +152,10 @@ def test_a_list_longer_than_is_kept_grows_no_further_and_says_from_when_it_is_wh
     assert "more than 60 CloudTrail events" in trail.cut[0]
     assert trail.since_ns // 10**9 - int(START.timestamp()) == 41
     assert records.trail_of("K").cut == trail.cut
+    aws.events += [(START + timedelta(seconds=110.5), 1000 + number) for number in range(55)]
+    both = records.trail_of("K").cut
+    assert trail.cut[0] in both, "what was left out before goes on being said"
+    assert any("within a second" in one for one in both)
 
 
 def test_it_says_up_to_when_the_record_can_be_complete() -> None:

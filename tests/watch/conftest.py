@@ -79,7 +79,7 @@ class MemoryCore:
         self.known[agent] = replace(info, hold=hold)
         return self.probe(agent, level)
 
-    def probe(self, agent: str, level: Level) -> LevelResult:
+    def probe(self, agent: str, level: Level, *, instance: str = "") -> LevelResult:
         info = self.agent(agent)
         held = info.hold is not None and level in info.hold.levels
         return LevelResult(

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from clawback.connectors.aws import AwsConnector
 from clawback.connectors.aws_account import Throttled
-from clawback.connectors.known_events import KnownEvents
+from clawback.connectors.known_events import KnownEvents, Listing
 from clawback.errors import NotFound, Unreachable
 from clawback.world import Identity, Trail, TrailEvent
 
@@ -124,30 +124,38 @@ class AwsRecordsConnector:
 
     def _looked_up(self, asked: tuple[tuple[str, str], ...], **window: Any) -> Trail:
         found: dict[str, TrailEvent] = {}
-        cut, since, until = [], 0, 0
-        start = window.get("StartTime")
+        cut: list[str] = []
+        since, until = 0, 0
         for name, value in asked:
-            known = self._known.of(name, value, start)
-            listed, left, whole_since = self._all_of(name, value, {"StartTime": known.until} if known else dict(window))
-            # Oldest first, for they are listed the other way round: of moments there are whole seconds alone.
-            whole = {str(event["EventId"]): (event["EventTime"], _event(event)) for event in reversed(listed)}
-            if known:
-                whole = known.events | whole
-                left, whole_since = left or known.left, max(whole_since, known.whole_ns)
-            if len(whole) > _MAX_EVENTS:
-                whole = dict(sorted(whole.items(), key=lambda item: item[1][0])[-_MAX_EVENTS:])
-                left = _more_than(name, value)
-                whole_since = max(whole_since, _ns(next(iter(whole.values()))[0]) + _SECOND_NS)
-            cut += [left] if left else []
-            self._known.keep(name, value, start, whole, left=left, whole_ns=whole_since)
-            found |= {key: event for key, (_, event) in whole.items()}
-            since = max(since, whole_since)
+            one = self._list(name, value, window)
+            found |= {key: event for key, (_, event) in one.events.items()}
+            cut += one.left
+            since = max(since, one.whole_ns)
         if self._lag:
             at = datetime.fromtimestamp(time.time() - self._lag, UTC)
             until = _ns(at)
             cut.append(f"CloudTrail may not yet hold what happened since {at:%Y-%m-%dT%H:%M:%SZ}")
         events = tuple(sorted(found.values(), key=lambda event: event.time_ns))
         return Trail(events=events, cut=tuple(cut), since_ns=since, until_ns=until)
+
+    def _list(self, name: str, value: str, window: dict[str, Any]) -> Listing:
+        """All by one attribute: what was read of it before, and from there on."""
+        start = window.get("StartTime")
+        known = self._known.of(name, value, start)
+        listed, left, whole_ns = self._all_of(name, value, {"StartTime": known.until} if known else dict(window))
+        # Oldest first, for they are listed the other way round: of moments there are whole seconds alone.
+        events = {str(event["EventId"]): (event["EventTime"], _event(event)) for event in reversed(listed)}
+        if known:
+            before = known.listing
+            events = before.events | events
+            left, whole_ns = dict.fromkeys(before.left) | left, max(whole_ns, before.whole_ns)
+        if len(events) > _MAX_EVENTS:
+            events = dict(sorted(events.items(), key=lambda item: item[1][0])[-_MAX_EVENTS:])
+            left[_more_than(name, value)] = None
+            whole_ns = max(whole_ns, _ns(next(iter(events.values()))[0]) + _SECOND_NS)
+        listing = Listing(events, tuple(left), whole_ns)
+        self._known.keep(name, value, start, listing)
+        return listing
 
     def _page(self, **request: Any) -> dict[str, Any]:
         """CloudTrail takes two look-ups a second. What does not answer at all is not waited for."""
@@ -158,11 +166,12 @@ class AwsRecordsConnector:
                 return self._aws.ask("cloudtrail", "lookup_events", **request)
         raise AssertionError("stamina returns or raises")
 
-    def _all_of(self, name: str, value: str, window: dict[str, Any]) -> tuple[list[Any], str, int]:
+    def _all_of(self, name: str, value: str, window: dict[str, Any]) -> tuple[list[Any], dict[str, None], int]:
         """Events by one attribute, newest first; what was left out, and since when nothing was (0: ever)."""
         wanted = [{"AttributeKey": name, "AttributeValue": value}]
         listed: list[Any] = []
-        left, since = "", 0
+        left: dict[str, None] = {}
+        since = 0
         while len(listed) < _MAX_EVENTS:
             page = self._page(LookupAttributes=wanted, MaxResults=_PAGE, **window)
             events = page.get("Events")
@@ -176,14 +185,15 @@ class AwsRecordsConnector:
                 # in whole seconds, so of a second with more than fifty some stay out of reach.
                 end = min(event["EventTime"] for event in events).replace(microsecond=0) + timedelta(seconds=1)
                 if end == window.get("EndTime"):
-                    left = left or f"more than {_PAGE} CloudTrail events within a second: some of them not read"
+                    left[f"more than {_PAGE} CloudTrail events within a second: some of them not read"] = None
                     since = max(since, _ns(end))
                     end -= timedelta(seconds=1)
                 window["EndTime"] = end
             else:
                 return listed, left, since
         oldest = min(event["EventTime"] for event in listed)
-        return listed, _more_than(name, value), max(since, _ns(oldest) + _SECOND_NS)
+        left[_more_than(name, value)] = None
+        return listed, left, max(since, _ns(oldest) + _SECOND_NS)
 
 
 def _more_than(name: str, value: str) -> str:

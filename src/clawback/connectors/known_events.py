@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from clawback.world import TrailEvent
 
-__all__ = ["Known", "KnownEvents"]
+__all__ = ["Known", "KnownEvents", "Listing"]
 
 _LISTS = 32  # of up to 2,000 events each
 _MARGIN = timedelta(seconds=2)
@@ -24,25 +23,27 @@ Events = dict[str, tuple[datetime, TrailEvent]]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """Events by id, oldest first, of those before `until`; the others are to be asked for.
+class Listing:
+    """Events by id, oldest first. `left` says what was left out of them, of the time before `whole_ns` alone."""
 
-    `left` says what was left out of them, before `whole_ns` alone.
-    """
-
-    until: datetime
     events: Events
-    left: str = ""
+    left: tuple[str, ...] = ()
     whole_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _List:
+class Known:
+    """The events of before `until`; the others are to be asked for."""
+
+    until: datetime
+    listing: Listing
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
     start: datetime | None
-    read: datetime
-    events: Events
-    left: str
-    whole_ns: int
+    at: datetime
+    listing: Listing
 
 
 class KnownEvents:
@@ -53,37 +54,34 @@ class KnownEvents:
     def __init__(self, lag: float) -> None:
         self._lag = timedelta(seconds=lag)
         self._lock = threading.Lock()
-        self._lists: OrderedDict[tuple[str, str], _List] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, str], _Read] = OrderedDict()
 
     def of(self, name: str, value: str, start: datetime | None) -> Known | None:
         """What is settled of a list; None where nothing is, or not from `start` on."""
         with self._lock:
-            one = self._lists.get((name, value))
-        if one is None or not one.events or (one.start is not None and (start is None or start < one.start)):
+            read = self._lists.get((name, value))
+        if read is None or (read.start is not None and (start is None or start < read.start)):
             return None
-        until = min(one.read, max(at for at, _ in one.events.values())) - self._lag - _MARGIN
+        listing = read.listing
+        newest = max((at for at, _ in listing.events.values()), default=None)
+        if newest is None:
+            return None
+        until = min(read.at, newest) - self._lag - _MARGIN
         if start is not None and until <= start:
             return None
         kept = {
-            key: (at, event) for key, (at, event) in one.events.items() if at < until and (start is None or at >= start)
+            key: (at, event)
+            for key, (at, event) in listing.events.items()
+            if at < until and (start is None or at >= start)
         }
-        if start is not None and one.whole_ns <= start.timestamp() * 1e9:
-            return Known(until, kept)
-        return Known(until, kept, one.left, one.whole_ns)
+        if start is not None and listing.whole_ns <= start.timestamp() * 1e9:
+            return Known(until, Listing(kept))
+        return Known(until, Listing(kept, listing.left, listing.whole_ns))
 
-    def keep(
-        self,
-        name: str,
-        value: str,
-        start: datetime | None,
-        events: Mapping[str, tuple[datetime, TrailEvent]],
-        *,
-        left: str = "",
-        whole_ns: int = 0,
-    ) -> None:
-        """A list that was read from `start` on, oldest first; `left` says what was not, before `whole_ns` alone."""
+    def keep(self, name: str, value: str, start: datetime | None, listing: Listing) -> None:
+        """A list as it was read from `start` on."""
         with self._lock:
-            self._lists[name, value] = _List(start, datetime.now(UTC), dict(events), left, whole_ns)
+            self._lists[name, value] = _Read(start, datetime.now(UTC), listing)
             self._lists.move_to_end((name, value))
             if len(self._lists) > _LISTS:
                 self._lists.popitem(last=False)

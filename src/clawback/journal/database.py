@@ -12,10 +12,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, ProgrammingError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
-from clawback.errors import InvalidInput, NotFound, Unreachable
+from clawback.errors import ClawbackError, InvalidInput, NotFound, Unreachable
 from clawback.journal.schema import VERSION
 
 __all__ = ["at_one_moment", "open_database", "reason"]
@@ -71,7 +71,7 @@ def open_database(url: str, *, make: bool = True) -> Engine:
             raise _none(parsed)
         if version != VERSION:
             _bring_up_to_date(engine, version)
-    except NotFound:
+    except ClawbackError:
         engine.dispose()
         raise
     except (DatabaseError, UnicodeDecodeError) as error:
@@ -136,11 +136,11 @@ def _none(url: URL) -> NotFound:
 
 
 def _version(engine: Engine) -> str | None:
-    try:
-        with engine.connect() as connection:
-            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    except (OperationalError, ProgrammingError):  # no such table: a new journal
-        return None
+    """None where there is no journal. That it cannot be looked is raised: a server that is down says no such thing."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _bring_up_to_date(engine: Engine, version: str | None) -> None:

@@ -114,7 +114,7 @@ class LaunchSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentInfo:
     """One agent. `pid` is the sandbox's first process as the host numbers it; `layers` says how much each protection
-    holds.
+    holds; `request_id` is that of its launch.
     """
 
     agent: str
