@@ -18,7 +18,6 @@ from typing import Any
 from benches.statistics import Metric, metric
 from clawback.journal import Journal
 from clawback.model import Enforcement, Finding, Level, Phase, Severity
-from clawback.watch.ledger import Ledger
 
 __all__ = ["RUNS", "copies", "fill", "incident", "measure", "size"]
 
@@ -64,7 +63,7 @@ def incident(journal: Journal, number: int) -> str:
     return name
 
 
-def fill(journal: Ledger, start: int, end: int) -> None:
+def fill(journal: Journal, start: int, end: int) -> None:
     """Incidents number `start` to `end`."""
     for number in range(start, end):
         with journal.together():
@@ -114,7 +113,7 @@ def measure(n: int) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="clawback-bench-"))
     try:
         path = folder / "journal.db"
-        journal = Ledger(f"sqlite:///{path}")
+        journal = Journal(f"sqlite:///{path}")
         metrics: dict[str, Metric] = {}
         fill(journal, 0, 10)
         at = time.perf_counter()

@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from benches.journal import STEPS, fill, size
-from clawback.watch.ledger import Ledger
+from clawback.journal import Journal
 
 LIMIT = 2048
 
@@ -19,7 +19,7 @@ LIMIT = 2048
 @pytest.mark.slow
 def test_at_most_two_kilobytes_a_receipt_and_linear(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    journal = Ledger(f"sqlite:///{path}")
+    journal = Journal(f"sqlite:///{path}")
     fill(journal, 0, 10)
     sizes = [size(path)]
     for level in (110, 210):

@@ -142,6 +142,34 @@ def test_a_containment_that_is_not_seen_is_applied_and_unverified(
     assert outside.done["apply"] == 1
 
 
+@pytest.mark.parametrize(
+    ("phase", "declared", "reversibility", "records"),
+    [
+        (Phase.CONTAIN, Phase.CONTAIN, Reversibility.REVERSIBLE, ["intended", "verified"]),
+        (Phase.CONTAIN, Phase.CONTAIN, Reversibility.IRREVERSIBLE, ["intended", "verified"]),
+        (Phase.IDENTIFY, Phase.IDENTIFY, Reversibility.REVERSIBLE, ["intended", "verified"]),
+        (Phase.CONTAIN, Phase.IDENTIFY, Reversibility.IRREVERSIBLE, ["intended", "applied", "verified"]),
+        (Phase.ERADICATE, Phase.CONTAIN, Reversibility.REVERSIBLE, ["intended", "applied", "verified"]),
+    ],
+    ids=["held", "sealed", "looked", "told", "later"],
+)
+def test_what_is_in_a_hurry_and_may_be_done_again_is_one_record_less(
+    response: Any,
+    make: Any,
+    params: Any,
+    phase: Phase,
+    declared: Phase,
+    reversibility: Reversibility,
+    records: list[str],
+) -> None:
+    undone = {} if reversibility is Reversibility.REVERSIBLE else {"revert": None, "verify_reverted": None}
+    action = make(id="x.do", phase=declared, reversibility=reversibility, **undone)
+    assert response.execute(action, params, phase=phase).state is ReceiptState.VERIFIED
+    assert [one.what for one in response.journal.audit_entries() if one.kind == "receipt"] == [
+        f"x.do {state}" for state in records
+    ]
+
+
 def test_applied_and_since_undone_by_another_hand_is_applied_again(
     response: Any, action: Any, params: Any, outside: Any
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clawback.errors import Refused, Unreachable
+from clawback.errors import InvalidInput, Refused, Unreachable
 from clawback.model import IncidentStatus, Phase, ReceiptState
 from clawback.playbook import Step, playbook
 from clawback.response import Responder, run_playbook
@@ -64,6 +64,21 @@ def test_they_are_made_at_once_and_stand_in_the_order_given(response: Any, meeti
     assert [receipt.key for receipt in sorted(held, key=lambda one: one.applied_ns)] == [
         receipt.key for receipt in reversed(held)
     ]
+
+
+def test_they_are_given_their_places_by_one_record(response: Any, action: Any) -> None:
+    Responder(response).together(*steps(action, "a", "b", "c"))
+    times = [one.at_ns for one in response.journal.audit_entries() if one.what == "switch.on intended"]
+    assert len(times) == 6, "each once more, with what it captured"
+    assert len(set(times[:3])) == 1
+
+
+def test_one_that_cannot_be_recorded_leaves_none_begun(response: Any, action: Any, outside: Any) -> None:
+    long = Step(action, action.params(name="b", note="x" * (2 << 20)))
+    with pytest.raises(InvalidInput, match=r"switch\.on: params cannot be journalled"):
+        Responder(response).together(*steps(action, "a"), long)
+    assert response.journal.incident(response.incident_id).receipts == ()
+    assert not outside.done
 
 
 def test_more_than_there_are_threads(response: Any, action: Any) -> None:

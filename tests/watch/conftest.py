@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from clawback.errors import NotFound, Refused, Unreachable
+from clawback.journal import Journal
 from clawback.model import (
     AgentInfo,
     AgentState,
@@ -27,7 +28,6 @@ from clawback.model import (
     Source,
 )
 from clawback.model.ocsf import encode
-from clawback.watch.ledger import Ledger
 from clawback.world import Core, World
 
 NOW_NS = 1_760_000_000_000_000_000
@@ -141,8 +141,8 @@ def world(core: MemoryCore) -> World:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(f"sqlite:///{tmp_path / 'journal.db'}")
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
     yield opened
     opened.dispose()
 

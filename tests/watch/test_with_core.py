@@ -13,9 +13,9 @@ import pytest
 
 from clawback.config import Settings
 from clawback.detectors.secrets import DETECTOR as SECRETS
+from clawback.journal import Journal
 from clawback.model import Enforcement, Level, ReceiptState
 from clawback.watch.engine import Engine
-from clawback.watch.ledger import Ledger
 from clawback.watch.main import Watch
 from clawback.world import World
 
@@ -68,7 +68,7 @@ def test_a_decoy_opened_in_a_sandbox_freezes_and_isolates_the_agent(station, too
     settings = Settings(state=station.state)
     absent = cast("Any", None)
     world = World(core=station.client, policies=absent, secrets=absent, tickets=absent)
-    journal, handed = Ledger(settings.journal), Handed()
+    journal, handed = Journal(settings.journal), Handed()
     watch = Watch(settings, world, journal, handed, playbook_of=lambda _detector: "p", engine=Engine([SECRETS]))
     running = threading.Thread(target=watch.run)
     running.start()

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, Integer, Table, Text, bindparam, cast, insert, select
@@ -22,7 +22,7 @@ from sqlalchemy.types import JSON
 from clawback.errors import InvalidInput
 from clawback.journal.schema import approvals, audit, findings, incidents, overrides, receipts, timeline, votes
 
-__all__ = ["TABLES", "AuditEntry", "Fault", "Touched", "append", "entries", "head", "verify"]
+__all__ = ["TABLES", "AuditEntry", "Fault", "Touched", "append", "digest", "entries", "head", "stored", "verify"]
 
 TABLES: dict[str, Table] = {
     "incident": incidents,
@@ -48,14 +48,15 @@ def _stored(column: Column[Any]) -> Any:
     return column
 
 
-def _raw(table: Table) -> Any:
-    return select(*(_stored(column) for column in table.columns))
+def stored(table: Table) -> tuple[Any, ...]:
+    """The columns of a row as `digest` takes them."""
+    return tuple(_stored(column) for column in table.columns)
 
 
 # Built once, as in `store`.
 _BOOLEANS = frozenset(c.name for table in TABLES.values() for c in table.columns if isinstance(c.type, Boolean))
-_ALL = {kind: _raw(table) for kind, table in TABLES.items()}
-_SOME = {kind: _raw(table).where(table.c.id.in_(bindparam("refs", expanding=True))) for kind, table in TABLES.items()}
+_ALL = {kind: select(*stored(table)) for kind, table in TABLES.items()}
+_SOME = {kind: query.where(TABLES[kind].c.id.in_(bindparam("refs", expanding=True))) for kind, query in _ALL.items()}
 _HEAD = select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
 _ENTRY = insert(audit)
 _WALK = select(audit).order_by(audit.c.seq)
@@ -63,13 +64,17 @@ _WALK = select(audit).order_by(audit.c.seq)
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """A row that a transaction made or changed: its kind and id, whose incident, what happened, and by whom."""
+    """A row that a transaction made or changed: its kind and id, whose incident, what happened, and by whom.
+
+    digest   of the row as this change left it, where that is known
+    """
 
     kind: str
     ref: str | int
     incident: str
     what: str
     actor: str = ""
+    digest: bytes | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +105,8 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=repr).encode()
 
 
-def _digest(row: Any) -> bytes:
+def digest(row: Any) -> bytes:
+    """Of a row that was read as `stored`."""
     values = {
         name: bool(value) if name in _BOOLEANS and value in (0, 1) else value
         for name, value in row._mapping.items()  # noqa: SLF001 - SQLAlchemy's documented name
@@ -144,14 +150,16 @@ def append(connection: Connection, touched: list[Touched]) -> None:
 
 
 def _digests(connection: Connection, touched: list[Touched]) -> dict[tuple[str, str | int], bytes]:
-    """Of each row as it stands now, those of a kind by one statement."""
+    """Of each row as it stands now: as its last change left it, or read, those of a kind by one statement."""
+    last = {(one.kind, one.ref): one.digest for one in touched}
     refs: dict[str, list[str | int]] = {}
-    for one in touched:
-        refs.setdefault(one.kind, []).append(one.ref)
-    return {
-        (kind, row.id): _digest(row)
+    for kind, ref in (row for row, known in last.items() if known is None):
+        refs.setdefault(kind, []).append(ref)
+    known = {row: known for row, known in last.items() if known is not None}
+    return known | {
+        (kind, row.id): digest(row)
         for kind, ids in refs.items()
-        for row in connection.execute(_SOME[kind], {"refs": list(dict.fromkeys(ids))})
+        for row in connection.execute(_SOME[kind], {"refs": ids})
     }
 
 
@@ -231,7 +239,7 @@ def _verify_rows(connection: Connection, latest: dict[tuple[str, str], bytes], f
             known = latest.pop((kind, str(row.id)), None)
             if known is None:
                 faults.append(Fault(where=f"{kind} {row.id}", why="is in no entry: it was put in from outside"))
-            elif known != _digest(row):
+            elif known != digest(row):
                 faults.append(Fault(where=f"{kind} {row.id}", why="is not as its newest entry saw it"))
             if len(faults) >= MOST_FAULTS:
                 return

@@ -8,7 +8,7 @@ from clawback.errors import Refused
 from clawback.journal import records
 from clawback.journal.receipts import Receipts
 from clawback.journal.schema import incidents
-from clawback.model import DRIFT, Enforcement, Incident, IncidentStatus, Phase, ReceiptState
+from clawback.model import DRIFT, Enforcement, Incident, IncidentStatus, ReceiptState
 
 __all__ = ["Drift"]
 
@@ -36,17 +36,14 @@ class Drift(Receipts):
         nothing, and while another incident of the same agent instance is open: there is one at a time.
         """
         with self.writing() as connection:
-            row = self._receipt(connection, receipt)
-            self._allowed(row, ReceiptState.UNVERIFIED)
-            self._change(
-                connection,
-                receipt,
-                state=ReceiptState.UNVERIFIED,
-                proof=records.bounded(DRIFT + proof),
-                enforcement=enforcement,
-                error="",
-            )
-            self._line(connection, row.incident, Phase(row.phase), f"{row.action} drifted", proof)
+            values = {
+                "state": ReceiptState.UNVERIFIED,
+                "proof": records.bounded(DRIFT + proof),
+                "enforcement": enforcement,
+                "error": "",
+            }
+            row = self._moved(connection, receipt, ReceiptState.UNVERIFIED, values)
+            self._line(connection, row.incident, row.phase, f"{row.action} drifted", proof)
             if not self._reopen(connection, row, f"{row.action} does not hold"):
                 raise Refused(
                     f"{row.incident} is not opened again while another of its agent instance is: {row.action} does not "

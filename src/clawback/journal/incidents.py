@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from clawback.journal import records
+from clawback.journal import audit, records
 from clawback.journal.schema import findings, incidents, timeline
 from clawback.journal.states import SETTLED
 from clawback.journal.store import Store, id_of
@@ -49,7 +49,9 @@ _KNOWN = select(findings.c.id).where(
     findings.c.incident == bindparam("incident"), findings.c.digest == bindparam("digest")
 )
 _TAKEN = select(incidents.c.id).where(incidents.c.id == bindparam("incident"))
-_FINDING, _INCIDENT = insert(findings).returning(findings.c.id), insert(incidents)
+_FINDING = insert(findings).returning(*audit.stored(findings))
+_INCIDENT = insert(incidents).returning(*audit.stored(incidents))
+_SET = update(incidents).where(incidents.c.id == bindparam("incident")).returning(*audit.stored(incidents))
 
 
 class Incidents(Store):
@@ -83,8 +85,8 @@ class Incidents(Store):
             this = {"incident": incident, "digest": digest}
             if row is None or connection.execute(_KNOWN, this).scalar() is None:
                 body = records.finding_body(finding)
-                row_id = connection.execute(_FINDING, this | {"occurrence": occurrence, "body": body}).scalar_one()
-                self._touch(connection, "finding", row_id, incident, "found", finding.detector)
+                made = connection.execute(_FINDING, this | {"occurrence": occurrence, "body": body}).one()
+                self._touch(connection, "finding", made.id, incident, "found", finding.detector, row=made)
                 self._line(
                     connection, incident, Phase.IDENTIFY, f"finding {finding.detector}", finding.summary, at_ns=now
                 )
@@ -114,7 +116,7 @@ class Incidents(Store):
             incident = f"INC-{day}-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(6))
             if connection.execute(_TAKEN, {"incident": incident}).scalar() is None:
                 break
-        connection.execute(
+        row = connection.execute(
             _INCIDENT,
             {
                 "id": incident,
@@ -129,9 +131,9 @@ class Incidents(Store):
                 "opened_ns": now,
                 "closed_ns": 0,
             },
-        )
+        ).one()
         what = "drill opened" if drill else "incident opened"
-        self._touch(connection, "incident", incident, incident, what, finding.detector)
+        self._touch(connection, "incident", incident, incident, what, finding.detector, row=row)
         self._line(connection, incident, Phase.IDENTIFY, what, f"{finding.agent} ({finding.instance})", at_ns=now)
         return incident
 
@@ -139,6 +141,11 @@ class Incidents(Store):
         """The incident as it stands, with findings, receipts and timeline in the order in which they came."""
         with self.reading() as connection:
             return self._incident(connection, id_of(incident))
+
+    def agent_of(self, incident: str) -> str:
+        """The agent that it is about, which never changes."""
+        with self.reading() as connection:
+            return str(self._row(connection, incident).agent)
 
     def incidents(self, status: IncidentStatus | None = None) -> tuple[Incident, ...]:
         """All, or those of one status, oldest first."""
@@ -207,5 +214,5 @@ class Incidents(Store):
             return self._incident(connection, current.id)
 
     def _set(self, connection: Connection, incident: str, what: str, **values: Any) -> None:
-        connection.execute(update(incidents).where(incidents.c.id == incident).values(**values))
-        self._touch(connection, "incident", incident, incident, what)
+        row = connection.execute(_SET, {"incident": incident, **values}).one()
+        self._touch(connection, "incident", incident, incident, what, row=row)

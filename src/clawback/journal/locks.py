@@ -74,13 +74,17 @@ def hold_lock(journal: Store, agent: str, timeout: float) -> Iterator[Held]:
     """Hold the agent's lock. `Refused` when its owner lives and does not let go within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     held = Held(agent)
-    while (owner := _take(journal, held)) is not None:
+    owner = _take(journal, held)
+    while owner is not None:
         if time.monotonic() >= deadline:
             raise Refused(
                 f"another response (process {owner}) is working on {agent}", hint="wait for it, or see its incident"
             )
         time.sleep(_POLL_SECONDS)
-        held = Held(agent)
+        owner = lock_owner(journal, agent)  # most waits end here, without asking for the write lock
+        if owner == 0:
+            held = Held(agent)
+            owner = _take(journal, held)
     over = threading.Event()
     keeper = threading.Thread(target=held.keep, args=(journal, over), name="lease", daemon=True)
     keeper.start()
@@ -119,13 +123,9 @@ def database_ns(connection: Connection) -> int:
 
 def _take(journal: Store, held: Held) -> int | None:
     """None when the lock is ours now, else the pid of whoever has it."""
-    query = select(locks).where(locks.c.agent == held.agent)
-    with journal.reading() as connection:  # most waits end here, without asking for the write lock
-        row = connection.execute(query).one_or_none()
-        if row is not None and owned(row, database_ns(connection)):
-            return int(row.pid)
     with journal.writing() as connection:
-        row, now = connection.execute(query).one_or_none(), database_ns(connection)
+        row = connection.execute(select(locks).where(locks.c.agent == held.agent)).one_or_none()
+        now = database_ns(connection)
         if row is not None:
             if owned(row, now):
                 return int(row.pid)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from clawback.errors import NotFound, Refused
-from clawback.journal import records
+from clawback.journal import audit, records
 from clawback.journal.schema import incidents, receipts
 from clawback.journal.states import FROM
 from clawback.journal.store import Store, id_of
@@ -27,8 +27,10 @@ _OTHER = select(incidents.c.id).where(
     incidents.c.status == IncidentStatus.OPEN,
     incidents.c.id != bindparam("incident"),
 )
-_NEW = insert(receipts).returning(receipts)
-_CHANGE = update(receipts).where(receipts.c.id == bindparam("receipt")).returning(receipts)
+_NEW = insert(receipts).returning(*audit.stored(receipts))
+_CHANGE = update(receipts).where(receipts.c.id == bindparam("receipt")).returning(*audit.stored(receipts))
+_CAPTURED = _CHANGE.where(receipts.c.captured_ns == 0)
+_TO = {state: _CHANGE.where(receipts.c.state.in_([one.value for one in before])) for state, before in FROM.items()}
 
 
 class Receipts(Store):
@@ -103,7 +105,8 @@ class Receipts(Store):
         name = id_of(incident)
         known = connection.execute(_BY_KEY, {"incident": name, "key": key}).one_or_none()
         if known is not None:
-            self._allowed(known, values["state"])
+            if ReceiptState(known.state) not in FROM[values["state"]]:
+                raise _refused(known, values["state"])
             kept = {} if known.captured_ns else fresh
             return self._change(connection, known.id, attempts=known.attempts + 1, **values, **kept)
         first: dict[str, Any] = {
@@ -120,20 +123,19 @@ class Receipts(Store):
             "reverted_ns": 0,
             "outcome": {},
         }
-        row = connection.execute(_NEW, first | fresh | values).one()
-        self._touch(connection, "receipt", row.id, row.incident, f"{action} {row.state}", row.actor)
-        return records.to_receipt(row)
+        return self._told(connection, connection.execute(_NEW, first | fresh | values).one())
 
-    def captured(self, receipt: int, captured: Mapping[str, Any]) -> Receipt:
+    def captured(self, receipt: int | Receipt, captured: Mapping[str, Any]) -> Receipt:
         """What undoing needs; the first record stays."""
+        number, name = _named(receipt)
+        data = {"captured": records.plain(captured, f"{name}: captured"), "captured_ns": time.time_ns()}
         with self.writing() as connection:
-            row = self._receipt(connection, receipt)
-            if row.captured_ns:
-                return records.to_receipt(row)
-            data = records.plain(captured, f"{row.action}: captured")
-            return self._change(connection, receipt, captured=data, captured_ns=time.time_ns())
+            row = connection.execute(_CAPTURED, {"receipt": number, **data}).one_or_none()
+            if row is None:
+                return records.to_receipt(self._receipt(connection, number))
+            return self._told(connection, row)
 
-    def applied(self, receipt: int, outcome: Mapping[str, Any]) -> Receipt:
+    def applied(self, receipt: int | Receipt, outcome: Mapping[str, Any]) -> Receipt:
         """The change was made; nothing is claimed about its effect yet."""
         return self._to(receipt, ReceiptState.APPLIED, "applied_ns", outcome=outcome)
 
@@ -141,27 +143,25 @@ class Receipts(Store):
         """The effect was observed."""
         return self._to(receipt, ReceiptState.VERIFIED, "verified_ns", proof=proof, enforcement=enforcement)
 
-    def held(self, receipt: int, outcome: Mapping[str, Any], proof: str, enforcement: Enforcement) -> Receipt:
+    def held(self, receipt: int | Receipt, outcome: Mapping[str, Any], proof: str, enforcement: Enforcement) -> Receipt:
         """It was done and its effect observed, both told by one answer: one change where `applied` and `verified` are
         two.
         """
         now = time.time_ns()
+        number, name = _named(receipt)
+        values = {
+            "state": ReceiptState.VERIFIED,
+            "outcome": records.plain(outcome, f"{name}: outcome"),
+            "proof": records.bounded(proof),
+            "enforcement": enforcement,
+            "error": "",
+            "applied_ns": now,
+            "verified_ns": now,
+        }
         with self.writing() as connection:
-            row = self._receipt(connection, receipt)
-            self._allowed(row, ReceiptState.APPLIED)
-            what = f"{row.action} {ReceiptState.VERIFIED.value}"
-            self._line(connection, row.incident, Phase(row.phase), what, proof, at_ns=now)
-            return self._change(
-                connection,
-                receipt,
-                state=ReceiptState.VERIFIED,
-                outcome=records.plain(outcome, f"{row.action}: outcome"),
-                proof=records.bounded(proof),
-                enforcement=enforcement,
-                error="",
-                applied_ns=now,
-                verified_ns=now,
-            )
+            made = self._moved(connection, number, ReceiptState.APPLIED, values)
+            self._line(connection, made.incident, made.phase, f"{made.action} {made.state.value}", proof, at_ns=now)
+            return made
 
     def unverified(self, receipt: int, proof: str, enforcement: Enforcement) -> Receipt:
         """It was looked for and not observed; `proof` says what was seen instead."""
@@ -174,9 +174,9 @@ class Receipts(Store):
     def pending(self, receipt: int, error: str) -> Receipt:
         """A part did not answer: the state stays what it was, to be gone on from by `clawback resume`."""
         with self.writing() as connection:
-            row = self._receipt(connection, receipt)
-            self._line(connection, row.incident, Phase(row.phase), f"{row.action} pending", error)
-            return self._change(connection, receipt, error=records.bounded(error))
+            left = self._change(connection, receipt, error=records.bounded(error))
+            self._line(connection, left.incident, left.phase, f"{left.action} pending", error)
+            return left
 
     def revert_pending(self, receipt: int) -> Receipt:
         """Undoing is about to begin. A closed incident is open again meanwhile, so that one cut off is gone on with."""
@@ -204,7 +204,7 @@ class Receipts(Store):
 
     def _to(
         self,
-        receipt: int,
+        receipt: int | Receipt,
         state: ReceiptState,
         stamp: str = "",
         *,
@@ -214,25 +214,25 @@ class Receipts(Store):
         error: str = "",
     ) -> Receipt:
         now = time.time_ns()
+        number, name = _named(receipt)
+        values: dict[str, Any] = {"state": state, "error": records.bounded(error)}
+        if stamp:
+            values[stamp] = now
+        if outcome is not None:
+            values["outcome"] = records.plain(outcome, f"{name}: outcome")
+        if proof is not None:
+            values["proof"] = records.bounded(proof)
+        if enforcement is not None:
+            values["enforcement"] = enforcement
         with self.writing() as connection:
-            row = self._receipt(connection, receipt)
-            self._allowed(row, state)
-            values: dict[str, Any] = {"state": state, "error": records.bounded(error)}
-            if stamp:
-                values[stamp] = now
-            if outcome is not None:
-                values["outcome"] = records.plain(outcome, f"{row.action}: outcome")
-            if proof is not None:
-                values["proof"] = records.bounded(proof)
-            if enforcement is not None:
-                values["enforcement"] = enforcement
+            made = self._moved(connection, number, state, values)
             if state is ReceiptState.REVERT_PENDING:
-                self._reopen(connection, row, "something of it is being undone")
+                self._reopen(connection, made, "something of it is being undone")
             if state is not ReceiptState.APPLIED:  # its proof, or the lack of it, follows at once
                 self._line(
-                    connection, row.incident, Phase(row.phase), f"{row.action} {state.value}", proof or error, at_ns=now
+                    connection, made.incident, made.phase, f"{made.action} {state.value}", proof or error, at_ns=now
                 )
-            return self._change(connection, receipt, **values)
+            return made
 
     def _reopen(self, connection: Connection, receipt: Any, why: str) -> bool:
         """Open the receipt's incident again, if it is closed; false where another of the same instance is open."""
@@ -251,19 +251,39 @@ class Receipts(Store):
         self._line(connection, incident.id, Phase(receipt.phase), "incident reopened", why)
         return True
 
-    @staticmethod
-    def _allowed(row: Any, state: ReceiptState) -> None:
-        if ReceiptState(row.state) not in FROM[state]:
-            raise Refused(f"{row.action} is {row.state} and cannot become {state.value}", hint=f"receipt {row.id}")
+    def _moved(self, connection: Connection, receipt: int, state: ReceiptState, values: dict[str, Any]) -> Receipt:
+        """Changed, if it is in a state from which `state` may follow."""
+        row = connection.execute(_TO[state], {"receipt": receipt, **values}).one_or_none()
+        if row is None:
+            raise _refused(self._receipt(connection, receipt), state)
+        return self._told(connection, row)
 
     def _change(self, connection: Connection, receipt: int, **values: Any) -> Receipt:
-        row = connection.execute(_CHANGE, {"receipt": receipt, **values}).one()
-        self._touch(connection, "receipt", receipt, row.incident, f"{row.action} {row.state}", row.actor)
+        row = connection.execute(_CHANGE, {"receipt": receipt, **values}).one_or_none()
+        if row is None:
+            raise _unknown(receipt)
+        return self._told(connection, row)
+
+    def _told(self, connection: Connection, row: Any) -> Receipt:
+        self._touch(connection, "receipt", row.id, row.incident, f"{row.action} {row.state}", row.actor, row=row)
         return records.to_receipt(row)
 
     @staticmethod
     def _receipt(connection: Connection, receipt: int) -> Any:
         row = connection.execute(_BY_ID, {"receipt": receipt}).one_or_none()
         if row is None:
-            raise NotFound(f"no receipt {receipt} in the journal")
+            raise _unknown(receipt)
         return row
+
+
+def _named(receipt: int | Receipt) -> tuple[int, str]:
+    """Its number, and what to call what came of it."""
+    return (receipt, f"receipt {receipt}") if isinstance(receipt, int) else (receipt.id, receipt.action)
+
+
+def _refused(row: Any, state: ReceiptState) -> Refused:
+    return Refused(f"{row.action} is {row.state} and cannot become {state.value}", hint=f"receipt {row.id}")
+
+
+def _unknown(receipt: int) -> NotFound:
+    return NotFound(f"no receipt {receipt} in the journal")

@@ -117,8 +117,11 @@ def to_finding(body: Mapping[str, Any]) -> Finding:
 
 
 def to_receipt(row: Row[Any]) -> Receipt:
-    """A row of `receipts`."""
+    """A row of `receipts`, its JSON parsed or as it is stored."""
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name for it
+    for name in ("params", "captured", "outcome"):
+        if isinstance(values[name], str):
+            values[name] = json.loads(values[name])
     values["phase"] = Phase(values["phase"])
     values["state"] = ReceiptState(values["state"])
     values["enforcement"] = None if values["enforcement"] is None else Enforcement(values["enforcement"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, select
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from clawback.errors import NotFound, Unreachable
@@ -21,7 +21,7 @@ __all__ = ["Store", "id_of"]
 
 # Built once: making a statement anew costs more than running it, and a reflex runs a dozen before it may freeze.
 _ROW = select(incidents).where(incidents.c.id == bindparam("incident"))
-_LINE = insert(timeline).returning(timeline.c.id)
+_LINE = insert(timeline).returning(*audit.stored(timeline))
 _FINDINGS = select(findings.c.body).where(findings.c.incident == bindparam("incident")).order_by(findings.c.id)
 _RECEIPTS = select(receipts).where(receipts.c.incident == bindparam("incident")).order_by(receipts.c.id)
 _TIMELINE = select(timeline).where(timeline.c.incident == bindparam("incident")).order_by(timeline.c.id)
@@ -53,23 +53,43 @@ class Store:
         self._engine = open_database(url, make=make)
         self._view = at_one_moment(self._engine)
         self._turn = threading.Lock()
+        self._mine = threading.local()
 
     def dispose(self) -> None:
         """Close all connections; the next use opens new ones (as after a fork)."""
         self._engine.dispose()
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread changes inside becomes durable at the end, in one flush to disk: all of it or nothing."""
+        with self.writing() as connection:
+            self._mine.connection = connection
+            try:
+                yield
+            finally:
+                del self._mine.connection
+
+    @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One moment for several reads, whatever others write meanwhile."""
+        """One moment for several reads, whatever others write meanwhile; inside `together`, with what was changed there
+        too.
+        """
+        if (ours := getattr(self._mine, "connection", None)) is not None:
+            yield ours
+            return
         with _answering(), self._view.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One durable change: on disk when this returns, gone without trace when it raises.
+        """One durable change, or a part of the one around it: on disk when that returns, gone without trace when it
+        raises.
 
         What was touched (`_touch`) is entered in the audit record by the same transaction.
         """
+        if (ours := getattr(self._mine, "connection", None)) is not None:
+            yield ours
+            return
         # Threads hand over at once; SQLite would let the second sleep and look again, for up to 100 ms.
         with (
             self._turn,
@@ -83,8 +103,19 @@ class Store:
             audit.append(connection, touched)
 
     @staticmethod
-    def _touch(connection: Connection, kind: str, ref: str | int, incident: str, what: str, actor: str = "") -> None:
-        connection.info["touched"].append(audit.Touched(kind, ref, incident, what, actor))
+    def _touch(
+        connection: Connection,
+        kind: str,
+        ref: str | int,
+        incident: str,
+        what: str,
+        actor: str = "",
+        *,
+        row: Row[Any] | None = None,
+    ) -> None:
+        """`row`: all of it (`audit.stored`), as the change that is told of left it. Without it it is read once more."""
+        digest = None if row is None else audit.digest(row)
+        connection.info["touched"].append(audit.Touched(kind, ref, incident, what, actor, digest))
 
     @staticmethod
     def _row(connection: Connection, incident: str) -> Any:
@@ -104,7 +135,8 @@ class Store:
             "what": what,
             "detail": records.bounded(detail),
         }
-        self._touch(connection, "line", connection.execute(_LINE, line).scalar_one(), incident, what)
+        row = connection.execute(_LINE, line).one()
+        self._touch(connection, "line", row.id, incident, what, row=row)
 
     def audit_verify(self, *, noted: str = "") -> tuple[int, list[audit.Fault], str]:
         """See `audit.verify`; and the head of what was looked at."""

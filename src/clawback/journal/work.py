@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 from clawback.journal.locks import database_ns, owned
 from clawback.journal.schema import incidents, locks, work
 from clawback.journal.store import Store
-from clawback.model import IncidentStatus
+from clawback.model import Incident, IncidentStatus
 
 __all__ = ["Turn", "Work"]
 
@@ -24,11 +24,11 @@ _NEVER = 2**62  # until somebody asks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A run that may begin. `asked` tells whether somebody asked again while it ran; `tries` and `pending` are of those
-    before it that ended short.
+    """A run that may begin. `incident` as it stood then; `asked` tells whether somebody asked again while it ran;
+    `tries` and `pending` are of those before it that ended short.
     """
 
-    incident: str
+    incident: Incident
     asked: int
     tries: int
     pending: int
@@ -73,26 +73,27 @@ class Work(Store):
         with self.reading() as connection:
             now = database_ns(connection)
             row = connection.execute(select(work).where(work.c.incident == incident)).one_or_none()
-            status = self._row(connection, incident).status
-        if status != IncidentStatus.OPEN or (row is not None and row.due_ns > now):
+            taken = self._incident(connection, incident)
+        if taken.status is not IncidentStatus.OPEN or (row is not None and row.due_ns > now):
             return None
         if row is None:
-            return Turn(incident=incident, asked=0, tries=0, pending=0)
-        return Turn(incident=incident, asked=row.asked, tries=row.tries, pending=row.pending)
+            return Turn(incident=taken, asked=0, tries=0, pending=0)
+        return Turn(incident=taken, asked=row.asked, tries=row.tries, pending=row.pending)
 
     def rest(self, turn: Turn, *, seconds: float | None, tries: int, pending: int) -> None:
         """It was worked on: due again in so long, or (None) when somebody asks. Who asked meanwhile is heard."""
+        incident = turn.incident.id
         with self.writing() as connection:
-            if self._row(connection, turn.incident).status != IncidentStatus.OPEN:
-                connection.execute(delete(work).where(work.c.incident == turn.incident))
+            if self._row(connection, incident).status != IncidentStatus.OPEN:
+                connection.execute(delete(work).where(work.c.incident == incident))
                 return
             due = _NEVER if seconds is None else database_ns(connection) + round(seconds * 1e9)
-            row = connection.execute(select(work.c.asked).where(work.c.incident == turn.incident)).scalar()
+            row = connection.execute(select(work.c.asked).where(work.c.incident == incident)).scalar()
             values = {"due_ns": due, "tries": tries, "pending": pending}
             if row is None:
-                connection.execute(insert(work).values(incident=turn.incident, asked=turn.asked, **values))
+                connection.execute(insert(work).values(incident=incident, asked=turn.asked, **values))
             elif row == turn.asked:
-                connection.execute(update(work).where(work.c.incident == turn.incident).values(**values))
+                connection.execute(update(work).where(work.c.incident == incident).values(**values))
 
     def _due(self, connection: Connection, which: ColumnElement[bool]) -> tuple[str, ...]:
         now = database_ns(connection)

@@ -85,8 +85,8 @@ class Drift:
         incident = self._journal.incident(name)
         if not any(receipt.verified_ns for receipt in incident.receipts):
             return False
-        if self._journal.lock_owner(incident.agent):  # somebody works on the agent
-            return False
+        if self._journal.lock_owner(incident.agent) or self._journal.waits(name):
+            return False  # somebody works on the agent, or is about to, and must not find it locked
         with self._journal.lock(incident.agent):
             found = recheck(self._response_to(name))
         for receipt in found:

@@ -87,14 +87,14 @@ class Engine:
         began, first, taken = time.monotonic(), [0.0], [False]
 
         def work() -> Run | None:
-            with self.journal.lock(self.journal.incident(incident_id).agent) as held:
+            with self.journal.lock(self.journal.agent_of(incident_id)) as held:
                 turn = self.journal.turn(incident_id)
                 if turn is None:
                     return None
                 taken[0] = True
                 run: Run | None = None
                 try:
-                    run = self._work(incident_id, held, first)
+                    run = self._work(turn.incident, held, first)
                     return run
                 finally:
                     self._rest(turn, pause, interrupted=run is None)
@@ -125,7 +125,7 @@ class Engine:
                 began[0] = True
                 made: Run | None = None
                 try:
-                    made = self._work(incident_id, held, first, launched=run)
+                    made = self._work(incident, held, first, launched=run)
                     return made
                 finally:
                     if turn is not None:
@@ -163,7 +163,7 @@ class Engine:
             self._running[incident_id] -= 1
 
     def _rest(self, turn: Turn, pause: Callable[[int, bool], float], *, interrupted: bool) -> None:
-        left = unsettled(self.journal.incident(turn.incident))
+        left = unsettled(self.journal.incident(turn.incident.id))
         unreached = interrupted or any(receipt.state in _WAITING_STATES for receipt in left)
         again = unreached or any(receipt.state is ReceiptState.UNVERIFIED for receipt in left)
         # It got further: the parts come back.
@@ -245,29 +245,35 @@ class Engine:
     # -- on the playbook's thread ------------------------------------------------------------------------------------
 
     def _alone(self, incident_id: str, first: list[float], *, patience: float) -> Run:
-        with self.journal.lock(self.journal.incident(incident_id).agent, timeout=patience) as held:
-            return self._work(incident_id, held, first)
+        with self.journal.lock(self.journal.agent_of(incident_id), timeout=patience) as held:
+            return self._work(self.journal.incident(incident_id), held, first)
 
-    def _work(self, incident_id: str, held: Held, first: list[float], *, launched: UUID | None = None) -> Run:
-        incident = self.journal.incident(incident_id)
+    def _work(self, incident: Incident, held: Held, first: list[float], *, launched: UUID | None = None) -> Run:
+        """`incident` as it stands since the lock was taken."""
         playbook = self._playbooks.get(incident.playbook)
         if playbook is None:
             raise NotFound(f"no playbook {incident.playbook!a}", hint="`clawback catalog` lists them")
         if incident.status is IncidentStatus.CLOSED:
             return Run(incident=incident)
-        response = self.response_to(incident_id)
+        response = self.response_to(incident.id)
         prefect, shown, loop = self.prefect, None, self._loop
         if prefect is not None and loop is not None:
             shown = asyncio.run_coroutine_threadsafe(self._show(prefect, playbook, incident, launched), loop).result()
         first[0] = time.monotonic()
         if shown is None or loop is None:
-            self.journal.orchestration(incident_id, Orchestration.DEGRADED, "Prefect did not answer")
+            self.journal.orchestration(incident.id, Orchestration.DEGRADED, "Prefect did not answer")
             responder = Responder(response, held=lambda: not held.lost, turn=self.pace.step)
-            return run_playbook(playbook, responder, self._playbooks)
-        return self._as_flow(playbook, response, loop, shown, held)
+            return run_playbook(playbook, responder, self._playbooks, incident=incident)
+        return self._as_flow(playbook, incident, response, loop, shown, held)
 
     def _as_flow(
-        self, playbook: Playbook, response: Response, loop: asyncio.AbstractEventLoop, shown: Shown, held: Held
+        self,
+        playbook: Playbook,
+        incident: Incident,
+        response: Response,
+        loop: asyncio.AbstractEventLoop,
+        shown: Shown,
+        held: Held,
     ) -> Run:
         from clawback.orchestrate.flow import FlowResponder, flow_state
 
@@ -279,7 +285,8 @@ class Engine:
             responder.settle()  # before the incident is closed, so that its record says who drove it
 
         try:
-            run = run_playbook(dataclasses.replace(playbook, run=whole), responder, self._playbooks)
+            told = dataclasses.replace(playbook, run=whole)
+            run = run_playbook(told, responder, self._playbooks, incident=incident)
         finally:
             kept = asyncio.run_coroutine_threadsafe(responder.finish(partial(flow_state, run)), loop).result()
             if not kept:

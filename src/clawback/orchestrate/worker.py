@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -19,7 +21,7 @@ from clawback.errors import ClawbackError, NotFound
 from clawback.journal import Journal
 from clawback.orchestrate.end import End
 from clawback.orchestrate.engine import WORKERS, Engine
-from clawback.orchestrate.pace import WINDOW
+from clawback.orchestrate.pace import RUSH, WINDOW
 
 __all__ = ["Worker"]
 
@@ -45,6 +47,7 @@ class Worker:
         self._names: set[str] = set()
         self._decided: set[str] = set()
         self._asked: set[str] = set()
+        self._heard: deque[float] = deque(maxlen=RUSH)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -64,12 +67,23 @@ class Worker:
                 pass
 
     async def wake(self, incident: str) -> None:
-        """It is due: nobody need wait for the next look. `NotFound` for one that there is not. In a rush each alert
-        asks, and is heard when that is over.
+        """It is due, and begun at once: to look what is due takes as long as to contain. With many at a time it is
+        looked first; in a rush each alert asks, and is heard when that is over.
         """
         if self._engine.pace.rush:
             self._asked.add(incident)
-            return
+        elif self._many() or incident in self._names or len(self._running) >= WORKERS:
+            await self._ask(incident)
+        else:
+            self._begin(incident, asked=True)
+
+    def _many(self) -> bool:
+        """As many were woken within a moment as make a rush."""
+        now = time.monotonic()
+        self._heard.append(now)
+        return len(self._heard) == RUSH and now - self._heard[0] < WINDOW
+
+    async def _ask(self, incident: str) -> None:
         if not await asyncio.to_thread(self._journal.waits, incident):
             await asyncio.to_thread(self._journal.enqueue, incident)
         self._awake.set()
@@ -98,18 +112,25 @@ class Worker:
         due = [name for name in await asyncio.to_thread(self._journal.due) if name not in self._names][:room]
         random.shuffle(due)  # workers that look at the same time need not all reach for the same one first
         for name in due:
-            self._names.add(name)
-            task = asyncio.create_task(self._work(name))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._begin(name)
 
-    async def _work(self, incident: str) -> None:
+    def _begin(self, incident: str, *, asked: bool = False) -> None:
+        self._names.add(incident)
+        task = asyncio.create_task(self._work(incident, asked=asked))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _work(self, incident: str, *, asked: bool) -> None:
         try:
             end = await self._engine.turn(incident, _pause)
+            if end is None and asked:  # it rests, or somebody else works on the agent
+                await self._ask(incident)
             if end is not None:
                 self._said(end)
                 if end.error:
                     await asyncio.sleep(_AFTER_TROUBLE)  # a journal that fails must not be asked without a pause
+        except ClawbackError as error:
+            _log.warning("not told to work", incident=incident, reason=error.message)  # the next look finds it
         finally:
             self._names.discard(incident)
             self._awake.set()

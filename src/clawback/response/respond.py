@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -60,26 +60,22 @@ class Responder:
     def together(self, *steps: Step) -> tuple[Receipt, ...]:
         """A thread for each, up to `SIDE_BY_SIDE`; what one of them raises is raised when all have ended."""
         self._still_ours()
-        reserved: dict[str, tuple[Step, Callable[[], Receipt]]] = {}
         keys = [step_key(step.action, step.params) for step in steps]
-        for key, step in zip(keys, steps, strict=True):
-            if key not in reserved:  # asked for twice, it is made once
-                self._wait_for(key)
-                reserved[key] = step, self._reserve(step)
+        once = dict(zip(keys, steps, strict=True))  # asked for twice, it is made once
+        reserved = self._reserve(once)
         with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="step") as threads:
-            made = {key: self._submit(threads, step, call) for key, (step, call) in reserved.items()}
+            made = {key: self._submit(threads, once[key], call) for key, call in reserved.items()}
         return tuple(made[key].result() for key in keys)
 
     def beside(self, *steps: Step) -> None:
         """A thread for each, up to `SIDE_BY_SIDE` at once; what one of them raises is raised by `join`."""
         self._still_ours()
-        for step in steps:
-            key = step_key(step.action, step.params)
-            self._wait_for(key)
-            call = self._reserve(step)
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="beside")
-            self._beside[key] = self._submit(self._threads, step, call)
+        once = {step_key(step.action, step.params): step for step in steps}
+        reserved = self._reserve(once)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="beside")
+        for key, call in reserved.items():
+            self._beside[key] = self._submit(self._threads, once[key], call)
 
     def join(self) -> None:
         """Wait for all that was begun `beside`; they have all ended when this returns or raises."""
@@ -95,9 +91,10 @@ class Responder:
         if (begun := self._beside.pop(key, None)) is not None:
             begun.result()
 
-    def _reserve(self, step: Step) -> Callable[[], Receipt]:
-        phase = self._phase or step.action.phase
-        return self.response.reserve(step.action, step.params, phase=phase, after=step.after)
+    def _reserve(self, steps: Mapping[str, Step]) -> dict[str, Callable[[], Receipt]]:
+        for key in steps:
+            self._wait_for(key)
+        return dict(zip(steps, self.response.reserve(tuple(steps.values()), phase=self._phase), strict=True))
 
     def _submit(self, threads: ThreadPoolExecutor, step: Step, call: Callable[[], Receipt]) -> Future[Receipt]:
         return threads.submit(contextvars.copy_context().run, self.make, step.action, step.params, call)

@@ -14,13 +14,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from clawback.action import Action, Context, Params, Reversibility, Verification
 from clawback.journal import REVERTED
+from clawback.journal.approvals import Need
 from clawback.model import ApprovalState, Enforcement, Phase, Receipt, ReceiptState
+from clawback.playbook import Step
 from clawback.response.acting import observed
 from clawback.response.consent import needed
 from clawback.response.guard import Outcome, guarded
@@ -66,35 +68,38 @@ class Response(Reverting):
         opened = self._open(action, params, phase or action.phase, after)
         return opened if isinstance(opened, Receipt) else self._go_on(opened)
 
-    def reserve(
-        self, action: Action[Any], params: Params, *, phase: Phase | None = None, after: tuple[Receipt, ...] = ()
-    ) -> Callable[[], Receipt]:
-        """Give a step its place in the journal; what is returned makes it, on any thread.
+    def reserve(self, steps: Sequence[Step], *, phase: Phase | None = None) -> tuple[Callable[[], Receipt], ...]:
+        """Give steps their places in the journal; what is returned for each makes it, on any thread.
 
-        So steps that are made side by side stand in the order in which they were reserved, on every run.
+        So steps that are made side by side stand in the order in which they were reserved, on every run. One record
+        holds them all, unless of one of them something else is to be written first.
         """
-        opened = self._open(action, params, phase or action.phase, after)
-        if isinstance(opened, Opened):
-            waiting = self._consent(opened)
-            if waiting is not None:
-                opened = waiting
-            elif opened.known is None or opened.known.state is not ReceiptState.APPLIED:
-                opened = replace(opened, reserved=self._intend(opened))
-        if isinstance(opened, Receipt):
-            settled = opened
-            return lambda: settled
-        step = opened
-        return lambda: self._go_on(step)
+        context = self.context()
+        found = [self._find(step.action, step.params, phase or step.action.phase, context) for step in steps]
+        if steps and all(self._is_free(one, step.after) for one, step in zip(found, steps, strict=True)):
+            with self.journal.together():
+                return tuple(self._reserved(one) for one in found)
+        return tuple(
+            self._reserved(self._open(step.action, step.params, phase or step.action.phase, step.after))
+            for step in steps
+        )
 
     # ----------------------------------------------------------------------------------------------------------------
 
     def _open(self, action: Action[Any], params: Params, phase: Phase, after: tuple[Receipt, ...]) -> Receipt | Opened:
-        """What the journal knows of the step, and its receipt where that says that there is nothing to do now."""
-        context, key = self.context(), step_key(action, params)
+        """The step, or its receipt where there is nothing to do now."""
+        step = self._find(action, params, phase, self.context())
+        if isinstance(step, Opened) and (reason := self._must_not_start(step, after)):
+            return self._not_started(step, reason)
+        return step
+
+    def _find(self, action: Action[Any], params: Params, phase: Phase, context: Context) -> Receipt | Opened:
+        """What the journal knows of the step: its receipt where that says that there is nothing to do now."""
+        key = step_key(action, params)
         known = next((receipt for receipt in context.incident.receipts if receipt.key == key), None)
         if known is not None and known.state in _LEFT_ALONE | _BEING_UNDONE:
             return known  # by its key, as the action declares it: a reason worded otherwise is not another step
-        step = Opened(
+        return Opened(
             action=action,
             params=params,
             phase=phase,
@@ -103,9 +108,25 @@ class Response(Reverting):
             context=context,
             known=known,
         )
-        if reason := self._must_not_start(action, context, after):
-            return self._not_started(step, reason)
-        return step
+
+    def _is_free(self, found: Receipt | Opened, after: tuple[Receipt, ...]) -> bool:
+        """Nothing is to be written of it but its intent."""
+        if isinstance(found, Receipt):
+            return True
+        return not _short_of(after) and not _lacks_evidence(found) and self._need(found) is None
+
+    def _reserved(self, step: Receipt | Opened) -> Callable[[], Receipt]:
+        if isinstance(step, Opened):
+            waiting = self._consent(step)
+            if waiting is not None:
+                step = waiting
+            elif step.known is None or step.known.state is not ReceiptState.APPLIED:
+                step = replace(step, reserved=self._intend(step))
+        if isinstance(step, Receipt):
+            settled = step
+            return lambda: settled
+        opened = step
+        return lambda: self._go_on(opened)
 
     def _go_on(self, step: Opened) -> Receipt:
         action, params, context, known = step.action, step.params, step.context, step.known
@@ -127,24 +148,24 @@ class Response(Reverting):
         outcome = guarded(f"{action.id} apply", lambda: dict(action.apply(context, params, receipt.captured)))
         if not outcome.ok:
             return self._fell_short(receipt, outcome)
-        if step.phase is Phase.CONTAIN and action.reversibility is Reversibility.REVERSIBLE:
+        if _is_seen_at_once(step):
             return self._seen_at_once(step, receipt, outcome.value or {})
-        return self._verify(action, params, context, self.journal.applied(receipt.id, outcome.value or {}))
+        return self._verify(action, params, context, self.journal.applied(receipt, outcome.value or {}))
 
     def _seen_at_once(self, step: Opened, receipt: Receipt, outcome: Mapping[str, Any]) -> Receipt:
-        """A containment is looked at before it is written down as made: one flush where there would be two, in the time
-        that counts. Cut off in between it is made again, and converges.
+        """Looked at before it is written down as made: one flush where there would be two, in the time that counts. Cut
+        off in between it is made again, and converges.
         """
         seen = self._look(step.action, step.params, step.context, receipt, outcome)
         if seen.value is not None and observed(seen.value):
-            return self.journal.held(receipt.id, outcome, seen.value.proof, seen.value.enforcement)
-        return self._judged(self.journal.applied(receipt.id, outcome), seen)
+            return self.journal.held(receipt, outcome, seen.value.proof, seen.value.enforcement)
+        return self._judged(self.journal.applied(receipt, outcome), seen)
 
     def _intend(self, step: Opened, captured: Mapping[str, Any] | None = None) -> Receipt:
         if step.reserved is not None:
-            return step.reserved if captured is None else self.journal.captured(step.reserved.id, captured)
+            return step.reserved if captured is None else self.journal.captured(step.reserved, captured)
         return self.journal.intend(
-            self.incident_id, step.key, step.action.id, step.phase, step.wanted, self.actor, captured=captured
+            step.context.incident, step.key, step.action.id, step.phase, step.wanted, self.actor, captured=captured
         )
 
     def _verify(self, action: Action[Any], params: Params, context: Context, receipt: Receipt) -> Receipt:
@@ -173,29 +194,32 @@ class Response(Reverting):
             return self.journal.unverified(receipt.id, outcome.error, Enforcement.NONE)
         return self.journal.failed(receipt.id, outcome.error)
 
-    def _must_not_start(self, action: Action[Any], context: Context, after: tuple[Receipt, ...]) -> str:
-        short = [f"{receipt.action} is {receipt.state.value}" for receipt in after if not _is_verified(receipt)]
-        if short:
+    def _must_not_start(self, step: Opened, after: tuple[Receipt, ...]) -> str:
+        if short := _short_of(after):
             return f"not started: {', '.join(short)}"
-        if destroys_evidence(action) and not evidence_is_held(context.incident):
+        if _lacks_evidence(step):
             if not self._without_evidence:
                 return "not started: no evidence has been collected yet"
             self.journal.note(
                 self.incident_id,
-                action.phase,
-                f"{action.id} without evidence",
+                step.action.phase,
+                f"{step.action.id} without evidence",
                 f"{self.actor}: {self._without_evidence}",
             )
         return ""
 
-    def _consent(self, step: Opened) -> Receipt | None:
-        """None where the step may be made now; else its receipt, which says what it waits for or who denied it.
-
-        What was begun under an approval that is spent is gone on with: it is the same making of the same step.
+    def _need(self, step: Opened) -> Need | None:
+        """Whom the step needs consent from. What was begun under an approval that is spent is gone on with: it is the
+        same making of the same step.
         """
-        action, known = step.action, step.known
-        need = None if self._approvals is None else needed(self._approvals, action, step.phase, step.context.incident)
-        if need is None or (known is not None and known.state in _BEGUN):
+        if self._approvals is None or (step.known is not None and step.known.state in _BEGUN):
+            return None
+        return needed(self._approvals, step.action, step.phase, step.context.incident)
+
+    def _consent(self, step: Opened) -> Receipt | None:
+        """None where the step may be made now; else its receipt, which says what it waits for or who denied it."""
+        action, known, need = step.action, step.known, self._need(step)
+        if need is None:
             return None
         shown = self._shown(action, step.params)
         asked = self.journal.ask(
@@ -234,6 +258,21 @@ class Response(Reverting):
         if known is not None and known.state is ReceiptState.AWAITING:
             return self.journal.failed(known.id, reason)
         return self.journal.failed(self._intend(step).id, reason)
+
+
+def _is_seen_at_once(step: Opened) -> bool:
+    """Containment, and looking around before it: in a hurry, and harmless to do again."""
+    if step.phase not in (Phase.IDENTIFY, Phase.CONTAIN):
+        return False
+    return step.action.phase is Phase.CONTAIN or step.action.reversibility is Reversibility.REVERSIBLE
+
+
+def _short_of(after: tuple[Receipt, ...]) -> list[str]:
+    return [f"{receipt.action} is {receipt.state.value}" for receipt in after if not _is_verified(receipt)]
+
+
+def _lacks_evidence(step: Opened) -> bool:
+    return destroys_evidence(step.action) and not evidence_is_held(step.context.incident)
 
 
 def _is_verified(receipt: Receipt) -> bool:

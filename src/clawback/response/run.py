@@ -39,14 +39,20 @@ class Run:
         return unsettled(self.incident)
 
 
-def run_playbook(playbook: Playbook, responder: Responder, known: Mapping[str, Playbook] | None = None) -> Run:
+def run_playbook(
+    playbook: Playbook,
+    responder: Responder,
+    known: Mapping[str, Playbook] | None = None,
+    *,
+    incident: Incident | None = None,
+) -> Run:
     """From the top, every time: steps that are done are adopted. The incident closes only when all is settled.
 
     With it go the playbooks that joined the incident, found by id among `known`: the catalogue's, if none are given.
-    An incident that somebody began to undo is undone to its end instead.
+    An incident that somebody began to undo is undone to its end instead. `incident`, if it was read just now.
     """
     journal, incident_id = responder.response.journal, responder.response.incident_id
-    incident = journal.incident(incident_id)
+    incident = incident or journal.incident(incident_id)
     if incident.status is IncidentStatus.OPEN and (why := incident.undoing):
         for _ in undo(responder.response, f"gone on with: {why}"):
             pass

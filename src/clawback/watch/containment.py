@@ -13,6 +13,7 @@ from clawback.action import Action, Context
 from clawback.actions.agent_freeze import ACTION as FREEZE
 from clawback.actions.agent_isolate import ACTION as ISOLATE
 from clawback.errors import ClawbackError, Unreachable
+from clawback.journal import Journal
 from clawback.model import (
     AgentInfo,
     AgentState,
@@ -27,7 +28,6 @@ from clawback.model import (
     ReceiptState,
 )
 from clawback.response import Response, step_key
-from clawback.watch.ledger import Ledger
 from clawback.world import Core, World
 
 __all__ = ["Containment", "NotRecorded", "Step", "known", "steps_for"]
@@ -69,7 +69,7 @@ def known(incident: Incident, step: Step) -> bool:
 class Containment:
     """Contains one agent instance at a time. `without_record` counts how often that was without the journal."""
 
-    def __init__(self, journal: Ledger, world: World) -> None:
+    def __init__(self, journal: Journal, world: World) -> None:
         self.without_record = 0
         self._journal = journal
         self._world = world

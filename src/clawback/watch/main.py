@@ -23,6 +23,7 @@ import structlog
 
 from clawback.catalog import load as load_catalog
 from clawback.config import Settings
+from clawback.journal import Journal
 from clawback.model import Event, Finding, Source
 from clawback.model.ocsf import Rejected, parse_line
 from clawback.urgency import go_first
@@ -33,7 +34,6 @@ from clawback.watch.engine import Engine
 from clawback.watch.health import Health, Report
 from clawback.watch.inotify import Inotify
 from clawback.watch.lanes import Lanes
-from clawback.watch.ledger import Ledger
 from clawback.watch.queue import Queue
 from clawback.watch.reflex import Reflex
 from clawback.watch.sequences import Sequences
@@ -77,7 +77,7 @@ class Watch:
         self,
         settings: Settings,
         world: World,
-        journal: Ledger,
+        journal: Journal,
         handover: Handover,
         *,
         playbook_of: Callable[[str], str] | None = None,
@@ -306,7 +306,7 @@ def watch(
 
     sys.setswitchinterval(0.0005)  # a busy thread keeps the interpreter for 5 ms otherwise: as long as a whole reflex
     (settings.state).mkdir(parents=True, exist_ok=True)
-    world, journal = world_factory(), Ledger(settings.journal)
+    world, journal = world_factory(), Journal(settings.journal)
     responder = Responder(settings, config_file=config_file) if settings.responder.embedded else Queue(journal)
     _log.info("watch goes first", how=go_first())
     running = Watch(settings, world, journal, responder, per_minute=settings.watch.contained_per_minute)

@@ -16,13 +16,13 @@ import structlog
 
 from clawback.actions.policy_validate import ACTION as VALIDATE
 from clawback.errors import ClawbackError, NotFound
+from clawback.journal import Journal
 from clawback.model import AgentInfo, AgentState, Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState
 from clawback.watch.ahead import SECONDS, Ahead
 from clawback.watch.answer import Answer, frozen_ms
 from clawback.watch.cap import Cap
 from clawback.watch.containment import Containment, NotRecorded, Step, steps_for
 from clawback.watch.deadline import Deadline
-from clawback.watch.ledger import Ledger
 from clawback.watch.together import Together
 from clawback.watch.withheld import WITHHELD, is_taken_over, is_withheld
 from clawback.world import World
@@ -49,7 +49,7 @@ class Reflex:
 
     def __init__(
         self,
-        journal: Ledger,
+        journal: Journal,
         world: World,
         playbook_of: Callable[[str], str],
         *,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from clawback.journal import Journal
 from clawback.model import AgentInfo, Finding, Incident, IncidentStatus, Quarantine, Receipt
 from clawback.watch.answer import Answer, frozen_ms
 from clawback.watch.containment import Containment, Step, steps_for
 from clawback.watch.deadline import Deadline
-from clawback.watch.ledger import Ledger
 
 __all__ = ["Together"]
 
@@ -41,7 +41,7 @@ class Together:
 
     def __init__(
         self,
-        journal: Ledger,
+        journal: Journal,
         containment: Containment,
         deadline: Deadline,
         playbook_of: Callable[[str], str],

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import structlog
 
 from clawback.errors import ClawbackError
+from clawback.journal import Journal
 from clawback.model import Enforcement, Finding, Level, Phase, Severity
-from clawback.watch.ledger import Ledger
 from clawback.world import World
 
 __all__ = ["warm"]
@@ -24,7 +24,7 @@ class _RollBack(Exception):
     pass
 
 
-def warm(journal: Ledger, world: World, *, connections: int) -> None:
+def warm(journal: Journal, world: World, *, connections: int) -> None:
     """Open `connections` to the journal, run a reflex's statements on one and undo them, and speak to the core once.
 
     A part that is away is logged: answering a finding will try again.
@@ -42,7 +42,7 @@ def warm(journal: Ledger, world: World, *, connections: int) -> None:
         _log.warning("the core does not answer yet", error=error.message)
 
 
-def _rehearse(journal: Ledger) -> None:
+def _rehearse(journal: Journal) -> None:
     finding = Finding(
         detector="watch.start",
         agent="watch-start",

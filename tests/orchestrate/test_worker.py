@@ -1,0 +1,141 @@
+"""An incident that is told of is begun at once; what cannot be begun now is due, and found by the next look."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from clawback.errors import Unreachable
+from clawback.journal import Journal
+from clawback.model import Finding, Severity
+from clawback.orchestrate.pace import RUSH, Pace
+from clawback.orchestrate.worker import Worker
+
+FINDING = Finding(
+    detector="d", agent="agent", instance="agent-a", severity=Severity.HIGH, technique="T0001", resource="/r",
+    policy="p", policy_version=1, title="t", summary="s", time_ns=1, events=("e",),
+)  # fmt: skip
+
+
+class Engine:
+    """Takes every turn, or those that it is let take, and counts them; none ends before `over` is set."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.pace = Pace()
+        self.turns: list[str] = []
+        self.over = asyncio.Event()
+        self.takes: Callable[[str], bool] = lambda _incident: True
+
+    async def turn(self, incident: str, _pause: Any) -> Any:
+        self.turns.append(incident)
+        if not self.takes(incident):
+            return None
+        await self.over.wait()
+        return type("End", (), {"error": ""})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
+    yield opened
+    opened.dispose()
+
+
+def opened(journal: Journal, number: int = 0) -> str:
+    finding = dataclasses.replace(FINDING, agent=f"agent-{number}", instance=f"agent-{number}-a", events=(f"{number}",))
+    return journal.open_or_join(finding, playbook="book")[0].id
+
+
+def rested(journal: Journal) -> str:
+    incident = opened(journal)
+    turn = journal.turn(incident)
+    assert turn is not None
+    journal.rest(turn, seconds=None, tries=0, pending=1)
+    return incident
+
+
+def test_what_is_told_of_is_begun_without_a_look(journal: Journal) -> None:
+    async def run() -> None:
+        engine = Engine(journal)
+        worker = Worker(cast("Any", engine), lambda _end: None)
+        incident = opened(journal)
+        await worker.wake(incident)
+        await asyncio.sleep(0)
+        assert engine.turns == [incident]
+        engine.over.set()
+        await worker.finish()
+
+    asyncio.run(run())
+
+
+def test_what_rests_is_due_once_it_is_told_of(journal: Journal) -> None:
+    async def run() -> None:
+        engine = Engine(journal)
+        engine.takes = lambda _incident: False
+        incident = rested(journal)
+        assert journal.due() == ()
+        worker = Worker(cast("Any", engine), lambda _end: None)
+        await worker.wake(incident)
+        await worker.finish()
+        assert journal.due() == (incident,)
+
+    asyncio.run(run())
+
+
+def test_told_of_while_it_is_in_hand_it_is_worked_on_once_more(journal: Journal) -> None:
+    async def run() -> None:
+        engine = Engine(journal)
+        worker = Worker(cast("Any", engine), lambda _end: None)
+        incident = opened(journal)
+        with journal.lock("agent-0"):  # as its turn holds it
+            await worker.wake(incident)
+            turn = journal.turn(incident)
+            assert turn is not None
+            await worker.wake(incident)
+            assert engine.turns == [incident]
+            journal.rest(turn, seconds=None, tries=0, pending=1)
+        assert journal.due() == (incident,)
+        engine.over.set()
+        await worker.finish()
+
+    asyncio.run(run())
+
+
+def test_where_many_are_told_of_at_a_time_it_is_looked_first(journal: Journal) -> None:
+    async def run() -> None:
+        engine = Engine(journal)
+        worker = Worker(cast("Any", engine), lambda _end: None)
+        incidents = [opened(journal, number) for number in range(RUSH + 3)]
+        for incident in incidents:
+            await worker.wake(incident)
+        await asyncio.sleep(0)
+        assert engine.turns == incidents[: RUSH - 1]
+        await worker._look()
+        assert engine.pace.rush
+        assert engine.turns == incidents[: RUSH - 1], "a rush begins no other"
+        engine.over.set()
+        await worker.finish()
+
+    asyncio.run(run())
+
+
+def test_a_journal_that_does_not_answer_ends_no_worker(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_incident: str) -> bool:
+        raise Unreachable("the journal does not answer")
+
+    async def run() -> None:
+        engine = Engine(journal)
+        engine.takes = lambda _incident: False
+        worker = Worker(cast("Any", engine), lambda _end: None)
+        monkeypatch.setattr(journal, "waits", away)
+        await worker.wake(opened(journal))
+        await worker.finish()
+        assert not worker._names
+
+    asyncio.run(run())
