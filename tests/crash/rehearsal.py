@@ -138,7 +138,9 @@ FINDING = Finding(
 
 
 class Mortal(Journal):
-    """Kills its process with SIGKILL at the nth write: before it begins, or after it is durable."""
+    """Kills its process with SIGKILL at the nth write: before it begins, or after it is durable, or would be were it
+    not part of another.
+    """
 
     def __init__(self, url: str, die: int, when: str) -> None:
         self._left = die

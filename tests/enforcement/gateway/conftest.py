@@ -119,7 +119,9 @@ class Running:
             text = (self.state / "telemetry" / "policy.jsonl").read_text()
         except FileNotFoundError:
             return []
-        found = [json.loads(line) for line in text.splitlines()]
+        found = [
+            json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()
+        ]  # the last may be being written
         return [event for event in found if not kind or event["class_uid"] == kind]
 
     until = staticmethod(until)

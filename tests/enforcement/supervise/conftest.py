@@ -68,6 +68,11 @@ def policy(*names: str, rules: tuple[EscalationRule, ...] = (), **more: Any) -> 
     return SandboxPolicy(name="test", syscalls=calls, escalations=rules, **more)
 
 
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last may be being written
+
+
 class Agent:
     """One launched agent that speaks JSON lines on its output, and is told by lines on its input."""
 
@@ -178,10 +183,10 @@ class Scene:
         return found
 
     def decisions(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.state / "supervise/decisions.jsonl").read_text().splitlines()]
+        return _whole_lines(self.state / "supervise/decisions.jsonl")
 
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.state / "telemetry/sandbox.jsonl").read_text().splitlines()]
+        return _whole_lines(self.state / "telemetry/sandbox.jsonl")
 
     def close(self) -> None:
         try:
