@@ -119,9 +119,8 @@ class Running:
             text = (self.state / "telemetry" / "policy.jsonl").read_text()
         except FileNotFoundError:
             return []
-        found = [
-            json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()
-        ]  # the last may be being written
+        whole = text[: text.rfind("\n") + 1]  # the last line may be being written
+        found = [json.loads(line) for line in whole.splitlines()]
         return [event for event in found if not kind or event["class_uid"] == kind]
 
     until = staticmethod(until)
