@@ -173,7 +173,7 @@ class Approvals(Store):
         query = select(approvals.c.id, approvals.c.incident).where(
             ((approvals.c.state == _S.GRANTED) & exists().where(step)) | (over & waits)
         )
-        with self.reading() as connection:
+        with self.glancing() as connection:
             return tuple((row.id, row.incident) for row in connection.execute(query))
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Drift(Receipts):
             )
             .order_by(incidents.c.opened_ns, incidents.c.id)
         )
-        with self.reading() as connection:
+        with self.glancing() as connection:
             return tuple(connection.execute(query).scalars().all())
 
     def drifted(self, receipt: int, proof: str, enforcement: Enforcement) -> Incident:

@@ -98,7 +98,7 @@ class Incidents(Store):
         """Which of these, by their places, rest on events that led to an incident that is closed."""
         keys = [(records.occurrence_of(one), one.agent) for one in those]
         asked = {"occurrences": [key for key, _ in keys], "drill": drill, "status": IncidentStatus.CLOSED}
-        with self.reading() as connection:
+        with self.glancing() as connection:
             found = {(str(key), str(agent)) for key, agent in connection.execute(_ANSWERED, asked)}
         return frozenset(place for place, key in enumerate(keys) if key in found)
 
@@ -144,7 +144,7 @@ class Incidents(Store):
 
     def agent_of(self, incident: str) -> str:
         """The agent that it is about, which never changes."""
-        with self.reading() as connection:
+        with self.glancing() as connection:
             return str(self._row(connection, incident).agent)
 
     def incidents(self, status: IncidentStatus | None = None) -> tuple[Incident, ...]:

@@ -99,7 +99,7 @@ def hold_lock(journal: Store, agent: str, timeout: float) -> Iterator[Held]:
 
 def lock_owner(journal: Store, agent: str) -> int:
     """The pid of the live process that works on the agent now; 0 for none."""
-    with journal.reading() as connection:
+    with journal.glancing() as connection:
         row = connection.execute(select(locks).where(locks.c.agent == agent)).one_or_none()
         return int(row.pid) if row is not None and owned(row, database_ns(connection)) else 0
 

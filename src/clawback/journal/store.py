@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from clawback.errors import NotFound, Unreachable
 from clawback.journal import audit, records
-from clawback.journal.database import at_one_moment, open_database, reason
+from clawback.journal.database import at_a_glance, at_one_moment, open_database, reason
 from clawback.journal.schema import findings, incidents, receipts, timeline
 from clawback.model import Incident, Phase
 
@@ -52,6 +52,7 @@ class Store:
     def __init__(self, url: str, *, make: bool = True) -> None:
         self._engine = open_database(url, make=make)
         self._view = at_one_moment(self._engine)
+        self._glance = at_a_glance(self._engine)
         self._turn = threading.Lock()
         self._mine = threading.local()
 
@@ -78,6 +79,15 @@ class Store:
             yield ours
             return
         with _answering(), self._view.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def glancing(self) -> Iterator[Connection]:
+        """For one read, or several that need not be of one moment: no transaction to begin and to end around it."""
+        if (ours := getattr(self._mine, "connection", None)) is not None:
+            yield ours
+            return
+        with _answering(), self._glance.connect() as connection:
             yield connection
 
     @contextmanager

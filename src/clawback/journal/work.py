@@ -39,12 +39,12 @@ class Work(Store):
 
     def due(self) -> tuple[str, ...]:
         """Incidents to work on that nobody works on: real ones first, then the most severe, then the oldest."""
-        with self.reading() as connection:
+        with self.glancing() as connection:
             return self._due(connection, true())
 
     def waits(self, incident: str) -> bool:
         """It is due and nobody works on it: whoever takes it next sees all that is on record by now."""
-        with self.reading() as connection:
+        with self.glancing() as connection:
             return incident in self._due(connection, incidents.c.id == incident)
 
     def opened_within(self, seconds: float) -> int:
@@ -55,7 +55,7 @@ class Work(Store):
             .select_from(incidents)
             .where(incidents.c.status == IncidentStatus.OPEN, incidents.c.opened_ns.between(now - width, now + width))
         )
-        with self.reading() as connection:
+        with self.glancing() as connection:
             return int(connection.execute(query).scalar_one())
 
     def enqueue(self, incident: str) -> None:
