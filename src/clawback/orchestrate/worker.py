@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -21,7 +20,7 @@ from clawback.errors import ClawbackError, NotFound
 from clawback.journal import Journal
 from clawback.orchestrate.end import End
 from clawback.orchestrate.engine import WORKERS, Engine
-from clawback.orchestrate.pace import RUSH, WINDOW
+from clawback.orchestrate.pace import WINDOW
 
 __all__ = ["Worker"]
 
@@ -47,7 +46,7 @@ class Worker:
         self._names: set[str] = set()
         self._decided: set[str] = set()
         self._asked: set[str] = set()
-        self._heard: deque[float] = deque(maxlen=RUSH)
+        self._heard = -LOOK_SECONDS
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -67,21 +66,18 @@ class Worker:
                 pass
 
     async def wake(self, incident: str) -> None:
-        """It is due, and begun at once: to look what is due takes as long as to contain. With many at a time it is
-        looked first; in a rush each alert asks, and is heard when that is over.
+        """It is due, and begun at once where it comes alone: to look what is due takes as long as to contain. One that
+        follows close upon another may be of a rush, so it is looked first; and in a rush each alert asks, and is heard
+        when that is over.
         """
+        now = time.monotonic()
+        alone, self._heard = now - self._heard >= LOOK_SECONDS, now
         if self._engine.pace.rush:
             self._asked.add(incident)
-        elif self._many() or incident in self._names or len(self._running) >= WORKERS:
+        elif not alone or incident in self._names or len(self._running) >= WORKERS:
             await self._ask(incident)
         else:
             self._begin(incident, asked=True)
-
-    def _many(self) -> bool:
-        """As many were woken within a moment as make a rush."""
-        now = time.monotonic()
-        self._heard.append(now)
-        return len(self._heard) == RUSH and now - self._heard[0] < WINDOW
 
     async def _ask(self, incident: str) -> None:
         if not await asyncio.to_thread(self._journal.waits, incident):
