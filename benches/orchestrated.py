@@ -3,7 +3,8 @@
 The playbook is `policy-latency`, which touches no agent, so that the orchestration is what is measured: a flow run and
 some six task runs each, every step journalled, read back, and shown. Two workers as `clawback worker` starts them share
 the journal. Counted from the moment that both have Prefect to the last incident's end; Prefect's own list of runs is
-read afterwards, for a run that it does not have as completed was not orchestrated.
+read afterwards, for a run that it does not have as completed was not orchestrated; one whose end it was too busy to
+take is completed by the worker's next look.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ import pytest
 from clawback.errors import Unreachable
 from clawback.journal import Journal
 from clawback.model import Finding, Severity
+from clawback.orchestrate import worker as room
 from clawback.orchestrate.pace import RUSH, Pace
-from clawback.orchestrate.worker import Worker
+from clawback.orchestrate.worker import LOOK_SECONDS, Worker
 
 FINDING = Finding(
     detector="d", agent="agent", instance="agent-a", severity=Severity.HIGH, technique="T0001", resource="/r",
@@ -40,6 +41,11 @@ class Engine:
         return type("End", (), {"error": ""})
 
 
+def working(journal: Journal) -> tuple[Engine, Worker]:
+    engine = Engine(journal)
+    return engine, Worker(cast("Any", engine), lambda _end: None)
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
@@ -62,8 +68,7 @@ def rested(journal: Journal) -> str:
 
 def test_what_is_told_of_is_begun_without_a_look(journal: Journal) -> None:
     async def run() -> None:
-        engine = Engine(journal)
-        worker = Worker(cast("Any", engine), lambda _end: None)
+        engine, worker = working(journal)
         incident = opened(journal)
         await worker.wake(incident)
         await asyncio.sleep(0)
@@ -76,11 +81,10 @@ def test_what_is_told_of_is_begun_without_a_look(journal: Journal) -> None:
 
 def test_what_rests_is_due_once_it_is_told_of(journal: Journal) -> None:
     async def run() -> None:
-        engine = Engine(journal)
+        engine, worker = working(journal)
         engine.takes = lambda _incident: False
         incident = rested(journal)
         assert journal.due() == ()
-        worker = Worker(cast("Any", engine), lambda _end: None)
         await worker.wake(incident)
         await worker.finish()
         assert journal.due() == (incident,)
@@ -90,13 +94,13 @@ def test_what_rests_is_due_once_it_is_told_of(journal: Journal) -> None:
 
 def test_told_of_while_it_is_in_hand_it_is_worked_on_once_more(journal: Journal) -> None:
     async def run() -> None:
-        engine = Engine(journal)
-        worker = Worker(cast("Any", engine), lambda _end: None)
+        engine, worker = working(journal)
         incident = opened(journal)
         with journal.lock("agent-0"):  # as its turn holds it
             await worker.wake(incident)
             turn = journal.turn(incident)
             assert turn is not None
+            worker._heard -= LOOK_SECONDS  # long ago
             await worker.wake(incident)
             assert engine.turns == [incident]
             journal.rest(turn, seconds=None, tries=0, pending=1)
@@ -107,10 +111,11 @@ def test_told_of_while_it_is_in_hand_it_is_worked_on_once_more(journal: Journal)
     asyncio.run(run())
 
 
-def test_where_many_are_told_of_at_a_time_it_is_looked_first(journal: Journal) -> None:
+def test_where_many_are_told_of_at_a_time_it_is_looked_first(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "LOOK_SECONDS", 60.0)  # however slow the machine, they follow close upon each other
+
     async def run() -> None:
-        engine = Engine(journal)
-        worker = Worker(cast("Any", engine), lambda _end: None)
+        engine, worker = working(journal)
         incidents = [opened(journal, number) for number in range(RUSH + 3)]
         for incident in incidents:
             await worker.wake(incident)
@@ -130,9 +135,8 @@ def test_a_journal_that_does_not_answer_ends_no_worker(journal: Journal, monkeyp
         raise Unreachable("the journal does not answer")
 
     async def run() -> None:
-        engine = Engine(journal)
+        engine, worker = working(journal)
         engine.takes = lambda _incident: False
-        worker = Worker(cast("Any", engine), lambda _end: None)
         monkeypatch.setattr(journal, "waits", away)
         await worker.wake(opened(journal))
         await worker.finish()

@@ -62,7 +62,10 @@ class Store:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What this thread changes inside becomes durable at the end, in one flush to disk: all of it or nothing."""
+        """What this thread changes inside becomes durable at the end, in one flush to disk: all of it or nothing.
+
+        Let what a change inside raises end all of it: caught inside, what that change had made by then would stay.
+        """
         with self.writing() as connection:
             self._mine.connection = connection
             try:
