@@ -10,7 +10,7 @@ from pydantic import Field
 from clawback.action import Action, Context, Params, Plan, Record, Reversibility, Verification
 from clawback.actions._replaced import replaced
 from clawback.errors import Refused
-from clawback.model import AgentInfo, AgentState, Enforcement, Level, LevelResult, Phase
+from clawback.model import AgentInfo, AgentState, Enforcement, Level, LevelResult, Phase, ReceiptState
 
 __all__ = ["LadderParams", "gone", "hold_levels", "ladder_action", "released", "result_record", "seen"]
 
@@ -19,10 +19,12 @@ class LadderParams(Params):
     """One level of one agent.
 
     instance   the instance that is meant; another one is refused by the core, unless this incident's own recovery
-               replaced it. Empty: whichever runs
+               replaced it. Empty: whichever runs when the order is first given
     require    the least that counts as done: `full`, or `partial` where a host may lack a part of the level and the
                caller takes what there is. What is missing is named in the proof either way
     again      a number that tells a later order of the same level from the first, within one incident
+    unless     the key of a step of this incident that the order is given because of, not being verified: once it is,
+               the order is not given any more
     """
 
     agent: str = Field(min_length=1, max_length=128)
@@ -30,6 +32,18 @@ class LadderParams(Params):
     reason: str = Field(min_length=1, max_length=500)
     require: Enforcement = Enforcement.FULL
     again: int = Field(0, ge=0)
+    unless: str = Field("", max_length=512)
+
+
+_UNDOING = frozenset(
+    {
+        ReceiptState.REVERT_PENDING,
+        ReceiptState.REVERT_FAILED,
+        ReceiptState.REVERTED,
+        ReceiptState.ALREADY_ABSENT,
+        ReceiptState.ORPHANED,
+    }
+)
 
 
 def hold_levels(info: AgentInfo) -> tuple[Level, ...]:
@@ -56,6 +70,26 @@ def result_record(result: LevelResult) -> dict[str, object]:
         "elapsed_ms": round(result.elapsed_ms, 3),
         "at_ns": result.at_ns,
     }
+
+
+def _let_go(ctx: Context, agent: str, instance: str) -> bool:
+    """Whether this incident began to let the instance go, and does not undo that: an order that could not be proved
+    before is then not given again, or it would keep what is let go.
+    """
+    return any(
+        receipt.action == "agent.release"
+        and receipt.params.get("agent") == agent
+        and not receipt.params.get("levels")
+        and receipt.captured.get("instance") == instance
+        and receipt.state not in _UNDOING
+        for receipt in ctx.incident.receipts
+    )
+
+
+def _void(ctx: Context, key: str) -> str:
+    """The action of the step with this key, where that is verified."""
+    found = (x.action for x in ctx.incident.receipts if x.key == key and x.state is ReceiptState.VERIFIED)
+    return next(found, "") if key else ""
 
 
 def _every_process_stopped(result: LevelResult) -> bool:
@@ -145,7 +179,17 @@ def ladder_action(
         info = ctx.world.core.agent(params.agent)
         return {"instance": info.instance, "held": [item.word for item in hold_levels(info)]}
 
-    def apply(ctx: Context, params: LadderParams, _captured: Record) -> Record:
+    def meant(params: LadderParams, captured: Record) -> str:
+        return params.instance or str(captured["instance"])
+
+    def apply(ctx: Context, params: LadderParams, captured: Record) -> Record:
+        instance = meant(params, captured)
+        if not params.again and _let_go(ctx, params.agent, instance):
+            return {"let_go": instance}
+        if settled := _void(ctx, params.unless):
+            return {"void": settled}
+        if not params.instance and (over := replaced(ctx, ctx.world.core.agent(params.agent), instance)):
+            return {"over": over}
         try:
             made = ctx.world.core.contain(
                 params.agent,
@@ -161,24 +205,31 @@ def ladder_action(
             raise
         return result_record(made)
 
-    def verify(ctx: Context, params: LadderParams, _captured: Record, _outcome: Record) -> Verification:
+    def verify(ctx: Context, params: LadderParams, captured: Record, outcome: Record) -> Verification:
         result = ctx.world.core.probe(params.agent, level)
         info = ctx.world.core.agent(params.agent)
-        if over := replaced(ctx, info, params.instance):
+        if over := replaced(ctx, info, meant(params, captured)):
             return Verification(verified=True, enforcement=Enforcement.FULL, proof=over)
         proof, verified = _proof(result), seen(result, params.require)
+        if (settled := outcome.get("void")) and level not in hold_levels(info):
+            return Verification(
+                verified=True,
+                enforcement=result.enforcement,
+                proof=f"not called for any more, {settled} is verified; not ordered; {proof}",
+            )
         if params.instance and info.instance != params.instance:
             proof, verified = f"instance {info.instance} is there, not {params.instance}; {proof}", False
         if level not in hold_levels(info):
             # True now, and nothing keeps it true: a restart of anything may undo it.
-            proof, verified = f"no hold orders it; {proof}", False
+            ordered = "not ordered again, for it was let go since" if outcome.get("let_go") else "no hold orders it"
+            proof, verified = f"{ordered}; {proof}", False
         return Verification(
             verified=verified, enforcement=result.enforcement, proof=proof, details=result_record(result)
         )
 
     def recheck(ctx: Context, params: LadderParams, captured: Record, _outcome: Record) -> Verification | None:
         info = ctx.world.core.agent(params.agent)
-        if info.instance != (params.instance or captured["instance"]) or level not in hold_levels(info):
+        if info.instance != meant(params, captured) or level not in hold_levels(info):
             # Replaced, or let go by somebody who may: whatever is ordered, the core itself keeps.
             return None
         if level is not Level.STOP and gone(ctx, info):
@@ -190,7 +241,7 @@ def ladder_action(
         if level.word in captured["held"]:
             return  # somebody's hold from before this incident: not ours to lift
         info = ctx.world.core.agent(params.agent)
-        if level not in hold_levels(info) or replaced(ctx, info, params.instance):
+        if level not in hold_levels(info) or replaced(ctx, info, meant(params, captured)):
             return  # whatever holds the instance that is there now, another step ordered it
         ctx.world.core.release(
             params.agent,
@@ -208,7 +259,7 @@ def ladder_action(
                 enforcement=now.enforcement,
                 proof=f"was held before this incident, left so; {_proof(now)}",
             )
-        if over := replaced(ctx, ctx.world.core.agent(params.agent), params.instance):
+        if over := replaced(ctx, ctx.world.core.agent(params.agent), meant(params, captured)):
             return Verification(verified=True, enforcement=Enforcement.NONE, proof=over)
         return released(ctx, params.agent, level)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,17 +70,18 @@ def tighten(respond: Respond, incident: Incident, held: Held) -> Held:
     return replace(held, tightened=(restricted, respond(SEAL, SEAL.params(**params), after=(held.evidence,))))
 
 
-def hold_again(respond: Respond, incident: Incident, worst: Receipt, *, agent: str, instance: str) -> None:
+def hold_again(respond: Respond, incident: Incident, made: Sequence[Receipt], *, agent: str) -> None:
     """A recovery that was looked at and not proved is no recovery: the new instance is held like the old one.
 
-    `worst` is the step that says so. Each attempt at it is an order of its own, so that it contains also what somebody
-    released in between.
+    `made` are its steps, of which the last one says so. Whichever instance runs is meant: what a start answers is not
+    known to be what it started. Each further attempt is an order of its own, so that it contains also what somebody
+    released in between; one that was cut off is finished only while the step is still not proved.
     """
     params: dict[str, Any] = {
         "agent": agent,
-        "instance": instance,
-        "reason": f"{incident.id}: {worst.action} {worst.state.value}",
-        "again": worst.attempts,
+        "reason": f"{incident.id}: {made[-1].action} {made[-1].state.value}",
+        "again": sum(receipt.attempts for receipt in made),
+        "unless": made[-1].key,
     }
     respond(FREEZE, FREEZE.params(**params))
     respond(ISOLATE, ISOLATE.params(**params))

@@ -60,9 +60,8 @@ def let_go_on(
         replaced = params["instance"] if anew or ended else ""
         done.append(respond(VALIDATE, VALIDATE.params(agent=params["agent"], replaced=replaced), after=(done[-1],)))
         if done[-1].state is ReceiptState.UNVERIFIED:
-            now = str(done[-1].outcome.get("instance", params["instance"]))
             with respond.phase(Phase.CONTAIN):
-                hold_again(respond, incident, done[-1], agent=params["agent"], instance=now)
+                hold_again(respond, incident, done, agent=params["agent"])
     return tuple(done)
 
 

@@ -48,7 +48,7 @@ def let_go(respond: Respond, incident: Incident, released: Receipt) -> Receipt:
         return released
     reason = why(incident)
     last = respond(OBSERVE, OBSERVE.params(**who(incident), reason=reason), after=(released,))
-    instance = str(last.outcome.get("instance", ""))
+    made, instance = [last], str(last.outcome.get("instance", ""))
     for make in _STEPS:
         if last.state is not ReceiptState.VERIFIED:
             break
@@ -57,10 +57,10 @@ def let_go(respond: Respond, incident: Incident, released: Receipt) -> Receipt:
         before, instance = instance, str(last.outcome.get("instance", instance))
         action, params = make({"agent": incident.agent, "instance": instance}, before, reason)
         last = respond(action, params, after=(last,))
+        made.append(last)
     if released.state is ReceiptState.VERIFIED and _unproved(last):
         with respond.phase(Phase.CONTAIN):
-            now = str(last.outcome.get("instance", instance))
-            hold_again(respond, incident, last, agent=incident.agent, instance=now)
+            hold_again(respond, incident, made, agent=incident.agent)
     return last
 
 

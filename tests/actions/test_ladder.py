@@ -147,6 +147,59 @@ def test_whoever_else_took_its_place_is_no_proof(
         drive(agent_freeze.ACTION, on=on, agent="a", instance="i1", reason="rogue").run()
 
 
+@pytest.mark.parametrize(
+    ("changes", "again", "given"),
+    [
+        ({}, 0, False),
+        ({"state": ReceiptState.FAILED}, 0, False),
+        ({"state": ReceiptState.REVERTED}, 0, True),
+        ({"captured": {}}, 0, True),
+        ({"captured": {"instance": "i0"}}, 0, True),
+        ({"params": {"agent": "b"}}, 0, True),
+        ({"params": {"agent": "a", "levels": ["freeze"]}}, 0, True),
+        ({}, 3, True),
+    ],
+)
+def test_who_is_being_let_go_is_not_held_anew_by_the_same_order(
+    drive: Any, there: Any, make_incident: Any, make_receipt: Any, changes: dict[str, Any], again: int, given: bool
+) -> None:
+    values = {"phase": Phase.RECOVER, "captured": {"instance": "i1"}, **changes}
+    on = make_incident(receipts=(make_receipt("agent.release", **values),))
+    seen = drive(agent_freeze.ACTION, on=on, agent="a", instance="i1", reason="rogue", again=again).run()
+    assert (seen.verified, there.core.known["a"].hold is not None) == (given, given)
+    if not given:
+        assert "not ordered again, for it was let go since" in seen.proof
+
+
+@pytest.mark.parametrize("state", [ReceiptState.VERIFIED, ReceiptState.UNVERIFIED])
+def test_an_order_is_void_once_the_step_that_it_doubts_is_verified(
+    drive: Any, there: Any, make_incident: Any, make_receipt: Any, state: ReceiptState
+) -> None:
+    on = make_incident(receipts=(make_receipt("policy.validate", phase=Phase.RECOVER, state=state),))
+    step = drive(agent_freeze.ACTION, on=on, agent="a", reason="not proved", again=1, unless="policy.validate")
+    seen, void = step.run(), state is ReceiptState.VERIFIED
+    assert seen.verified
+    assert ("not called for any more" in seen.proof) is void
+    assert (there.core.known["a"].hold is None) is void
+    assert seen.enforcement is (Enforcement.NONE if void else Enforcement.FULL)
+
+
+def test_an_order_for_whoever_runs_is_over_with_the_one_that_ran(
+    drive: Any, there: Any, make_incident: Any, make_receipt: Any
+) -> None:
+    step = drive(agent_freeze.ACTION, agent="a", reason="not proved", again=1)
+    there.core.lies.add(Level.FREEZE)
+    assert not step.run().verified
+    there.core.lies.clear()
+    there.core.release("a", reason="mended", by="analyst")
+    on = make_incident(receipts=(relaunched(there, make_receipt),))
+    step.context = replace(step.context, incident=on)
+    seen = step.run()
+    assert seen.verified
+    assert "i1 is over" in seen.proof
+    assert there.core.known["a"].hold is None
+
+
 def test_what_no_hold_orders_is_not_verified(drive: Any, there: Any) -> None:
     step = drive(agent_freeze.ACTION, agent="a", instance="i1", reason="rogue")
     step.run()

@@ -101,7 +101,7 @@ def _let_go(incident: Incident) -> bool:
 
 def _level(level: Level) -> Callable[[Incident, Receipt, Any], bool]:
     def holds(incident: Incident, receipt: Receipt, there: Any) -> bool:
-        instance = receipt.params.get("instance") or incident.instance
+        instance = receipt.params.get("instance") or receipt.captured["instance"]
         if there.core.known[incident.agent].instance != instance or _let_go(incident):
             return True
         return there.core.enforced[incident.agent].get(level) is Enforcement.FULL

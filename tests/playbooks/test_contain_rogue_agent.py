@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from clawback.actions import agent_freeze, agent_isolate
+from clawback.errors import NotEnforced
 from clawback.journal import Journal
-from clawback.model import Finding, Incident, IncidentStatus, Level, Phase, Receipt, ReceiptState, Severity
+from clawback.model import (
+    Enforcement,
+    Finding,
+    Incident,
+    IncidentStatus,
+    Level,
+    LevelResult,
+    Phase,
+    Receipt,
+    ReceiptState,
+    Severity,
+)
 from clawback.playbooks.contain_rogue_agent import PLAYBOOK
 from clawback.response import Responder, Response, run_playbook
 
@@ -306,6 +319,102 @@ def test_cut_off_before_it_held_a_recovery_again_that_is_proved_since(case: Case
     assert core.known["a"].instance == "i1rr"
     assert core.known["a"].hold is None
     assert "i1r is over" in case.receipts(f"agent.{level}")[-1].proof
+
+
+def test_what_could_not_be_held_is_not_held_anew_once_it_is_let_go(case: Case) -> None:
+    """Cut off between the release and the start: restricting it now would keep it from being started."""
+    core = case.there.core
+    core.lies.add(Level.RESTRICT)
+
+    def die(call: str) -> None:
+        if call == "relaunch":
+            core.before_call = None
+            raise Killed
+
+    core.before_call = die
+    with pytest.raises(Killed):
+        case.run()
+    assert (case.state("agent.release"), case.state("agent.restrict")) == (V, ReceiptState.UNVERIFIED)
+    core.lies.clear()
+    case.run()  # it is over only once the recovery replaced it, which comes after the step
+    ended = case.run()
+    assert [(x.action, x.proof) for x in ended.receipts if x.state is not V] == []
+    assert (core.calls.count("contain restrict"), core.known["a"].instance) == (1, "i1rr")
+
+
+@pytest.fixture
+def lying(case: Case, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A core that answers the second start as if it had made it."""
+    core = case.there.core
+    start = core.relaunch
+
+    def relaunch(agent: str, **given: Any) -> Any:
+        if core.known[agent].instance == "i1":
+            return start(agent, **given)
+        return replace(core.known[agent], instance="made-up")
+
+    with monkeypatch.context() as lie:
+        lie.setattr(core, "relaunch", relaunch)
+        yield lie
+
+
+def test_after_a_start_that_was_made_up_whoever_runs_is_held(case: Case, lying: pytest.MonkeyPatch) -> None:
+    core = case.there.core
+    case.run()
+    assert "which is not the one that was started" in case.receipts("agent.relaunch")[0].proof
+    assert (core.known["a"].instance, set(core.enforced["a"])) == ("i1r", {Level.FREEZE, Level.ISOLATE})
+    lying.undo()
+    core.release("a", reason="the core is itself again", by="analyst")
+    assert case.run().status is IncidentStatus.CLOSED
+    assert (core.known["a"].instance, core.known["a"].hold) == ("i1rr", None)
+
+
+@pytest.mark.parametrize("trouble", ["lying", "failing"])
+def test_a_hold_against_a_recovery_that_is_proved_since_is_not_called_for(
+    case: Case, lying: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Neither the start nor the hold was made; the next run starts it, and does not freeze what it has proved."""
+    core = case.there.core
+    contain = core.contain
+
+    def order(agent: str, level: Level, **given: Any) -> Any:
+        if core.known[agent].instance == "i1":
+            return contain(agent, level, **given)
+        if trouble == "failing":
+            raise NotEnforced("no freezer")
+        return LevelResult(level=level, enforcement=Enforcement.FULL, observed="done, believe me")
+
+    lying.setattr(core, "contain", order)
+    case.run()
+    held = ReceiptState.UNVERIFIED if trouble == "lying" else ReceiptState.FAILED
+    assert [case.state(f"agent.{level}") for level in ("freeze", "isolate")] == [held, held]
+    assert case.state("agent.relaunch") is ReceiptState.UNVERIFIED
+    lying.undo()
+    ended = case.run()
+    assert [(x.action, x.proof, x.error) for x in ended.receipts if x.state is not V] == []
+    assert (ended.status, core.known["a"].instance, core.known["a"].hold) == (IncidentStatus.CLOSED, "i1rr", None)
+
+
+def test_a_hold_against_a_replay_that_is_denied_since_is_not_called_for(case: Case) -> None:
+    """No start comes after the last replay: what runs is the one that was not held, and it is proved now."""
+    core = case.there.core
+
+    def go_wrong(call: str) -> None:
+        if core.known["a"].instance == "i1rr":
+            core.open_calls.add(("connect", "files.partner.test:443"))
+            if call.startswith("contain"):
+                raise NotEnforced("no freezer")
+
+    core.before_call = go_wrong
+    case.run()
+    assert case.receipts("policy.validate")[-1].state is ReceiptState.UNVERIFIED
+    assert case.state("agent.freeze") is ReceiptState.FAILED
+    core.before_call = None
+    core.open_calls.clear()
+    ended = case.run()
+    assert [(x.action, x.proof, x.error) for x in ended.receipts if x.state is not V] == []
+    assert "not called for any more, policy.validate is verified" in case.receipts("agent.freeze")[-1].proof
+    assert (ended.status, core.known["a"].instance, core.known["a"].hold) == (IncidentStatus.CLOSED, "i1rr", None)
 
 
 def test_a_later_walk_that_an_earlier_life_was_cut_off_in_keeps_nothing_open(case: Case) -> None:

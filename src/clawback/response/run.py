@@ -121,11 +121,15 @@ def _finish_containments(responder: Responder, before: Incident) -> None:
         then = left.get(now.id)
         if then is None or (now.state, now.attempts) != (then.state, then.attempts):
             continue
-        if now.state not in _BEGUN or (now.drifted and not still_drifts(responder.response, now)):
+        if not _is_to_be_finished(now) or (now.drifted and not still_drifts(responder.response, now)):
             continue
         tried = guarded(f"finishing {now.action}", lambda it=now: _made(responder, it))  # type: ignore[misc]  # mypy infers no type for a lambda's default
         if not tried.ok:
             _log.warning("a containment could not be finished", action=now.action, error=tried.error)
+
+
+def _is_to_be_finished(receipt: Receipt) -> bool:
+    return receipt.state in _BEGUN or (receipt.state is ReceiptState.FAILED and receipt.captured_ns > 0)
 
 
 def _made(responder: Responder, receipt: Receipt) -> Receipt:
