@@ -45,7 +45,19 @@ def _spawn(path: str, command: list[str], environment: dict[str, str], stdio: Se
     )
 
 
-def _reap(main: int) -> tuple[int, int]:
+def _woken() -> int:
+    """A descriptor that can be read from once a signal with a handler has come: made before system calls are filtered.
+
+    Waiting for children alone would sleep through a signal that comes just before: Python runs handlers between its own
+    instructions.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
+
+
+def _reap(main: int, woken: int) -> tuple[int, int]:
     """Reap until the command has ended; (exit status, signal)."""
 
     def forward(number: int, _frame: object) -> None:
@@ -54,11 +66,14 @@ def _reap(main: int) -> tuple[int, int]:
 
     for forwarded in _FORWARDED:
         signal.signal(forwarded, forward)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # what came meanwhile is forwarded now
     while True:
-        pid, status = os.wait()
+        pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == main:
             break
+        if not pid:
+            os.read(woken, 4096)
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status), os.WTERMSIG(status)
     return os.WEXITSTATUS(status), 0
@@ -66,7 +81,7 @@ def _reap(main: int) -> tuple[int, int]:
 
 class _First:
     def __init__(self, shim: socket.socket, fds: Sequence[int]) -> None:
-        self._shim = shim
+        self._shim, self._signals = shim, _woken()
         self._cage = Follower(fds, {Op.WAIT: self._wait, Op.READY: self._ready})
         self._is_ready = False
 
@@ -95,7 +110,7 @@ class _First:
         self._cage.follow(job)
         if not self._main:
             raise ValueError("a job without a command")
-        status, by_signal = _reap(self._main)
+        status, by_signal = _reap(self._main, self._signals)
         self._shim.sendmsg([EXIT.pack(status & 0xFF, by_signal)], [], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         return status & 0xFF
 
