@@ -9,6 +9,7 @@ take is completed by the worker's next look.
 
 from __future__ import annotations
 
+import resource
 import sys
 import tempfile
 import time
@@ -36,35 +37,50 @@ _SHOWN_SECONDS = 60.0  # an end that Prefect was too busy to write down is made 
 
 
 def measure(n: int) -> dict[str, Any]:
-    """`n` incidents on each database: `orchestrated_…`, incidents a minute, one number each."""
+    """`n` incidents on each database: `orchestrated_…`, incidents a minute, and by how much both workers' memory grows
+    with half as many further ones; one number each.
+    """
     notes: list[str] = []
-    metrics = {"orchestrated_sqlite": metric([_rate(n, "", "", notes)], "a minute")}
+    metrics = _of(n, "", "", notes)
     if find() is None:
         return {"metrics": metrics, "ratios": {}, "notes": [*notes, "orchestrated: no PostgreSQL here"]}
     with tempfile.TemporaryDirectory(prefix="cb-pg-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         with Postgres(Path(folder) / "pg") as server:
             journal, prefect = server.create("clawback"), server.create("prefect").replace("+psycopg", "+asyncpg")
-            metrics["orchestrated_postgres"] = metric([_rate(n, journal, prefect, notes)], "a minute")
+            metrics |= _of(n, journal, prefect, notes)
     return {"metrics": metrics, "ratios": {}, "notes": notes}
 
 
-def _rate(n: int, journal_url: str, prefect_url: str, notes: list[str]) -> float:
+def _of(n: int, journal_url: str, prefect_url: str, notes: list[str]) -> dict[str, Any]:
+    name, key = ("PostgreSQL", "postgres") if journal_url else ("SQLite", "sqlite")
     with rig(journal_url=journal_url, prefect_url=prefect_url, credentials=False, embedded=False) as running:
         found_ns = time.time_ns()
         _decide(running)
         with ExitStack() as workers:
-            for number in range(WORKERS):
-                workers.enter_context(_worker(running.state, number))
+            processes = [workers.enter_context(_worker(running.state, number)) for number in range(WORKERS)]
             began = time.monotonic()
             for number in range(n):
                 running.journal.open_or_join(_finding(number, found_ns), playbook="policy-latency")
             until(lambda: True if not running.journal.incidents(IncidentStatus.OPEN) else None, _SECONDS)
             seconds = time.monotonic() - began
             shown = until(lambda: _completed(running.state, n), _SHOWN_SECONDS)
-    name = "PostgreSQL" if journal_url else "SQLite"
+            before = sum(map(_resident, processes))
+            more = max(1, n // 2)
+            for number in range(n, n + more):
+                running.journal.open_or_join(_finding(number, found_ns), playbook="policy-latency")
+            until(lambda: _completed(running.state, n + more), _SECONDS + _SHOWN_SECONDS)
+            grown = (sum(map(_resident, processes)) - before) / more
     notes.append(f"orchestrated: {n} incidents on {name}, all closed, {shown} flow runs completed in Prefect")
-    return 60 * n / seconds
+    return {
+        f"orchestrated_{key}": metric([60 * n / seconds], "a minute"),
+        f"orchestrated_{key}_memory": metric([grown / 1024], "KiB an incident"),
+    }
+
+
+def _resident(process: Service) -> int:
+    """Bytes, of `/proc/PID/statm`."""
+    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _finding(number: int, at_ns: int) -> Finding:

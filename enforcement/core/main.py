@@ -26,6 +26,7 @@ from clawback.enforcement.core.server import Api
 from clawback.enforcement.core.service import Service
 from clawback.enforcement.core.stdio import StdioDesk
 from clawback.errors import InvalidInput, Refused
+from clawback.pauses import keep_loaded
 from clawback.urgency import go_first
 
 __all__ = ["serve"]
@@ -135,6 +136,7 @@ async def _serve(service: Service, permissions: Permissions, run: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     listener = _listen(run)
+    keep_loaded()
     _log.info("core up", socket=str(run / "core.sock"), pid=os.getpid())
     try:
         await server.serve(sockets=[listener])

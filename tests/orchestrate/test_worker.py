@@ -143,3 +143,47 @@ def test_a_journal_that_does_not_answer_ends_no_worker(journal: Journal, monkeyp
         assert not worker._names
 
     asyncio.run(run())
+
+
+async def looked(worker: Worker) -> None:
+    """The worker went through two whole looks."""
+    looks, look = 0, worker._look
+
+    async def counted() -> None:
+        nonlocal looks
+        await look()
+        looks += 1
+
+    worker._look = counted  # type: ignore[method-assign]
+    async with asyncio.timeout(60):
+        while looks < 3:  # in the first it may be already
+            worker._awake.set()
+            await asyncio.sleep(0)
+    worker._look = look  # type: ignore[method-assign]
+
+
+def test_memory_is_tidied_between_incidents_and_never_during_one(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied: list[tuple[str, int]] = []
+
+    async def run() -> None:
+        engine, worker = working(journal)
+        monkeypatch.setattr(journal, "due", lambda: ())  # nothing but what it is told of
+        monkeypatch.setattr(room, "keep_loaded", lambda: tidied.append(("loaded", len(worker._running))))
+        monkeypatch.setattr(room.gc, "collect", lambda: tidied.append(("collected", len(worker._running))))
+        task = asyncio.create_task(worker.run())
+        for number in range(2):
+            engine.over.clear()
+            worker._heard -= LOOK_SECONDS  # each comes alone
+            await worker.wake(opened(journal, number))
+            await looked(worker)
+            assert len(tidied) == number, "it is being contained"
+            engine.over.set()
+            await worker.finish()
+            await looked(worker)
+        await looked(worker)
+        task.cancel()
+
+    asyncio.run(run())
+    assert tidied == [("loaded", 0), ("collected", 0)]

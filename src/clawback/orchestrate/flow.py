@@ -1,7 +1,7 @@
 """A playbook's run as Prefect sees it: one flow run for the incident, one task run for each step.
 
 The effects are not in Prefect's hands. The playbook runs in a thread of ours, from the moment it is asked to; the
-flow's and the tasks' bodies say "begun" and wait to be told how it ended. So Prefect shows, times and tags every step,
+flow's and the tasks' bodies say "begun" and wait to be told how it ended. So Prefect shows and times every step,
 and can neither repeat one, nor lose one, nor hold one up: only the end waits, `PATIENCE` at most, for a flow that has
 not begun.
 
@@ -28,7 +28,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.context import AsyncClientContext, SyncClientContext, TagsContext
 from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow_async
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -186,7 +186,7 @@ class FlowResponder(Responder):
     def _begin(self, step: Shown, name: str, key: str) -> None:
         task = Task(step.body, name=name, task_run_name=_literal(key), cache_policy=NO_CACHE, retries=0)
         # A context of its own: tasks that run side by side in one would each take the other for their parent.
-        self._flow.then(lambda: step.start(_called(task), self._flow.context.copy() if self._flow.context else None))
+        self._flow.then(lambda: step.start(_untagged(task), self._flow.context.copy() if self._flow.context else None))
 
     async def finish(self, state: Callable[[], Any]) -> bool:
         """On the loop: let Prefect write down all ends, for `FINISH_SECONDS` at most; true if it showed everything."""
@@ -230,7 +230,7 @@ class Prefect:
         async def step() -> None: ...
 
         async def empty() -> None:
-            await Task(step, name="warm-up", cache_policy=NO_CACHE)()
+            await _untagged(Task(step, name="warm-up", cache_policy=NO_CACHE))
 
         with tags(self.tag):
             ended = await Flow(empty, name="warm-up")(return_state=True)
@@ -341,3 +341,11 @@ def _literal(name: str) -> Any:
 
 async def _called(unit: Any) -> Any:
     return await unit(return_state=True)
+
+
+async def _untagged(task: Any) -> Any:
+    """A task has none of its flow's tags: for each set of them Prefect keeps a thread and the context of its first task
+    for good, and asks its server for a place among those with the same tags before every task.
+    """
+    with TagsContext(current_tags=set()):
+        return await _called(task)

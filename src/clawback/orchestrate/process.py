@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from clawback.orchestrate.drift import Drift
 from clawback.orchestrate.engine import Engine
 from clawback.orchestrate.link import Link
 from clawback.orchestrate.worker import Worker
+from clawback.pauses import keep_loaded
 from clawback.response import unfinished
 
 __all__ = ["resume", "serve", "work"]
@@ -35,6 +37,8 @@ _LINE_BYTES = 4_096
 _SWITCH_SECONDS = 0.0005
 """How long Prefect's client keeps the interpreter from a playbook that wants to go on; Python's own is 5 ms, and a
 containment has some forty such moments."""
+_THRESHOLDS = 10_000, 20, 20
+"""Of the garbage collector: the worker collects when it has nothing to do; these are for one that never rests."""
 
 
 async def serve(settings: Settings, engine: Engine, declared: Sequence[Declared] = ()) -> None:
@@ -71,6 +75,7 @@ async def _working(
     settings: Settings, engine: Engine, declared: Sequence[Declared]
 ) -> AsyncIterator[tuple[Worker, bool]]:
     sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.set_threshold(*_THRESHOLDS)
     link = Link(settings, engine, declared)
     usable = await link.look()
     keeping = asyncio.create_task(link.keep())
@@ -78,6 +83,7 @@ async def _working(
     working = asyncio.create_task(worker.run())
     drift = Drift(engine.journal, settings.drift, engine.response_to, worker.wake, busy=lambda: engine.pace.busy)
     looking = asyncio.create_task(drift.keep())
+    keep_loaded()
     try:
         yield worker, usable
         looking.cancel()

@@ -10,6 +10,7 @@ spoken.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from clawback.journal import Journal
 from clawback.orchestrate.end import End
 from clawback.orchestrate.engine import WORKERS, Engine
 from clawback.orchestrate.pace import WINDOW
+from clawback.pauses import keep_loaded
 
 __all__ = ["Worker"]
 
@@ -47,6 +49,8 @@ class Worker:
         self._decided: set[str] = set()
         self._asked: set[str] = set()
         self._heard = -LOOK_SECONDS
+        self._worked = False
+        self._is_loaded = False
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -59,11 +63,23 @@ class Worker:
             except ClawbackError as error:
                 _log.warning("the journal could not be looked at", reason=error.message)
                 await asyncio.sleep(_AFTER_TROUBLE)
+            self._tidy()
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._awake.wait()
             except TimeoutError:
                 pass
+
+    def _tidy(self) -> None:
+        """Between incidents, for a collection stops all that runs. The first loads what those after it need as well."""
+        if self._running or not self._worked:
+            return
+        self._worked = False
+        if self._is_loaded:
+            gc.collect()
+        else:
+            keep_loaded()
+            self._is_loaded = True
 
     async def wake(self, incident: str) -> None:
         """It is due, and begun at once where it comes alone: to look what is due takes as long as to contain. One that
@@ -129,6 +145,7 @@ class Worker:
             _log.warning("not told to work", incident=incident, reason=error.message)  # the next look finds it
         finally:
             self._names.discard(incident)
+            self._worked = True
             self._awake.set()
 
 

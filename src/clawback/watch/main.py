@@ -26,6 +26,7 @@ from clawback.config import Settings
 from clawback.journal import Journal
 from clawback.model import Event, Finding, Source
 from clawback.model.ocsf import Rejected, parse_line
+from clawback.pauses import keep_loaded
 from clawback.urgency import go_first
 from clawback.watch import positions
 from clawback.watch.ahead import SECONDS
@@ -133,8 +134,7 @@ class Watch:
                 self._handover.submit(incident)
             self._handover.tend()
             warm(self._journal, self._world, connections=THREADS)
-            gc.collect()
-            gc.freeze()  # what is loaded by now stays: no collection needs to walk it during a reflex
+            keep_loaded()
             health = Health(settings.run / "watch.sock", self.report)
             _log.info("watching", folder=str(settings.telemetry), detectors=len(self.engine.detectors))
             self._loop(inotify)
