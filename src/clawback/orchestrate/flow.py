@@ -46,6 +46,7 @@ HOLD_SECONDS = 2.0
 PATIENCE = 5.0  # seconds from its start that a flow may take to begin; the measured p99 is 0.1 s
 FINISH_SECONDS = 8.0  # that Prefect has to write down how it ended, when all is done
 DRAIN_SECONDS = 5.0
+_OF_INCIDENT = "incident:"
 _AFTERWARDS = frozenset({Phase.RECOVER, Phase.POST_INCIDENT})
 
 
@@ -186,7 +187,7 @@ class FlowResponder(Responder):
     def _begin(self, step: Shown, name: str, key: str) -> None:
         task = Task(step.body, name=name, task_run_name=_literal(key), cache_policy=NO_CACHE, retries=0)
         # A context of its own: tasks that run side by side in one would each take the other for their parent.
-        self._flow.then(lambda: step.start(_untagged(task), self._flow.context.copy() if self._flow.context else None))
+        self._flow.then(lambda: step.start(_step(task), self._flow.context.copy() if self._flow.context else None))
 
     async def finish(self, state: Callable[[], Any]) -> bool:
         """On the loop: let Prefect write down all ends, for `FINISH_SECONDS` at most; true if it showed everything."""
@@ -230,7 +231,7 @@ class Prefect:
         async def step() -> None: ...
 
         async def empty() -> None:
-            await _untagged(Task(step, name="warm-up", cache_policy=NO_CACHE))
+            await _step(Task(step, name="warm-up", cache_policy=NO_CACHE))
 
         with tags(self.tag):
             ended = await Flow(empty, name="warm-up")(return_state=True)
@@ -250,7 +251,7 @@ class Prefect:
         shown = Shown(loop)
 
         async def run() -> Any:
-            marks = [self.tag, f"incident:{incident}", *(["drill"] if drill else [])]
+            marks = [self.tag, f"{_OF_INCIDENT}{incident}", *(["drill"] if drill else [])]
             with tags(*marks):
                 flow = Flow(
                     shown.body, name=name, flow_run_name=_literal(incident), retries=0, validate_parameters=False
@@ -274,13 +275,13 @@ class Prefect:
         return await self._runs(incident, states)
 
     async def _runs(self, incident: str | None, states: tuple[StateType, ...]) -> list[tuple[UUID, str]]:
-        marks = [self.tag, *([f"incident:{incident}"] if incident else [])]
+        marks = [self.tag, *([f"{_OF_INCIDENT}{incident}"] if incident else [])]
         wanted = FlowRunFilter.model_validate({"tags": {"all_": marks}, "state": {"type": {"any_": list(states)}}})
         runs = await self.client.read_flow_runs(
             flow_run_filter=wanted, limit=200, sort=FlowRunSort.EXPECTED_START_TIME_ASC
         )
         return [
-            (run.id, tag.removeprefix("incident:")) for run in runs for tag in run.tags if tag.startswith("incident:")
+            (run.id, tag.removeprefix(_OF_INCIDENT)) for run in runs for tag in run.tags if tag.startswith(_OF_INCIDENT)
         ]
 
     async def reconcile(self, run: UUID, incident: Incident | None) -> None:
@@ -343,9 +344,11 @@ async def _called(unit: Any) -> Any:
     return await unit(return_state=True)
 
 
-async def _untagged(task: Any) -> Any:
-    """A task has none of its flow's tags: for each set of them Prefect keeps a thread and the context of its first task
-    for good, and asks its server for a place among those with the same tags before every task.
+async def _step(task: Any) -> Any:
+    """A task has the tags that all have, and not its incident's: for each set of them Prefect keeps a thread and the
+    context of its first task for good. With none at all its events follow each other so closely that the server lists
+    some tasks half a minute later, and some never.
     """
-    with TagsContext(current_tags=set()):
+    shared = {one for one in TagsContext.get().current_tags if not one.startswith(_OF_INCIDENT)}
+    with TagsContext(current_tags=shared):
         return await _called(task)
