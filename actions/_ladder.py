@@ -35,17 +35,6 @@ class LadderParams(Params):
     unless: str = Field("", max_length=512)
 
 
-_UNDOING = frozenset(
-    {
-        ReceiptState.REVERT_PENDING,
-        ReceiptState.REVERT_FAILED,
-        ReceiptState.REVERTED,
-        ReceiptState.ALREADY_ABSENT,
-        ReceiptState.ORPHANED,
-    }
-)
-
-
 def hold_levels(info: AgentInfo) -> tuple[Level, ...]:
     """The levels that the agent is ordered to be kept at now, lowest first."""
     return tuple(sorted(info.hold.levels)) if info.hold else ()
@@ -81,7 +70,7 @@ def _let_go(ctx: Context, agent: str, instance: str) -> bool:
         and receipt.params.get("agent") == agent
         and not receipt.params.get("levels")
         and receipt.captured.get("instance") == instance
-        and receipt.state not in _UNDOING
+        and not receipt.state.taken_back
         for receipt in ctx.incident.receipts
     )
 

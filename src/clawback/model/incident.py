@@ -93,6 +93,17 @@ class ReceiptState(StrEnum):
             ReceiptState.ACCEPTED,
         }
 
+    @property
+    def taken_back(self) -> bool:
+        """Somebody undid it, or began to."""
+        return self in {
+            ReceiptState.REVERT_PENDING,
+            ReceiptState.REVERTED,
+            ReceiptState.REVERT_FAILED,
+            ReceiptState.ALREADY_ABSENT,
+            ReceiptState.ORPHANED,
+        }
+
 
 _PARTS = ("component:", "policy:")  # see `Event.subject`
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clawback.action import Action, Context, Params, Reversibility, Verification
-from clawback.journal import REVERTED
 from clawback.journal.approvals import Need
 from clawback.model import ApprovalState, Enforcement, Phase, Receipt, ReceiptState
 from clawback.playbook import Step
@@ -34,7 +33,6 @@ __all__ = ["Response", "step_key"]
 _BEGUN = frozenset({ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.UNVERIFIED})
 _SHOWN_CHANGES = 140  # of the 200 lines that an approval keeps
 _LEFT_ALONE = frozenset({ReceiptState.VERIFIED, ReceiptState.ACCEPTED})
-_BEING_UNDONE = REVERTED | {ReceiptState.REVERT_PENDING, ReceiptState.REVERT_FAILED, ReceiptState.ORPHANED}
 
 
 def step_key(action: Action[Any], params: Params) -> str:
@@ -97,7 +95,7 @@ class Response(Reverting):
         """What the journal knows of the step: its receipt where that says that there is nothing to do now."""
         key = step_key(action, params)
         known = next((receipt for receipt in context.incident.receipts if receipt.key == key), None)
-        if known is not None and known.state in _LEFT_ALONE | _BEING_UNDONE:
+        if known is not None and (known.state in _LEFT_ALONE or known.state.taken_back):
             return known  # by its key, as the action declares it: a reason worded otherwise is not another step
         return Opened(
             action=action,

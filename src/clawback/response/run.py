@@ -110,8 +110,8 @@ def _finish_reverts(responder: Responder, incident: Incident) -> None:
 
 
 def _finish_containments(responder: Responder, before: Incident) -> None:
-    """A containment that an earlier life began, could not prove, or that does not hold any more, and that this playbook
-    has no step for, is made and seen all the same.
+    """A containment that an earlier life began, could not prove, or failed in, or that does not hold any more, and that
+    this playbook has no step for, is made and seen all the same.
 
     A reflex that was cut off or lied to may be one, or a hold that the run before put on a recovery that it did not
     believe.
