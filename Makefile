@@ -31,12 +31,14 @@ lint: setup  ## ruff, mypy, import-linter
 # than any limit. It is listed as a failure first, so that a test that is unsteady is seen, and mended.
 AGAIN ?=
 once_more = || { echo "once more, alone:"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
-tier = $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(1) $(if $(AGAIN),$(once_more))
+# What asks servers waits for them a third of the time, so half as many workers again as there are processors.
+waiting = $(shell echo $$(($$(nproc) * 3 / 2)))
+tier = $(BIN)/python -m pytest --numprocesses $(1) --dist worksteal -m '$(2)' $(if $(AGAIN),$(once_more))
 
 test: setup  ## all tests: the quick ones, those with servers, those with sandboxes
-	$(call tier,-m 'not kernel and not parts and not slow')
-	$(call tier,-m '(parts or slow) and not kernel')
-	$(call tier,--maxprocesses 2 -m kernel)
+	$(call tier,auto,not kernel and not parts and not slow)
+	$(call tier,$(waiting),(parts or slow) and not kernel)
+	$(call tier,auto --maxprocesses 2,kernel)
 
 demo: setup  ## a rogue agent is detected, contained, cut off, restored
 	@$(BIN)/clawback demo

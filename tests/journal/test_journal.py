@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import re
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, delete, insert, make_url, text
+from sqlalchemy import create_engine, delete, insert, inspect, make_url, text
 
 from clawback.errors import InvalidInput, NotFound, Refused, Unreachable
 from clawback.journal import SETTLED, Journal, migrations
@@ -285,7 +286,7 @@ def test_a_newer_journal_is_left_alone(url: str, journal: Journal) -> None:
         Journal(url)
 
 
-def test_migrations_make_the_declared_tables(journal: Journal) -> None:
+def _has_the_declared_tables(journal: Journal) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -293,6 +294,40 @@ def test_migrations_make_the_declared_tables(journal: Journal) -> None:
 
     with journal.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def _described(journal: Journal) -> dict[str, list[str]]:
+    """Each table's columns, keys, constraints and indexes, as the database tells them."""
+    with journal.reading() as connection:
+        seen = inspect(connection)
+        return {
+            table: sorted(
+                json.dumps(part, default=str, sort_keys=True)
+                for parts in (
+                    seen.get_columns(table),
+                    [seen.get_pk_constraint(table)],
+                    seen.get_foreign_keys(table),
+                    seen.get_unique_constraints(table),
+                    seen.get_check_constraints(table),
+                    seen.get_indexes(table),
+                )
+                for part in parts
+            )
+            for table in seen.get_table_names()
+        }
+
+
+def test_migrations_make_what_a_new_journal_has(journal: Journal, url: str) -> None:
+    _has_the_declared_tables(journal)
+    new = _described(journal)
+    assert {"incidents", "receipts", "audit", "alembic_version"} <= new.keys()
+    journal.dispose()
+    _migrate(url, "downgrade", "base")
+    _migrate(url, "upgrade", "head")
+    migrated = Journal(url)
+    _has_the_declared_tables(migrated)
+    assert _described(migrated) == new
+    migrated.dispose()
 
 
 def test_lock_is_one_at_a_time(journal: Journal, url: str) -> None:
@@ -434,7 +469,7 @@ def test_migrations_go_back_step_by_step_and_forth_again(journal: Journal, url: 
             Journal(url).dispose()
             _migrate(url, "downgrade", version)
     again = Journal(url)
-    test_migrations_make_the_declared_tables(again)
+    _has_the_declared_tables(again)
     again.open_or_join(FINDING, playbook="book")
     assert again.audit_verify()[1] == []
     again.dispose()

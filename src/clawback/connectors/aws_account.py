@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -182,19 +182,29 @@ class AwsAccount:
 
     @cached_property
     def _session(self) -> Any:
-        import boto3
-
-        return boto3.Session(region_name=self._region)
+        return self._new_session()
 
     @cached_property
     def _callers(self) -> Any:
         """A session that has no credentials of its own, not even those of boto3's chain."""
+        return self._new_session(credential_provider=_Provider())
+
+    def _new_session(self, **components: Any) -> Any:
         import boto3
         from botocore.session import get_session
 
         bare = get_session()
-        bare.register_component("credential_provider", _Provider())
+        for name, component in {"data_loader": _descriptions(), **components}.items():
+            bare.register_component(name, component)
         return boto3.Session(botocore_session=bare, region_name=self._region)
+
+
+@cache
+def _descriptions() -> Any:
+    """Botocore's reader of its services' descriptions, which keeps what it has read: one for all sessions."""
+    from botocore.session import get_session
+
+    return get_session().get_component("data_loader")
 
 
 def _of_callers() -> Any:

@@ -12,17 +12,39 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from clawback.errors import ClawbackError, InvalidInput, NotFound, Unreachable
-from clawback.journal.schema import VERSION
+from clawback.journal.schema import VERSION, metadata
 
 __all__ = ["at_a_glance", "at_one_moment", "open_database", "reason"]
 
 BUSY_MS = 10_000
 _MIGRATION_SECONDS = 3_600.0
 _LOCK = 0x636C6177  # this database's advisory locks are Clawback's alone
+
+# Alembic's own table, as it makes it.
+_versions = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 def open_database(url: str, *, make: bool = True) -> Engine:
@@ -69,6 +91,8 @@ def open_database(url: str, *, make: bool = True) -> Engine:
         version = _version(engine)
         if version is None and not make:
             raise _none(parsed)
+        if version is None:
+            version = _make(engine)
         if version != VERSION:
             _bring_up_to_date(engine, version)
     except ClawbackError:
@@ -145,9 +169,24 @@ def _none(url: URL) -> NotFound:
 def _version(engine: Engine) -> str | None:
     """None where there is no journal. That it cannot be looked is raised: a server that is down says no such thing."""
     with engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return _said(connection)
+
+
+def _said(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(_versions.name):
+        return None
+    return connection.execute(select(_versions.c.version_num)).scalar()
+
+
+def _make(engine: Engine) -> str | None:
+    """A journal of the newest version, unless another process got here first; the version that is there then."""
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if (version := _said(connection)) is None:
+            metadata.create_all(connection, checkfirst=False)
+            _versions.create(connection, checkfirst=True)  # it stays where all migrations were undone
+            connection.execute(_versions.insert().values(version_num=VERSION))
+            version = VERSION
+    return version
 
 
 def _bring_up_to_date(engine: Engine, version: str | None) -> None:

@@ -128,9 +128,9 @@ class Ministack:
 
     def record(self, *, on: bool) -> None:
         """Have CloudTrail record every call from now on, or none."""
-        import httpx
+        from clawback.services import loopback
 
-        with httpx.Client(trust_env=False, timeout=5.0) as client:
+        with loopback.client(5.0) as client:
             setting = {"cloudtrail._recording_enabled": str(on).lower()}
             client.post(f"{self.endpoint_url}/_ministack/config", json=setting).raise_for_status()
 
@@ -188,9 +188,9 @@ class Ministack:
         self.stop()
 
     def _answers(self) -> bool:
-        import httpx
+        from clawback.services import loopback
 
-        with httpx.Client(trust_env=False, timeout=1.0) as client:
+        with loopback.client(1.0) as client:
             return client.get(f"{self.endpoint_url}/_ministack/health").status_code == 200
 
     def _write_credentials(self) -> None:

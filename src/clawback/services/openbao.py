@@ -173,11 +173,10 @@ class OpenBao:
         self._call("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        import httpx
+        from clawback.services import loopback
 
         headers = {"X-Vault-Token": self.root_token} if self.root_token else {}
-        # The environment's proxies must not see this: it is loopback, and the headers carry the root token.
-        with httpx.Client(trust_env=False, timeout=_TIMEOUT) as client:
+        with loopback.client(_TIMEOUT) as client:
             answer = client.request(method, f"{self.address}/v1/{path}", json=body, headers=headers)
         if answer.is_error:
             raise ClawbackError(f"OpenBao refused {method} {path} with status {answer.status_code}")
