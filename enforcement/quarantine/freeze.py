@@ -8,6 +8,7 @@ import signal
 from dataclasses import asdict
 from pathlib import Path
 
+from clawback.enforcement.kernel import libc
 from clawback.enforcement.quarantine import tree
 from clawback.enforcement.quarantine.helper import Run
 from clawback.enforcement.quarantine.result import Clock
@@ -201,17 +202,35 @@ def _still(box: Sandbox, send: signal.Signals | None, seconds: float) -> dict[in
         for pid in running:
             if send is not None:
                 _signal(pid, send)
+                if now.states[pid] == "D":
+                    _signal_each_thread(pid, send)
     return None
 
 
 def _will_stop(pid: int, state: str) -> bool:
-    """Inside the kernel, uninterruptibly (its vfork's child is stopped), and due to stop on the way out."""
+    """Its first thread is inside the kernel, uninterruptibly (its vfork's child is stopped), and due to stop on the way
+    out; all others stand or are due too. For a signal that waits for one thread stops no other: a process would run on
+    behind a first thread that waits for ever.
+    """
     if state != "D":
         return False
     try:
-        return tree.status(pid).stop_pending
+        threads = [tree.status(tid) for tid in _threads(pid)]
     except (FileNotFoundError, ProcessLookupError):
         return False
+    return all(thread.state in _STOPPED or (thread.state == "D" and thread.stop_pending) for thread in threads)
+
+
+def _threads(pid: int) -> list[int]:
+    """Those that run its program."""
+    return [tid for tid in map(int, tree.names(f"/proc/{pid}/task")) if not tree.kernel_worker(tid)]
+
+
+def _signal_each_thread(pid: int, number: signal.Signals) -> None:
+    """Whichever can take it stops them all."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for tid in _threads(pid):
+            libc.syscall("tgkill", pid, tid, number)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -136,6 +136,19 @@ def test_the_server_is_lost_and_comes_back_when_all_is_over(machine: Machine) ->
     machine.until_true(COMPLETED=1)
 
 
+def test_what_begins_and_closes_while_the_server_is_away_is_shown_when_it_comes_back(machine: Machine) -> None:
+    machine.until_it_hangs()
+    (machine.state / "effects" / "go").touch()
+    machine.until_closed()
+    machine.until_true(COMPLETED=1)
+    os.kill(machine.server.pid, signal.SIGKILL)
+    machine.incident = machine.journal.open_or_join(FINDING, playbook="rehearse")[0].id
+    machine.until_closed()
+    machine.server.stop()
+    machine.server.start()
+    machine.until_true(COMPLETED=1)
+
+
 def test_the_worker_dies_with_the_server_away_and_the_server_comes_back_first(machine: Machine) -> None:
     machine.until_it_hangs()
     os.kill(machine.server.pid, signal.SIGKILL)

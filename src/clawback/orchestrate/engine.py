@@ -41,6 +41,7 @@ _log = structlog.get_logger()
 WORKERS = 16
 _WAITING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED)
 _RETRIES_SECONDS = 300.0
+_UNSHOWN = 1_000  # incidents, the newest, that Prefect has not heard of
 LOCK_SECONDS = 600.0  # an earlier incident of the same agent goes first
 
 
@@ -71,6 +72,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: Counter[str] = Counter()
         self._unshown: dict[str, float] = {}
+        self._noting = threading.Lock()
 
     async def run(self, incident_id: str) -> End:
         """Run, or go on with, one incident, once an earlier one of the same agent is through. Never raises for what is
@@ -206,12 +208,15 @@ class Engine:
             if incident is None or (not self._running[incident_id] and not self.journal.lock_owner(incident.agent)):
                 await self.prefect.reconcile(run, incident)
                 count += 1
-        for incident_id, until in tuple(self._unshown.items()):
+        with self._noting:
+            unshown = tuple(self._unshown.items())
+        for incident_id, until in unshown:
             incident = self._known(incident_id)
             if incident is not None and incident.status is IncidentStatus.CLOSED:
                 count += await self.prefect.make_good(incident)
             if time.monotonic() > until:
-                del self._unshown[incident_id]
+                with self._noting:
+                    self._unshown.pop(incident_id, None)
         return count
 
     def response_to(self, incident_id: str) -> Response:
@@ -263,7 +268,10 @@ class Engine:
         if shown is None or loop is None:
             self.journal.orchestration(incident.id, Orchestration.DEGRADED, "Prefect did not answer")
             responder = Responder(response, held=lambda: not held.lost, turn=self.pace.step)
-            return run_playbook(playbook, responder, self._playbooks, incident=incident)
+            try:
+                return run_playbook(playbook, responder, self._playbooks, incident=incident)
+            finally:
+                self._show_later(incident.id, 0.0)
         return self._as_flow(playbook, incident, response, loop, shown, held)
 
     def _as_flow(
@@ -291,13 +299,20 @@ class Engine:
             kept = asyncio.run_coroutine_threadsafe(responder.finish(partial(flow_state, run)), loop).result()
             if not kept:
                 # Its end may yet be written, as a crash, by Prefect's own retries: looked at for as long as they last,
-                # also of a run that never began here, for Prefect may have it as running.
-                self._unshown[response.incident_id] = time.monotonic() + _RETRIES_SECONDS
+                # also of a run that never began here, which Prefect may have as running or not have at all.
+                self._show_later(response.incident_id, _RETRIES_SECONDS)
             if not kept and shown.shown:
                 self.journal.orchestration(
                     response.incident_id, Orchestration.DEGRADED, "Prefect stopped answering; the playbook went on"
                 )
         return Run(incident=self.journal.incident(response.incident_id), error=run.error)
+
+    def _show_later(self, incident: str, seconds: float) -> None:
+        """Once Prefect answers, and for so many seconds from now on: see that it has the incident as it ended."""
+        with self._noting:
+            self._unshown[incident] = time.monotonic() + seconds
+            if len(self._unshown) > _UNSHOWN:
+                del self._unshown[next(iter(self._unshown))]
 
     async def _show(self, prefect: Prefect, playbook: Playbook, incident: Incident, launched: UUID | None) -> Shown:
         if incident.orchestration is not Orchestration.NONE:

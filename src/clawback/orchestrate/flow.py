@@ -251,7 +251,7 @@ class Prefect:
         shown = Shown(loop)
 
         async def run() -> Any:
-            marks = [self.tag, f"{_OF_INCIDENT}{incident}", *(["drill"] if drill else [])]
+            marks = self._marks(incident, drill=drill)
             with tags(*marks):
                 flow = Flow(
                     shown.body, name=name, flow_run_name=_literal(incident), retries=0, validate_parameters=False
@@ -296,14 +296,25 @@ class Prefect:
         await self.client.set_flow_run_state(run, state, force=True)
 
     async def make_good(self, incident: Incident) -> int:
-        """Of an incident that closed while Prefect was away: its last run did not crash. How many said that it did."""
+        """Have Prefect show that an incident closed while it was away or too busy to be told: by its last run, of which
+        Prefect may say that it crashed, or by a new one without steps, which are in the journal. How many it was told.
+        """
         if await self._runs(incident.id, (StateType.COMPLETED,)):
             return 0
-        crashed = await self._runs(incident.id, (StateType.CRASHED,))
-        for run, _ in crashed[-1:]:
-            state: Any = Completed(message=f"{incident.id} closed while Prefect was away")
-            await self.client.set_flow_run_state(run, state, force=True)
-        return len(crashed[-1:])
+        state: Any = Completed(message=f"{incident.id} closed while Prefect was away; the journal has its steps")
+        if crashed := await self._runs(incident.id, (StateType.CRASHED,)):
+            await self.client.set_flow_run_state(crashed[-1][0], state, force=True)
+        elif await self.alive(incident.id):
+            return 0  # to be reconciled
+        else:
+            flow = Flow(_nothing, name=incident.playbook)
+            await self.client.create_flow_run(
+                flow, name=incident.id, tags=self._marks(incident.id, drill=incident.drill), state=state
+            )
+        return 1
+
+    def _marks(self, incident: str, *, drill: bool) -> list[str]:
+        return [self.tag, f"{_OF_INCIDENT}{incident}", *(["drill"] if drill else [])]
 
     @property
     def client(self) -> Any:
@@ -333,6 +344,9 @@ def _step_state(receipt: Receipt | None) -> Any:
 
 def _drain() -> None:
     EventsWorker.drain_all(timeout=DRAIN_SECONDS, at_exit=False)
+
+
+async def _nothing() -> None: ...
 
 
 def _literal(name: str) -> Any:
