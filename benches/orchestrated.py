@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import func, select
 
 from benches.incidents import Rig, rig, until
 from benches.statistics import metric
 from clawback.enforcement.gateway.client import GatewayClient
+from clawback.journal.schema import incidents
 from clawback.model import Attempt, Finding, IncidentStatus, Lifecycle, Orchestration, Severity, Source
 from clawback.services.postgres import Postgres, find
 from clawback.services.prefect_server import credential
@@ -126,7 +128,13 @@ def _worker(state: Path, number: int) -> Service:
 
 
 def _all_closed(running: Rig) -> None:
-    until(lambda: True if not running.journal.incidents(IncidentStatus.OPEN) else None, _SECONDS)
+    of_open = select(func.count()).select_from(incidents).where(incidents.c.status == IncidentStatus.OPEN)
+
+    def closed() -> bool | None:
+        with running.journal.reading() as connection:
+            return connection.execute(of_open).scalar() == 0 or None
+
+    until(closed, _SECONDS)
 
 
 def _completed(state: Path, wanted: int) -> int:

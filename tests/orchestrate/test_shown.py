@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from clawback.model import Phase
-from clawback.orchestrate.flow import FlowResponder, Shown
+from clawback.orchestrate.flow import BUSY_SECONDS, PATIENCE, FlowResponder, Pulse, Shown
 
 pytestmark = pytest.mark.slow
 
@@ -71,3 +72,39 @@ def test_it_begins_with_the_phase_after_eradication(phase: Phase, begins: bool) 
         return found
 
     assert asyncio.run(run()) is begins
+
+
+@pytest.mark.parametrize(
+    ("last_begun", "patient"), [(None, PATIENCE), (-60.0, PATIENCE), (3.0, 3.0 + PATIENCE), (29.0, BUSY_SECONDS)]
+)
+def test_a_begin_is_waited_for_longer_as_long_as_others_begin(last_begun: float | None, patient: float) -> None:
+    async def run() -> tuple[float, float]:
+        pulse = Pulse()
+        before = time.monotonic()
+        shown = Shown(asyncio.get_running_loop(), pulse)
+        after = time.monotonic()
+        if last_begun is not None:
+            pulse.at = after + last_begun
+        return shown.patient_until - before, shown.patient_until - after
+
+    since_before, since_after = asyncio.run(run())
+    assert since_after <= patient <= since_before
+
+
+def test_what_begins_tells_those_that_wait_and_what_does_not_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clawback.orchestrate.flow.PATIENCE", 0.01)
+
+    async def run() -> tuple[bool, bool, float]:
+        pulse, loop = Pulse(), asyncio.get_running_loop()
+        begins, waits = Shown(loop, pulse), Shown(loop, pulse)
+        begins.start(begins.body())
+        await asyncio.sleep(0)
+        found = await asyncio.to_thread(begins.wait_begun), await asyncio.to_thread(waits.wait_begun)
+        begins.end(lambda: None)
+        assert begins.task is not None
+        await begins.task
+        return *found, pulse.at
+
+    first, second, at = asyncio.run(run())
+    assert (first, second) == (True, False)
+    assert at > 0

@@ -2,8 +2,8 @@
 
 The effects are not in Prefect's hands. The playbook runs in a thread of ours, from the moment it is asked to; the
 flow's and the tasks' bodies say "begun" and wait to be told how it ended. So Prefect shows and times every step,
-and can neither repeat one, nor lose one, nor hold one up: only the end waits, `PATIENCE` at most, for a flow that has
-not begun.
+and can neither repeat one, nor lose one, nor hold one up: only the end waits for a flow that has not begun, `PATIENCE`
+at most, or `BUSY_SECONDS` where Prefect is busy with others.
 
 Telling Prefect of a run costs two processors a quarter of a second, its server's and ours: as much as containing the
 agent. So it hears of it when the agent is contained and its credentials are closed, or after `HOLD_SECONDS`; the
@@ -44,19 +44,28 @@ _log = structlog.get_logger()
 
 HOLD_SECONDS = 2.0
 PATIENCE = 5.0  # seconds from its start that a flow may take to begin; the measured p99 is 0.1 s
+BUSY_SECONDS = 30.0  # the same, as long as others begin; thirty-two at once on two processors take up to ten
 FINISH_SECONDS = 8.0  # that Prefect has to write down how it ended, when all is done
 DRAIN_SECONDS = 5.0
 _OF_INCIDENT = "incident:"
 _AFTERWARDS = frozenset({Phase.RECOVER, Phase.POST_INCIDENT})
 
 
+class Pulse:
+    """When Prefect last began a flow of this process, by the monotonic clock: while it does, it is busy, not away."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+
 class Shown:
     """One thing that Prefect shows while we do it: `begun` there, `ended` here."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pulse: Pulse | None = None) -> None:
         self._loop = loop
+        self._pulse = pulse or Pulse()
         self._begun = threading.Event()
-        self._patient_until = time.monotonic() + PATIENCE
+        self._since = time.monotonic()
         self._held: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next: list[Callable[[], None]] = []
@@ -69,6 +78,7 @@ class Shown:
         """What Prefect runs."""
         self.context = contextvars.copy_context()
         self.shown = True
+        self._pulse.at = time.monotonic()
         self._begun.set()
         for call in self._next:
             call()
@@ -98,7 +108,7 @@ class Shown:
             self._timer.cancel()
         start, self._held = self._held, None
         if start is not None:
-            self._patient_until = time.monotonic() + PATIENCE
+            self._since = time.monotonic()
             start()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -107,9 +117,15 @@ class Shown:
         self._begun.set()  # nobody need wait any longer
 
     def wait_begun(self) -> bool:
-        """On the playbook's thread: true once Prefect shows it; false when it has not within `PATIENCE`."""
-        self._begun.wait(max(0.0, self._patient_until - time.monotonic()))
+        """On the playbook's thread: true once Prefect shows it; false when it has not in time."""
+        while (left := self.patient_until - time.monotonic()) > 0 and not self._begun.wait(left):
+            pass  # another may have begun meanwhile
         return self.shown
+
+    @property
+    def patient_until(self) -> float:
+        """By the monotonic clock: when its begin is no longer waited for, as things stand."""
+        return min(self._since + BUSY_SECONDS, max(self._since, self._pulse.at) + PATIENCE)
 
     def end(self, state: Callable[[], Any]) -> None:
         """On the playbook's thread: tell Prefect how it ended, by what makes the state."""
@@ -216,6 +232,7 @@ class Prefect:
         self._stack = AsyncExitStack()
         self._client: AsyncClientContext | None = None
         self._context: contextvars.Context | None = None
+        self._pulse = Pulse()
 
     async def __aenter__(self) -> Self:
         self._stack.enter_context(temporary_settings({PREFECT_API_URL: self.api_url}))
@@ -248,7 +265,7 @@ class Prefect:
     def begin(self, name: str, incident: str, *, drill: bool, launched: UUID | None = None) -> Shown:
         """Start the flow run, or the one that was `launched`; the playbook's thread waits for it with `wait_begun`."""
         loop = asyncio.get_running_loop()
-        shown = Shown(loop)
+        shown = Shown(loop, self._pulse)
 
         async def run() -> Any:
             marks = self._marks(incident, drill=drill)
