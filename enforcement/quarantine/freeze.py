@@ -26,6 +26,7 @@ _ENDED = "the sandbox has ended: no process is left"
 _STOPPED = frozenset("TtZX")
 _BY_SIGNAL = frozenset("Tt")
 _DEAD = frozenset("ZX")
+_BY_THREADS = frozenset({"D", tree.HEADLESS})  # of whose threads the first one's state says nothing
 _NAMED = 16
 _READINGS = 3  # of the tree: one to act on, and two that may agree
 _LOOK = 0.5  # seconds that a probe may take to find the tree standing still
@@ -76,7 +77,7 @@ def release(box: Sandbox, *, patience: float = 1.0) -> LevelResult:
     for _ in tree.until(patience, least=_READINGS):
         states = tree.reading(box).states
         # One inside the kernel still has its stop before it; continued now, it never comes to it.
-        stopped = [pid for pid, state in states.items() if state in _BY_SIGNAL or _will_stop(pid, state)]
+        stopped = [pid for pid, state in states.items() if _is_stopped(pid, state)]
         if not stopped:
             return clock.none(f"{_count(len(states))} continued" if states else _ENDED)
         for pid in stopped:
@@ -164,7 +165,7 @@ def _judge_signals(box: Sandbox, clock: Clock, *failed: str) -> LevelResult:
         return clock.full(_ENDED)
     clock.count(processes=len(still), frozen=len(still))
     # `_still` lets nothing pass that could run an instruction of its own: each stands, or will on its way out.
-    leaving = sum(state not in _BY_SIGNAL for state in still.values())
+    leaving = sum(state == "D" for state in still.values())
     note = f", {leaving} of them inside the kernel until a stopped child lets go" if leaving else ""
     return clock.partial(f"{len(still)} of {_count(len(still))} stopped{note}", _NO_CGROUP, *failed)
 
@@ -195,30 +196,44 @@ def _still(box: Sandbox, send: signal.Signals | None, seconds: float) -> dict[in
     last: tree.Reading | None = None
     for _ in tree.until(seconds, least=_READINGS):
         now = tree.reading(box)
-        running = [pid for pid, state in now.states.items() if state not in _STOPPED and not _will_stop(pid, state)]
+        running = [pid for pid, state in now.states.items() if not _stands(pid, state)]
         if not running and last is not None and last.states == now.states:
             return {pid: state for pid, state in now.states.items() if state not in _DEAD}
         last = now
         for pid in running:
             if send is not None:
                 _signal(pid, send)
-                if now.states[pid] == "D":
+                if now.states[pid] in _BY_THREADS:
                     _signal_each_thread(pid, send)
     return None
 
 
-def _will_stop(pid: int, state: str) -> bool:
-    """Its first thread is inside the kernel, uninterruptibly (its vfork's child is stopped), and due to stop on the way
-    out; all others stand or are due too. For a signal that waits for one thread stops no other: a process would run on
-    behind a first thread that waits for ever.
+def _stands(pid: int, state: str) -> bool:
+    """It is stopped, or will be on its way out of the kernel, where it waits uninterruptibly (its vfork's child is
+    stopped). Then each of its threads must be so: a signal that waits for one of them stops no other, and a process
+    would run on behind a first thread that waits for ever.
     """
-    if state != "D":
-        return False
+    if state not in _BY_THREADS:
+        return state in _STOPPED
+    threads = _statuses(pid)
+    return bool(threads) and all(
+        thread.state in _STOPPED or (thread.state == "D" and thread.stop_pending) for thread in threads
+    )
+
+
+def _is_stopped(pid: int, state: str) -> bool:
+    """There is something about it to continue."""
+    if state not in _BY_THREADS:
+        return state in _BY_SIGNAL
+    return any(thread.state in _BY_SIGNAL or thread.stop_pending for thread in _statuses(pid))
+
+
+def _statuses(pid: int) -> list[tree.Status]:
+    """Of its threads; none if it ends meanwhile."""
     try:
-        threads = [tree.status(tid) for tid in _threads(pid)]
+        return [tree.status(tid) for tid in _threads(pid)]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return all(thread.state in _STOPPED or (thread.state == "D" and thread.stop_pending) for thread in threads)
+        return []
 
 
 def _threads(pid: int) -> list[int]:

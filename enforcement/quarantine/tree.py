@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from clawback.enforcement.sandbox.record import Sandbox
 
 __all__ = [
+    "HEADLESS",
     "Reading",
     "Status",
     "ancestry",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 
+HEADLESS = "H"
 _USER_WORKER = 0x4000
 _STOP_BIT = 1 << (signal.SIGSTOP - 1)
 
@@ -154,7 +156,9 @@ def strays(box: Sandbox) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at a tree by parent ids: process → state, zombies included."""
+    """One look at a tree by parent ids: process → state of its first thread, zombies included; `HEADLESS` where that
+    has exited and others live on.
+    """
 
     states: dict[int, str]
 
@@ -177,7 +181,7 @@ def reading(box: Sandbox) -> Reading:
             continue
         children.setdefault(int(fields[1]), []).append(int(name))
         # A first thread that has exited is a zombie while other threads live on: field 20 counts them.
-        states[int(name)] = "R" if fields[0] == "Z" and int(fields[17]) > 1 else fields[0]
+        states[int(name)] = HEADLESS if fields[0] == "Z" and int(fields[17]) > 1 else fields[0]
     found: dict[int, str] = {}
     queue = [box.pid]
     while queue:

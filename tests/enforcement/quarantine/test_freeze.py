@@ -90,10 +90,17 @@ libc, stack = ctypes.CDLL(None), ctypes.create_string_buffer(1 << 16)
 top = ctypes.c_void_p((ctypes.addressof(stack) + (1 << 16) - 256) & ~15)
 libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), top, 0x4000 | 0x100 | 17, None)  # CLONE_VFORK | CLONE_VM | SIGCHLD
 """
+WITHOUT_ITS_FIRST_THREAD = """
+import ctypes
+def spin():
+    while True: board[0] += 1
+threading.Thread(target=spin).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # exit, of this thread alone
+"""
 ALL = {
     "one": COUNT, "threads": THREADS, "forks": FORKS, "orphans": FORK_AND_RUN_AWAY, "vforks": VFORKS,
     "60 threads": MANY, "bomb": BOMB, "inside the kernel": INSIDE_THE_KERNEL,
-    "beside a vfork": BESIDE_A_VFORK,
+    "beside a vfork": BESIDE_A_VFORK, "without its first thread": WITHOUT_ITS_FIRST_THREAD,
 }  # fmt: skip
 
 
