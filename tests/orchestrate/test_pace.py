@@ -8,13 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from clawback.orchestrate.pace import CALM, RUSH, Pace
+from clawback.orchestrate.pace import CALM, LULL, RUSH, Pace
 
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as pool:
         yield pool
+
+
+def calm(pace: Pace) -> None:
+    for _ in range(LULL):
+        pace.look(CALM)
 
 
 class Steps:
@@ -52,7 +57,11 @@ def test_none_begins_in_a_rush_and_all_go_on_after_it(threads: ThreadPoolExecuto
     assert not steps.one_more(0.1)
     pace.look(CALM + 1)
     assert pace.rush, "it is not over yet"
-    pace.look(CALM)
+    for _ in range(LULL - 1):
+        pace.look(CALM)
+    pace.look(CALM + 1)
+    assert pace.rush, "that was a lull"
+    calm(pace)
     assert all(steps.one_more() for _ in made)
     steps.may_end.set()
     assert [one.result() for one in made] == [None] * 3
@@ -81,5 +90,5 @@ def test_it_is_busy_while_a_step_is_made_or_alerts_pour_in(threads: ThreadPoolEx
     assert not pace.busy
     pace.look(RUSH)
     assert pace.busy
-    pace.look(CALM)
+    calm(pace)
     assert not pace.busy

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 __all__ = ["Pace"]
 
 WINDOW = 1.0  # seconds over which incidents are counted
-RUSH, CALM = 8, 2  # incidents within it at which the rush begins, and at which it is over
+RUSH, CALM = 8, 2  # incidents within it at which the rush begins, and at which it may be over
+LULL = 4  # looks in a row that must find it calm: a machine that is full opens none for a moment, and more come after
 PATIENCE = 2.0  # seconds that a step waits at most
 
 
@@ -26,6 +27,7 @@ class Pace:
         self._patience = patience
         self._changed = threading.Condition()
         self._rush = False
+        self._calm = 0
         self._under_way = 0
 
     @property
@@ -41,7 +43,8 @@ class Pace:
     def look(self, opened: int) -> None:
         """Begin or end the rush accordingly."""
         with self._changed:
-            self._rush = opened > CALM if self._rush else opened >= RUSH
+            self._calm = self._calm + 1 if opened <= CALM else 0
+            self._rush = self._calm < LULL if self._rush else opened >= RUSH
             if not self._rush:
                 self._changed.notify_all()
 
