@@ -178,7 +178,7 @@ def _said(connection: Connection) -> str | None:
     return connection.execute(select(_versions.c.version_num)).scalar()
 
 
-def _make(engine: Engine) -> str | None:
+def _make(engine: Engine) -> str:
     """A journal of the newest version, unless another process got here first; the version that is there then."""
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         if (version := _said(connection)) is None:
@@ -189,8 +189,8 @@ def _make(engine: Engine) -> str | None:
     return version
 
 
-def _bring_up_to_date(engine: Engine, version: str | None) -> None:
-    if version is not None and version > VERSION:
+def _bring_up_to_date(engine: Engine, version: str) -> None:
+    if version > VERSION:
         raise InvalidInput(f"the journal has schema {version}, this Clawback knows {VERSION}", hint="upgrade Clawback")
     from alembic import command  # 0.15 s to import, and wanted once in a journal's life
     from alembic.config import Config

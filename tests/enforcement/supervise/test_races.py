@@ -212,7 +212,7 @@ say([result, hits[0] > 0])
         except InvalidInput:
             return False  # just then it was interrupted
 
-    assert allowed()
+    wait_for(allowed)
     assert agent.hear() == ["ok", True]
 
 
