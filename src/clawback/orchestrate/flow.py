@@ -48,6 +48,7 @@ BUSY_SECONDS = 30.0  # the same, as long as others begin; thirty-two at once on 
 FINISH_SECONDS = 8.0  # that Prefect has to write down how it ended, when all is done
 DRAIN_SECONDS = 5.0
 _OF_INCIDENT = "incident:"
+_ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.PAUSED)
 _AFTERWARDS = frozenset({Phase.RECOVER, Phase.POST_INCIDENT})
 
 
@@ -288,8 +289,7 @@ class Prefect:
 
     async def alive(self, incident: str | None = None) -> list[tuple[UUID, str]]:
         """Runs of ours that claim to be alive, or one incident's: (run id, incident id)."""
-        states = (StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.PAUSED)
-        return await self._runs(incident, states)
+        return await self._runs(incident, _ALIVE)
 
     async def _runs(self, incident: str | None, states: tuple[StateType, ...]) -> list[tuple[UUID, str]]:
         marks = [self.tag, *([f"{_OF_INCIDENT}{incident}"] if incident else [])]
@@ -315,14 +315,15 @@ class Prefect:
     async def make_good(self, incident: Incident) -> int:
         """Have Prefect show that an incident closed while it was away or too busy to be told: by its last run, of which
         Prefect may say that it crashed, or by a new one without steps, which are in the journal. How many it was told.
+        A run that somebody cancelled there stays as that person left it.
         """
         if await self._runs(incident.id, (StateType.COMPLETED,)):
             return 0
-        state: Any = Completed(message=f"{incident.id} closed while Prefect was away; the journal has its steps")
+        state: Any = Completed(message=f"{incident.id} closed unseen by Prefect; the journal has its steps")
         if crashed := await self._runs(incident.id, (StateType.CRASHED,)):
             await self.client.set_flow_run_state(crashed[-1][0], state, force=True)
-        elif await self.alive(incident.id):
-            return 0  # to be reconciled
+        elif await self._runs(incident.id, (*_ALIVE, StateType.CANCELLING, StateType.CANCELLED)):
+            return 0  # who is alive is reconciled
         else:
             flow = Flow(_nothing, name=incident.playbook)
             await self.client.create_flow_run(
