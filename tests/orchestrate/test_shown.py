@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from clawback.model import Phase
-from clawback.orchestrate.flow import BUSY_SECONDS, PATIENCE, FlowResponder, Pulse, Shown
+from clawback.orchestrate.flow import BUSY_SECONDS, PATIENCE, FlowResponder, Prefect, Pulse, Shown
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +108,39 @@ def test_what_begins_tells_those_that_wait_and_what_does_not_is_given_up(monkeyp
     first, second, at = asyncio.run(run())
     assert (first, second) == (True, False)
     assert at > 0
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ((), "a new run"),
+        (("CRASHED",), "the crashed one"),
+        (("CRASHED", "COMPLETED"), ""),
+        (("RUNNING",), ""),
+        (("CANCELLED",), ""),
+        (("FAILED",), "a new run"),
+    ],
+)
+def test_of_what_closed_unseen_prefect_is_told_what_it_does_not_say_itself(
+    there: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    async def runs(incident: str, states: tuple[Any, ...]) -> list[tuple[str, str]]:
+        return [(state, incident) for state in there if state in {one.value for one in states}]
+
+    async def set_state(run: str, state: Any, *, force: bool) -> None:
+        assert (run, state.type.value, force) == ("CRASHED", "COMPLETED", True)
+        said.append("the crashed one")
+
+    async def create(_flow: Any, *, name: str, tags: list[str], state: Any) -> None:
+        assert (name, tags, state.type.value) == ("INC-1", ["clawback:x", "incident:INC-1", "drill"], "COMPLETED")
+        said.append("a new run")
+
+    prefect = Prefect("clawback:x", "http://127.0.0.1:1/api")
+    client = SimpleNamespace(set_flow_run_state=set_state, create_flow_run=create)
+    monkeypatch.setattr(prefect, "_client", SimpleNamespace(client=client))
+    monkeypatch.setattr(prefect, "_runs", runs)
+    incident = cast("Any", SimpleNamespace(id="INC-1", playbook="book", drill=True))
+    assert asyncio.run(prefect.make_good(incident)) == len(said)
+    assert said == ([told] if told else [])
