@@ -60,13 +60,13 @@ class Watchdog:
         self._ended = ended
         self._beats = Heartbeats(telemetry, seconds=heartbeat_seconds)
         self._lock = threading.Lock()
-        self._poll = select.poll()
+        self._poll = select.epoll()  # each wake costs the same, however many are watched
         self._watched: dict[int, tuple[Entry, str]] = {}
         self._dying: dict[str, tuple[Entry, float]] = {}
         self._entries: dict[str, Entry] = {}
         self._closing = False
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poll.register(self._wake_read, select.POLLIN)
+        self._poll.register(self._wake_read, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
@@ -85,6 +85,7 @@ class Watchdog:
         self._thread.join(5.0)
         for descriptor in self._watched:
             os.close(descriptor)
+        self._poll.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -101,7 +102,7 @@ class Watchdog:
                 descriptor = _open(pid, ticks)
                 if descriptor is not None:
                     self._watched[descriptor] = (entry, name)
-                    self._poll.register(descriptor, select.POLLIN)
+                    self._poll.register(descriptor, select.EPOLLIN)
                 elif name == "sandbox":
                     self._dying[box.instance] = (entry, time.monotonic() + _GRACE_SECONDS)
                 else:
@@ -115,7 +116,7 @@ class Watchdog:
     def _run(self) -> None:
         while not self._closing:
             pause = 0.005 if self._dying else max(0.0, self._beats.due - time.monotonic())
-            for descriptor, _ in self._poll.poll(pause * 1000 + 1):
+            for descriptor, _ in self._poll.poll(pause + 0.001):
                 if descriptor == self._wake_read:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake_read, 4096)

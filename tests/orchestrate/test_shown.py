@@ -74,6 +74,34 @@ def test_it_begins_with_the_phase_after_eradication(phase: Phase, begins: bool) 
     assert asyncio.run(run()) is begins
 
 
+def test_while_alerts_pour_in_it_begins_neither_by_phase_nor_by_itself() -> None:
+    async def run() -> None:
+        begun, looks = asyncio.Event(), iter((True, True, True, False))
+        shown = Shown(asyncio.get_running_loop())
+        shown.hold(begun.set, 0.01, lambda: next(looks))
+        shown.may_begin()
+        assert not begun.is_set()
+        await asyncio.wait_for(begun.wait(), 10)
+        assert next(looks, None) is None, "it began before the rush was over"
+
+    asyncio.run(run())
+
+
+def test_no_rush_keeps_a_run_from_prefect_for_ever_nor_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(rush_seconds: float) -> asyncio.Event:
+        monkeypatch.setattr("clawback.orchestrate.flow.RUSH_SECONDS", rush_seconds)
+        begun = asyncio.Event()
+        shown = Shown(asyncio.get_running_loop())
+        shown.hold(begun.set, 0.01, lambda: True)
+        if rush_seconds:
+            shown.let()
+        await asyncio.wait_for(begun.wait(), 10)
+        return begun
+
+    assert asyncio.run(run(0.0)).is_set()
+    assert asyncio.run(run(60.0)).is_set()
+
+
 @pytest.mark.parametrize(
     ("last_begun", "patient"), [(None, PATIENCE), (-60.0, PATIENCE), (3.0, 3.0 + PATIENCE), (29.0, BUSY_SECONDS)]
 )

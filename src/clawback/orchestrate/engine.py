@@ -11,12 +11,13 @@ import dataclasses
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import httpx
 import structlog
 
 from clawback.action import Action
@@ -27,6 +28,7 @@ from clawback.model import Incident, IncidentStatus, Orchestration, ReceiptState
 from clawback.orchestrate.by_hand import by_hand
 from clawback.orchestrate.end import End
 from clawback.orchestrate.pace import Pace
+from clawback.orchestrate.unshown import Unshown
 from clawback.playbook import Playbook, Respond
 from clawback.response import Responder, Response, Run, run_playbook, unfinished, unsettled
 from clawback.world import World
@@ -41,7 +43,7 @@ _log = structlog.get_logger()
 WORKERS = 16
 _WAITING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED)
 _RETRIES_SECONDS = 300.0
-_UNSHOWN = 1_000  # incidents, the newest, that Prefect has not heard of
+_ROUND_SECONDS = 5.0  # for which telling Prefect what it missed may keep the link from looking whether it answers
 LOCK_SECONDS = 600.0  # an earlier incident of the same agent goes first
 
 
@@ -71,8 +73,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="playbook")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: Counter[str] = Counter()
-        self._unshown: dict[str, float] = {}
-        self._noting = threading.Lock()
+        self._unshown = Unshown()
 
     async def run(self, incident_id: str) -> End:
         """Run, or go on with, one incident, once an earlier one of the same agent is through. Never raises for what is
@@ -199,24 +200,31 @@ class Engine:
         return tuple(await asyncio.gather(*(self.run(name) for name in unfinished(self.journal))))
 
     async def reconcile(self) -> int:
-        """Tell Prefect of its runs whose process is gone: those of incidents that no live process works on."""
-        if self.prefect is None:
+        """Tell Prefect of its runs whose process is gone, which are those of incidents that no live process works on,
+        and of incidents that it does not have as they ended: as many as fit into `_ROUND_SECONDS`. How many it took;
+        what it refuses holds up none of the others. Raises `httpx.TransportError` when it does not answer.
+        """
+        prefect, end = self.prefect, time.monotonic() + _ROUND_SECONDS
+        if prefect is None:
             return 0
         count = 0
-        for run, incident_id in await self.prefect.alive():
+        for run, incident_id in await prefect.alive():
             incident = self._known(incident_id)
             if incident is None or (not self._running[incident_id] and not self.journal.lock_owner(incident.agent)):
-                await self.prefect.reconcile(run, incident)
-                count += 1
-        with self._noting:
-            unshown = tuple(self._unshown.items())
-        for incident_id, until in unshown:
-            incident = self._known(incident_id)
+                count += await _taken(incident_id, partial(prefect.reconcile, run, incident)) or 0
+        for _ in range(len(self._unshown)):
+            if time.monotonic() > end or not (incident_id := self._unshown.turn()):
+                break
+            incident, told = self._known(incident_id), 0
             if incident is not None and incident.status is IncidentStatus.CLOSED:
-                count += await self.prefect.make_good(incident)
-            if time.monotonic() > until:
-                with self._noting:
-                    self._unshown.pop(incident_id, None)
+                taken = await _taken(incident_id, partial(prefect.make_good, incident))
+                if taken is None:
+                    if self._unshown.refused(incident_id):
+                        _log.warning("prefect: not shown, and no longer tried", incident=incident_id)
+                    continue
+                told = taken
+            self._unshown.told(incident_id)
+            count += told
         return count
 
     def response_to(self, incident_id: str) -> Response:
@@ -271,7 +279,7 @@ class Engine:
             try:
                 return run_playbook(playbook, responder, self._playbooks, incident=incident)
             finally:
-                self._show_later(incident.id, 0.0)
+                self._unshown.note(incident.id, 0.0)  # once Prefect answers
         return self._as_flow(playbook, incident, response, loop, shown, held)
 
     def _as_flow(
@@ -300,19 +308,12 @@ class Engine:
             if not kept:
                 # Its end may yet be written, as a crash, by Prefect's own retries: looked at for as long as they last,
                 # also of a run that never began here, which Prefect may have as running or not have at all.
-                self._show_later(response.incident_id, _RETRIES_SECONDS)
+                self._unshown.note(response.incident_id, _RETRIES_SECONDS)
             if not kept and shown.shown:
                 self.journal.orchestration(
                     response.incident_id, Orchestration.DEGRADED, "Prefect stopped answering; the playbook went on"
                 )
         return Run(incident=self.journal.incident(response.incident_id), error=run.error)
-
-    def _show_later(self, incident: str, seconds: float) -> None:
-        """Once Prefect answers, and for so many seconds from now on: see that it has the incident as it ended."""
-        with self._noting:
-            self._unshown[incident] = time.monotonic() + seconds
-            if len(self._unshown) > _UNSHOWN:
-                del self._unshown[next(iter(self._unshown))]
 
     async def _show(self, prefect: Prefect, playbook: Playbook, incident: Incident, launched: UUID | None) -> Shown:
         if incident.orchestration is not Orchestration.NONE:
@@ -324,7 +325,9 @@ class Engine:
                             await prefect.reconcile(run, None)
             except Exception as error:
                 _log.warning("prefect: an earlier run could not be marked", error=type(error).__name__)
-        return prefect.begin(playbook.id, incident.id, drill=incident.drill, launched=launched)
+        return prefect.begin(
+            playbook.id, incident.id, drill=incident.drill, launched=launched, rush=lambda: self.pace.rush
+        )
 
     def _the_world(self) -> World:
         with self._making:
@@ -337,3 +340,14 @@ class Engine:
             return self.journal.incident(incident_id)
         except ClawbackError:
             return None
+
+
+async def _taken(incident: str, tell: Callable[[], Awaitable[int]]) -> int | None:
+    """What `tell` says; none: Prefect refused it."""
+    try:
+        return await tell()
+    except httpx.TransportError:
+        raise
+    except Exception as error:
+        _log.warning("prefect: refused to be told", incident=incident, error=type(error).__name__)
+        return None

@@ -6,8 +6,8 @@ and can neither repeat one, nor lose one, nor hold one up: only the end waits fo
 at most, or `BUSY_SECONDS` where Prefect is busy with others.
 
 Telling Prefect of a run costs two processors a quarter of a second, its server's and ours: as much as containing the
-agent. So it hears of it when the agent is contained and its credentials are closed, or after `HOLD_SECONDS`; the
-journal has the times at which things happened.
+agent. So it hears of it when the agent is contained and its credentials are closed, or after `HOLD_SECONDS`, and while
+alerts pour in after `RUSH_SECONDS`; the journal has the times at which things happened.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ __all__ = ["FlowResponder", "Prefect", "Shown", "flow_state"]
 _log = structlog.get_logger()
 
 HOLD_SECONDS = 2.0
+RUSH_SECONDS = 30.0  # the same, as long as other agents wait to be contained
 PATIENCE = 5.0  # seconds from its start that a flow may take to begin; the measured p99 is 0.1 s
 BUSY_SECONDS = 30.0  # the same, as long as others begin; thirty-two at once on two processors take up to ten
 FINISH_SECONDS = 8.0  # that Prefect has to write down how it ended, when all is done
@@ -68,6 +69,8 @@ class Shown:
         self._begun = threading.Event()
         self._since = time.monotonic()
         self._held: Callable[[], None] | None = None
+        self._rush: Callable[[], bool] = _never
+        self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._next: list[Callable[[], None]] = []
         self._ended: asyncio.Future[Callable[[], Any]] = loop.create_future()
@@ -98,10 +101,24 @@ class Shown:
         self.task = self._loop.create_task(what, context=context)
         self.task.add_done_callback(self._done)
 
-    def hold(self, start: Callable[[], None], seconds: float) -> None:
-        """On the loop's thread: call `start` when `let` is called, or after so many seconds."""
-        self._held = start
-        self._timer = self._loop.call_later(seconds, self.let)
+    def hold(self, start: Callable[[], None], seconds: float, rush: Callable[[], bool] | None = None) -> None:
+        """On the loop's thread: call `start` when `let` is called, or after so many seconds, or when it may be called
+        and there is no `rush` any more, which is looked at as often; after `RUSH_SECONDS` in any case.
+        """
+        self._held, self._rush = start, rush or _never
+        self._until = self._loop.time() + RUSH_SECONDS
+        self._timer = self._loop.call_later(seconds, self._due, seconds)
+
+    def _due(self, seconds: float) -> None:
+        if self._rush() and self._loop.time() < self._until:
+            self._timer = self._loop.call_later(seconds, self._due, seconds)
+        else:
+            self.let()
+
+    def may_begin(self) -> None:
+        """On the loop's thread: what is held back begins now, or after the rush."""
+        if not self._rush():
+            self.let()
 
     def let(self) -> None:
         """On the loop's thread: what is held back begins now."""
@@ -170,7 +187,7 @@ class FlowResponder(Responder):
     def phase(self, phase: Phase) -> Iterator[None]:
         """Enter a phase; with those after eradication, Prefect hears of the run."""
         if phase in _AFTERWARDS:
-            self._loop.call_soon_threadsafe(self._flow.let)
+            self._loop.call_soon_threadsafe(self._flow.may_begin)
         with super().phase(phase):
             yield
 
@@ -263,8 +280,18 @@ class Prefect:
                 await asyncio.to_thread(_drain)
         await self._stack.aclose()
 
-    def begin(self, name: str, incident: str, *, drill: bool, launched: UUID | None = None) -> Shown:
-        """Start the flow run, or the one that was `launched`; the playbook's thread waits for it with `wait_begun`."""
+    def begin(
+        self,
+        name: str,
+        incident: str,
+        *,
+        drill: bool,
+        launched: UUID | None = None,
+        rush: Callable[[], bool] | None = None,
+    ) -> Shown:
+        """Start the flow run, or the one that was `launched`; the playbook's thread waits for it with `wait_begun`.
+        In a `rush` it is held back for longer.
+        """
         loop = asyncio.get_running_loop()
         shown = Shown(loop, self._pulse)
 
@@ -283,8 +310,10 @@ class Prefect:
         def start() -> None:
             shown.start(run(), self._context.copy() if self._context is not None else None)
 
-        # A run that somebody launched there is being looked at.
-        shown.hold(start, HOLD_SECONDS if launched is None else 0.0)
+        if launched is None:
+            shown.hold(start, HOLD_SECONDS, rush)
+        else:  # somebody looks at it there
+            shown.hold(start, 0.0)
         return shown
 
     async def alive(self, incident: str | None = None) -> list[tuple[UUID, str]]:
@@ -301,9 +330,9 @@ class Prefect:
             (run.id, tag.removeprefix(_OF_INCIDENT)) for run in runs for tag in run.tags if tag.startswith(_OF_INCIDENT)
         ]
 
-    async def reconcile(self, run: UUID, incident: Incident | None) -> None:
+    async def reconcile(self, run: UUID, incident: Incident | None) -> int:
         """End a run that nobody works on: as its incident ended, if Prefect was away then, or else as crashed. Prefect
-        itself would need a minute to notice.
+        itself would need a minute to notice. How many it was told.
         """
         state: Any = Crashed(message="its process ended; the response goes on in a new run")
         if incident is not None and incident.status is IncidentStatus.CLOSED:
@@ -311,6 +340,7 @@ class Prefect:
             if not await self._runs(incident.id, (StateType.COMPLETED,)):
                 state = Completed(message=f"{incident.id} closed while Prefect was away")
         await self.client.set_flow_run_state(run, state, force=True)
+        return 1
 
     async def make_good(self, incident: Incident) -> int:
         """Have Prefect show that an incident closed while it was away or too busy to be told: by its last run, of which
@@ -365,6 +395,10 @@ def _drain() -> None:
 
 
 async def _nothing() -> None: ...
+
+
+def _never() -> bool:
+    return False
 
 
 def _literal(name: str) -> Any:

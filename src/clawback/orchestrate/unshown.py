@@ -1,0 +1,65 @@
+"""Incidents that Prefect may not have as they ended: in which order it is told of them, and how often."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+
+__all__ = ["Unshown"]
+
+_MOST = 1_000  # the newest
+_REFUSALS = 5
+
+
+@dataclasses.dataclass(slots=True)
+class _Entry:
+    until: float
+    refused: int = 0
+
+
+class Unshown:
+    """Noted by any thread; asked for, one at a time, by the one that tells Prefect."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._changing = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def note(self, incident: str, seconds: float) -> None:
+        """To be looked at once, and again and again for so many seconds from now on."""
+        with self._changing:
+            self._entries.pop(incident, None)
+            self._entries[incident] = _Entry(time.monotonic() + seconds)
+            if len(self._entries) > _MOST:
+                del self._entries[next(iter(self._entries))]
+
+    def turn(self) -> str:
+        """Whose turn it is, none: "". It goes behind the others first, so that none that fails holds those up."""
+        with self._changing:
+            if not self._entries:
+                return ""
+            incident = next(iter(self._entries))
+            self._entries[incident] = self._entries.pop(incident)
+            return incident
+
+    def told(self, incident: str) -> None:
+        """Prefect has it; which is looked at again if it may be told otherwise."""
+        with self._changing:
+            entry = self._entries.get(incident)
+            if entry is not None and time.monotonic() > entry.until:
+                del self._entries[incident]
+
+    def refused(self, incident: str) -> bool:
+        """Prefect answered, and did not take it. True when that was the last try."""
+        with self._changing:
+            entry = self._entries.get(incident)
+            if entry is None:
+                return False
+            entry.refused += 1
+            if entry.refused < _REFUSALS:
+                return False
+            del self._entries[incident]
+            return True
