@@ -116,9 +116,11 @@ def test_a_round_ends_in_time_and_the_next_goes_on(journal: Journal, monkeypatch
     monkeypatch.setattr(room, "_ROUND_SECONDS", -1.0)
     engine, prefect, names = told_by(journal, 3)
     assert asyncio.run(engine.reconcile()) == 0
+    assert engine.behind
     monkeypatch.undo()
     assert asyncio.run(engine.reconcile()) == 3
     assert prefect.told == names
+    assert not engine.behind
 
 
 def test_what_may_yet_change_is_looked_at_again_and_the_newest_are_kept() -> None:
@@ -128,6 +130,10 @@ def test_what_may_yet_change_is_looked_at_again_and_the_newest_are_kept() -> Non
     for _ in range(2):
         unshown.told(unshown.turn())
     assert [unshown.turn(), unshown.turn()] == ["changes", "changes"]
+    assert not unshown.behind
+    unshown.note("is new", 0.0)
+    assert unshown.behind
+    assert unshown.turn() == "is new"
     for number in range(1_000):
         unshown.note(f"{number}", 0.0)
     assert len(unshown) == 1_000

@@ -227,6 +227,11 @@ class Engine:
             count += told
         return count
 
+    @property
+    def behind(self) -> bool:
+        """A round of `reconcile` was too short for all that Prefect is to be told."""
+        return self._unshown.behind
+
     def response_to(self, incident_id: str) -> Response:
         """What acts on one incident. Raises what making the world raises."""
         return Response(

@@ -87,7 +87,8 @@ class Link:
         while True:
             for _ in range(RECONCILE_EVERY):
                 await asyncio.sleep(LOOK_SECONDS)
-                await self.look()
+                if await self.look() and self._engine.behind:
+                    break
             try:
                 await self._engine.reconcile()  # `clawback resume` may have finished what a flow was killed in
             except Exception as error:

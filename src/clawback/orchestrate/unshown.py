@@ -16,6 +16,7 @@ _REFUSALS = 5
 class _Entry:
     until: float
     refused: int = 0
+    looked_at: bool = False
 
 
 class Unshown:
@@ -28,6 +29,12 @@ class Unshown:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def behind(self) -> bool:
+        """Some were never looked at."""
+        with self._changing:
+            return any(not entry.looked_at for entry in self._entries.values())
+
     def note(self, incident: str, seconds: float) -> None:
         """To be looked at once, and again and again for so many seconds from now on."""
         with self._changing:
@@ -37,12 +44,15 @@ class Unshown:
                 del self._entries[next(iter(self._entries))]
 
     def turn(self) -> str:
-        """Whose turn it is, none: "". It goes behind the others first, so that none that fails holds those up."""
+        """Whose turn it is, those first that had none; nobody's: "". It goes behind the others at once, so that none
+        that fails holds those up.
+        """
         with self._changing:
-            if not self._entries:
-                return ""
-            incident = next(iter(self._entries))
-            self._entries[incident] = self._entries.pop(incident)
+            new = (incident for incident, entry in self._entries.items() if not entry.looked_at)
+            incident = next(new, None) or next(iter(self._entries), "")
+            if incident:
+                entry = self._entries[incident] = self._entries.pop(incident)
+                entry.looked_at = True
             return incident
 
     def told(self, incident: str) -> None:
