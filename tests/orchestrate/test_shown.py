@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from clawback.model import Phase
-from clawback.orchestrate.flow import BUSY_SECONDS, PATIENCE, FlowResponder, Prefect, Pulse, Shown
+from clawback.orchestrate.flow import FlowResponder, Prefect
+from clawback.orchestrate.shown import BUSY_SECONDS, PATIENCE, Pulse, Shown
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +90,7 @@ def test_while_alerts_pour_in_it_begins_neither_by_phase_nor_by_itself() -> None
 
 def test_no_rush_keeps_a_run_from_prefect_for_ever_nor_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run(rush_seconds: float) -> asyncio.Event:
-        monkeypatch.setattr("clawback.orchestrate.flow.RUSH_SECONDS", rush_seconds)
+        monkeypatch.setattr("clawback.orchestrate.shown.RUSH_SECONDS", rush_seconds)
         begun = asyncio.Event()
         shown = Shown(asyncio.get_running_loop())
         shown.hold(begun.set, 0.01, lambda: True)
@@ -120,7 +121,7 @@ def test_a_begin_is_waited_for_longer_as_long_as_others_begin(last_begun: float 
 
 
 def test_what_begins_tells_those_that_wait_and_what_does_not_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawback.orchestrate.flow.PATIENCE", 0.01)
+    monkeypatch.setattr("clawback.orchestrate.shown.PATIENCE", 0.01)
 
     async def run() -> tuple[bool, bool, float]:
         pulse, loop = Pulse(), asyncio.get_running_loop()

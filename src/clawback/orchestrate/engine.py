@@ -34,7 +34,8 @@ from clawback.response import Responder, Response, Run, run_playbook, unfinished
 from clawback.world import World
 
 if TYPE_CHECKING:
-    from clawback.orchestrate.flow import Prefect, Shown
+    from clawback.orchestrate.flow import Prefect
+    from clawback.orchestrate.shown import Shown
 
 __all__ = ["Engine"]
 
