@@ -31,6 +31,7 @@ class Prefect:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.refuses: set[str] = set()
+        self.status = 422
         self.away = False
         self.lost: list[tuple[UUID, str]] = []
 
@@ -46,7 +47,8 @@ class Prefect:
         if self.away:
             raise httpx.ConnectError("refused", request=request)
         if incident.id in self.refuses:
-            raise httpx.HTTPStatusError("no", request=request, response=httpx.Response(422, request=request))
+            answer = httpx.Response(self.status, request=request)
+            raise httpx.HTTPStatusError("no", request=request, response=answer)
         return 1
 
 
@@ -89,6 +91,18 @@ def test_what_is_refused_again_and_again_is_given_up_and_said(journal: Journal) 
     assert 1 < len(prefect.told) < 20
     assert said[-1]["event"] == "prefect: not shown, and no longer tried"
     assert said[-1]["incident"] == names[0]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_cannot_now_is_asked_for_as_long_as_it_takes(journal: Journal, status: int) -> None:
+    engine, prefect, names = told_by(journal, 2)
+    prefect.refuses, prefect.status = {names[0]}, status
+    for _ in range(20):
+        asyncio.run(engine.reconcile())
+    assert prefect.told.count(names[1]) == 1
+    prefect.refuses.clear()
+    assert asyncio.run(engine.reconcile()) == 1
+    assert asyncio.run(engine.reconcile()) == 0
 
 
 def test_nothing_is_lost_and_no_round_goes_on_where_prefect_is_away(journal: Journal) -> None:

@@ -11,8 +11,9 @@ import dataclasses
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -45,6 +46,7 @@ WORKERS = 16
 _WAITING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED)
 _RETRIES_SECONDS = 300.0
 _ROUND_SECONDS = 5.0  # for which telling Prefect what it missed may keep the link from looking whether it answers
+_TOO_MANY, _SERVER_FAILS = 429, 500  # RFC 6585, 9110: it may take it later
 LOCK_SECONDS = 600.0  # an earlier incident of the same agent goes first
 
 
@@ -212,21 +214,30 @@ class Engine:
         for run, incident_id in await prefect.alive():
             incident = self._known(incident_id)
             if incident is None or (not self._running[incident_id] and not self.journal.lock_owner(incident.agent)):
-                count += await _taken(incident_id, partial(prefect.reconcile, run, incident)) or 0
+                with self._refusals(incident_id):
+                    count += await prefect.reconcile(run, incident)
         for _ in range(len(self._unshown)):
             if time.monotonic() > end or not (incident_id := self._unshown.turn()):
                 break
-            incident, told = self._known(incident_id), 0
-            if incident is not None and incident.status is IncidentStatus.CLOSED:
-                taken = await _taken(incident_id, partial(prefect.make_good, incident))
-                if taken is None:
-                    if self._unshown.refused(incident_id):
-                        _log.warning("prefect: not shown, and no longer tried", incident=incident_id)
-                    continue
-                told = taken
-            self._unshown.told(incident_id)
-            count += told
+            incident = self._known(incident_id)
+            with self._refusals(incident_id):
+                if incident is not None and incident.status is IncidentStatus.CLOSED:
+                    count += await prefect.make_good(incident)
+                self._unshown.told(incident_id)
         return count
+
+    @contextmanager
+    def _refusals(self, incident_id: str) -> Iterator[None]:
+        """What Prefect refuses ends here. Where its server fails or has too much to do, it is not held against it."""
+        try:
+            yield
+        except httpx.TransportError:
+            raise
+        except Exception as error:
+            _log.warning("prefect: refused to be told", incident=incident_id, error=type(error).__name__)
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+            if status < _SERVER_FAILS and status != _TOO_MANY and self._unshown.refused(incident_id):
+                _log.warning("prefect: not shown, and no longer tried", incident=incident_id)
 
     @property
     def behind(self) -> bool:
@@ -346,14 +357,3 @@ class Engine:
             return self.journal.incident(incident_id)
         except ClawbackError:
             return None
-
-
-async def _taken(incident: str, tell: Callable[[], Awaitable[int]]) -> int | None:
-    """What `tell` says; none: Prefect refused it."""
-    try:
-        return await tell()
-    except httpx.TransportError:
-        raise
-    except Exception as error:
-        _log.warning("prefect: refused to be told", incident=incident, error=type(error).__name__)
-        return None
