@@ -19,7 +19,7 @@ from benches.statistics import metric
 from clawback.enforcement.kernel import capabilities
 from clawback.errors import NotEnforced
 from clawback.journal.schema import receipts
-from clawback.model import Incident, IncidentStatus, LaunchSpec, Orchestration, ReceiptState
+from clawback.model import Incident, IncidentStatus, LaunchSpec, ReceiptState
 
 __all__ = ["RUNS", "measure"]
 
@@ -43,7 +43,7 @@ def measure(n: int) -> dict[str, Any]:
         time.sleep(max(0.0, first + n / RATE - time.monotonic()))  # reading the journal meanwhile would be measured
         incidents = until(lambda: _contained(running, instances), 60.0)
         ended = sum(x.status is IncidentStatus.CLOSED for x in incidents.values())
-        begun = sum(x.orchestration is not Orchestration.NONE for x in incidents.values())
+        begun = sum(any(step.action not in _CONTAINED for step in x.receipts) for x in incidents.values())
         times = [_times(x) for x in incidents.values()]
     late_too = f", the first {late:.1f} s late" if late else ""
     said = f"storm: {n} agents at {RATE} a second{late_too}, all contained; {begun} playbooks had begun by then"

@@ -152,3 +152,14 @@ def test_what_may_yet_change_is_looked_at_again_and_the_newest_are_kept() -> Non
         unshown.note(f"{number}", 0.0)
     assert len(unshown) == 1_000
     assert unshown.turn() == "0"
+
+
+def test_what_is_noted_while_prefect_is_told_is_looked_at_again() -> None:
+    unshown = Unshown()
+    unshown.note("ends again", 0.0)
+    assert unshown.turn() == "ends again"
+    unshown.note("ends again", 0.0)
+    unshown.told("ends again")
+    assert unshown.turn() == "ends again"
+    unshown.told("ends again")
+    assert unshown.turn() == ""

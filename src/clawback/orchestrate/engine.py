@@ -203,8 +203,8 @@ class Engine:
         return tuple(await asyncio.gather(*(self.run(name) for name in unfinished(self.journal))))
 
     async def reconcile(self) -> int:
-        """Tell Prefect of its runs whose process is gone, which are those of incidents that no live process works on,
-        and of incidents that it does not have as they ended: as many as fit into `_ROUND_SECONDS`. How many it took;
+        """Tell Prefect of its runs whose process is gone, which are those of incidents that no live process works on;
+        then of incidents that it does not have as they ended, as many as fit into `_ROUND_SECONDS`. How many it took;
         what it refuses holds up none of the others. Raises `httpx.TransportError` when it does not answer.
         """
         prefect, end = self.prefect, time.monotonic() + _ROUND_SECONDS
