@@ -56,7 +56,7 @@ class Unshown:
             return incident
 
     def told(self, incident: str) -> None:
-        """Prefect has it as it was at its turn: it is looked at again if it may be told otherwise, or was noted since."""
+        """Prefect has it as it was at its turn: looked at again if it may be told otherwise, or was noted since."""
         with self._changing:
             entry = self._entries.get(incident)
             if entry is not None and entry.looked_at and time.monotonic() > entry.until:
