@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,14 +11,9 @@ import pytest
 from clawback.config import DriftSettings
 from clawback.errors import Unreachable
 from clawback.journal import Journal
-from clawback.model import Enforcement, Finding, Phase, Severity
+from clawback.model import Enforcement, Incident, Phase
 from clawback.orchestrate import drift as room
 from clawback.orchestrate.drift import Drift
-
-FINDING = Finding(
-    detector="d", agent="agent", instance="agent-a", severity=Severity.HIGH, technique="T0001", resource="/r",
-    policy="p", policy_version=1, title="t", summary="s", time_ns=1, events=("e",),
-)  # fmt: skip
 
 
 class Ledger:
@@ -61,9 +56,10 @@ def test_where_one_always_works_it_looks_after_its_patience(monkeypatch: pytest.
     assert journal.read == ["INC-1", "INC-2"]
 
 
-def test_an_incident_that_somebody_is_about_to_take_is_not_locked_for_a_look(tmp_path: Path) -> None:
-    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
-    incident, _ = journal.open_or_join(FINDING, playbook="book")
+def test_an_incident_that_somebody_is_about_to_take_is_not_locked_for_a_look(
+    journal: Journal, opened: Callable[[int], Incident]
+) -> None:
+    incident = opened(0)
     receipt = journal.intend(incident, "a:1", "agent.freeze", Phase.CONTAIN, {}, "watch", captured={})
     journal.held(receipt, {}, "seen", Enforcement.FULL)
     looked: list[str] = []
@@ -80,4 +76,3 @@ def test_an_incident_that_somebody_is_about_to_take_is_not_locked_for_a_look(tmp
     journal.rest(turn, seconds=None, tries=0, pending=1)
     assert asyncio.run(look()) == ()
     assert looked == [incident.id]
-    journal.dispose()

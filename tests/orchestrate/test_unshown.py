@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -14,15 +12,10 @@ import pytest
 import structlog
 
 from clawback.journal import Journal
-from clawback.model import Finding, Incident, Severity
+from clawback.model import Incident
 from clawback.orchestrate import engine as room
 from clawback.orchestrate.engine import Engine
 from clawback.orchestrate.unshown import Unshown
-
-FINDING = Finding(
-    detector="d", agent="agent", instance="agent-a", severity=Severity.HIGH, technique="T0001", resource="/r",
-    policy="p", policy_version=1, title="t", summary="s", time_ns=1, events=("e",),
-)  # fmt: skip
 
 
 class Prefect:
@@ -52,28 +45,29 @@ class Prefect:
         return 1
 
 
+Told = tuple[Engine, Prefect, list[str]]
+
+
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
-    yield opened
-    opened.dispose()
+def told_by(journal: Journal, opened: Callable[[int], Incident]) -> Callable[[int], Told]:
+    """An engine, the Prefect that it tells, and so many closed incidents that this has not heard of."""
+
+    def told(closed: int) -> Told:
+        engine, prefect, names = Engine(journal, lambda: cast("Any", None), {}), Prefect(), []
+        engine.prefect = cast("Any", prefect)
+        for number in range(closed):
+            incident = opened(number)
+            with journal.lock(incident.agent):
+                journal.close(incident)
+            names.append(incident.id)
+            engine._unshown.note(incident.id, 0.0)
+        return engine, prefect, names
+
+    return told
 
 
-def told_by(journal: Journal, closed: int) -> tuple[Engine, Prefect, list[str]]:
-    engine, prefect, names = Engine(journal, lambda: cast("Any", None), {}), Prefect(), []
-    engine.prefect = cast("Any", prefect)
-    for number in range(closed):
-        finding = dataclasses.replace(FINDING, agent=f"a-{number}", instance=f"a-{number}-a", events=(f"{number}",))
-        incident, _ = journal.open_or_join(finding, playbook="book")
-        with journal.lock(incident.agent):
-            journal.close(incident)
-        names.append(incident.id)
-        engine._unshown.note(incident.id, 0.0)
-    return engine, prefect, names
-
-
-def test_those_behind_one_that_is_refused_are_told(journal: Journal) -> None:
-    engine, prefect, names = told_by(journal, 4)
+def test_those_behind_one_that_is_refused_are_told(told_by: Callable[[int], Told]) -> None:
+    engine, prefect, names = told_by(4)
     prefect.refuses = {names[0]}
     assert asyncio.run(engine.reconcile()) == 3
     assert prefect.told == names
@@ -82,8 +76,8 @@ def test_those_behind_one_that_is_refused_are_told(journal: Journal) -> None:
     assert prefect.told[4:] == [names[0]]
 
 
-def test_what_is_refused_again_and_again_is_given_up_and_said(journal: Journal) -> None:
-    engine, prefect, names = told_by(journal, 1)
+def test_what_is_refused_again_and_again_is_given_up_and_said(told_by: Callable[[int], Told]) -> None:
+    engine, prefect, names = told_by(1)
     prefect.refuses = set(names)
     with structlog.testing.capture_logs() as said:
         for _ in range(20):
@@ -94,8 +88,8 @@ def test_what_is_refused_again_and_again_is_given_up_and_said(journal: Journal) 
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_server_that_cannot_now_is_asked_for_as_long_as_it_takes(journal: Journal, status: int) -> None:
-    engine, prefect, names = told_by(journal, 2)
+def test_a_server_that_cannot_now_is_asked_for_as_long_as_it_takes(told_by: Callable[[int], Told], status: int) -> None:
+    engine, prefect, names = told_by(2)
     prefect.refuses, prefect.status = {names[0]}, status
     for _ in range(20):
         asyncio.run(engine.reconcile())
@@ -105,8 +99,8 @@ def test_a_server_that_cannot_now_is_asked_for_as_long_as_it_takes(journal: Jour
     assert asyncio.run(engine.reconcile()) == 0
 
 
-def test_nothing_is_lost_and_no_round_goes_on_where_prefect_is_away(journal: Journal) -> None:
-    engine, prefect, names = told_by(journal, 3)
+def test_nothing_is_lost_and_no_round_goes_on_where_prefect_is_away(told_by: Callable[[int], Told]) -> None:
+    engine, prefect, names = told_by(3)
     prefect.away = True
     for _ in range(20):
         with pytest.raises(httpx.ConnectError):
@@ -117,8 +111,8 @@ def test_nothing_is_lost_and_no_round_goes_on_where_prefect_is_away(journal: Jou
     assert set(prefect.told[20:]) == set(names)
 
 
-def test_a_lost_run_that_cannot_be_ended_holds_up_none(journal: Journal) -> None:
-    engine, prefect, names = told_by(journal, 2)
+def test_a_lost_run_that_cannot_be_ended_holds_up_none(told_by: Callable[[int], Told]) -> None:
+    engine, prefect, names = told_by(2)
     engine._unshown = Unshown()
     prefect.lost = [(uuid4(), name) for name in names]
     prefect.refuses = {names[0]}
@@ -126,9 +120,11 @@ def test_a_lost_run_that_cannot_be_ended_holds_up_none(journal: Journal) -> None
     assert prefect.told == names
 
 
-def test_a_round_ends_in_time_and_the_next_goes_on(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_ends_in_time_and_the_next_goes_on(
+    told_by: Callable[[int], Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "_ROUND_SECONDS", -1.0)
-    engine, prefect, names = told_by(journal, 3)
+    engine, prefect, names = told_by(3)
     assert asyncio.run(engine.reconcile()) == 0
     assert engine.behind
     monkeypatch.undo()

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
 from clawback.errors import Unreachable
 from clawback.journal import Journal
-from clawback.model import Finding, Severity
+from clawback.model import Incident
 from clawback.orchestrate import worker as room
 from clawback.orchestrate.pace import RUSH, Pace
 from clawback.orchestrate.worker import LOOK_SECONDS, Worker
 
-FINDING = Finding(
-    detector="d", agent="agent", instance="agent-a", severity=Severity.HIGH, technique="T0001", resource="/r",
-    policy="p", policy_version=1, title="t", summary="s", time_ns=1, events=("e",),
-)  # fmt: skip
+Opening = Callable[[int], Incident]
 
 
 class Engine:
@@ -46,30 +41,17 @@ def working(journal: Journal) -> tuple[Engine, Worker]:
     return engine, Worker(cast("Any", engine), lambda _end: None)
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
-    yield opened
-    opened.dispose()
-
-
-def opened(journal: Journal, number: int = 0) -> str:
-    finding = dataclasses.replace(FINDING, agent=f"agent-{number}", instance=f"agent-{number}-a", events=(f"{number}",))
-    return journal.open_or_join(finding, playbook="book")[0].id
-
-
-def rested(journal: Journal) -> str:
-    incident = opened(journal)
+def rested(journal: Journal, incident: str) -> str:
     turn = journal.turn(incident)
     assert turn is not None
     journal.rest(turn, seconds=None, tries=0, pending=1)
     return incident
 
 
-def test_what_is_told_of_is_begun_without_a_look(journal: Journal) -> None:
+def test_what_is_told_of_is_begun_without_a_look(journal: Journal, opened: Opening) -> None:
     async def run() -> None:
         engine, worker = working(journal)
-        incident = opened(journal)
+        incident = opened(0).id
         await worker.wake(incident)
         await asyncio.sleep(0)
         assert engine.turns == [incident]
@@ -79,11 +61,11 @@ def test_what_is_told_of_is_begun_without_a_look(journal: Journal) -> None:
     asyncio.run(run())
 
 
-def test_what_rests_is_due_once_it_is_told_of(journal: Journal) -> None:
+def test_what_rests_is_due_once_it_is_told_of(journal: Journal, opened: Opening) -> None:
     async def run() -> None:
         engine, worker = working(journal)
         engine.takes = lambda _incident: False
-        incident = rested(journal)
+        incident = rested(journal, opened(0).id)
         assert journal.due() == ()
         await worker.wake(incident)
         await worker.finish()
@@ -92,10 +74,10 @@ def test_what_rests_is_due_once_it_is_told_of(journal: Journal) -> None:
     asyncio.run(run())
 
 
-def test_told_of_while_it_is_in_hand_it_is_worked_on_once_more(journal: Journal) -> None:
+def test_told_of_while_it_is_in_hand_it_is_worked_on_once_more(journal: Journal, opened: Opening) -> None:
     async def run() -> None:
         engine, worker = working(journal)
-        incident = opened(journal)
+        incident = opened(0).id
         with journal.lock("agent-0"):  # as its turn holds it
             await worker.wake(incident)
             turn = journal.turn(incident)
@@ -111,12 +93,14 @@ def test_told_of_while_it_is_in_hand_it_is_worked_on_once_more(journal: Journal)
     asyncio.run(run())
 
 
-def test_where_many_are_told_of_at_a_time_it_is_looked_first(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_many_are_told_of_at_a_time_it_is_looked_first(
+    journal: Journal, opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "LOOK_SECONDS", 60.0)  # however slow the machine, they follow close upon each other
 
     async def run() -> None:
         engine, worker = working(journal)
-        incidents = [opened(journal, number) for number in range(RUSH + 3)]
+        incidents = [opened(number).id for number in range(RUSH + 3)]
         for incident in incidents:
             await worker.wake(incident)
         await asyncio.sleep(0)
@@ -130,7 +114,9 @@ def test_where_many_are_told_of_at_a_time_it_is_looked_first(journal: Journal, m
     asyncio.run(run())
 
 
-def test_a_journal_that_does_not_answer_ends_no_worker(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_does_not_answer_ends_no_worker(
+    journal: Journal, opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(_incident: str) -> bool:
         raise Unreachable("the journal does not answer")
 
@@ -138,7 +124,7 @@ def test_a_journal_that_does_not_answer_ends_no_worker(journal: Journal, monkeyp
         engine, worker = working(journal)
         engine.takes = lambda _incident: False
         monkeypatch.setattr(journal, "waits", away)
-        await worker.wake(opened(journal))
+        await worker.wake(opened(0).id)
         await worker.finish()
         assert not worker._names
 
@@ -163,7 +149,7 @@ async def looked(worker: Worker) -> None:
 
 
 def test_memory_is_tidied_between_incidents_and_never_during_one(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, opened: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tidied: list[tuple[str, int]] = []
 
@@ -176,7 +162,7 @@ def test_memory_is_tidied_between_incidents_and_never_during_one(
         for number in range(2):
             engine.over.clear()
             worker._heard -= LOOK_SECONDS  # each comes alone
-            await worker.wake(opened(journal, number))
+            await worker.wake(opened(number).id)
             await looked(worker)
             assert len(tidied) == number, "it is being contained"
             engine.over.set()
